@@ -1,0 +1,322 @@
+"""The contract: everything a plugin author needs to read.
+
+Letters in shape comments: B batch  N images  D features  K clusters or prototypes  Q queue
+C channels  H W sides  T tokens
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple, NewType, Protocol
+
+from torch import Tensor, nn
+
+API_VERSION = (1, 0)  # (major, minor); a plugin declares what it needs as SSLBENCH_API
+
+View = Callable[[Tensor], Any]  # uint8 [B, 3, H, W] on the device -> float tensor(s) in [0, 1]
+Pretext = NewType("Pretext", str)  # a hyperparameter that names another method
+Labels = Literal["none", "budget", "all"]
+
+
+# ---- methods -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a method may know of the data: never the images, never the labels."""
+
+    name: str
+    size: int  # pixels, side of the training crop
+    length: int  # N, images of the pretraining split
+    classes: int  # asked for by clusterers; others ignore it
+
+
+class Batch(NamedTuple):
+    views: Any  # what the view returned; None when Epoch.main is off
+    index: Tensor  # [B] position in the pretraining split
+    label: Tensor  # [B] -1 wherever this method may not see it
+    epoch: int
+    progress: float  # share of this fit done, [0, 1)
+    also: Mapping[str, Batch] = MappingProxyType({})  # one batch of each further stream
+
+
+class Update(NamedTuple):
+    """One optimiser step; `yield loss` is short for `yield Update(loss)`."""
+
+    loss: Tensor
+    group: str = "main"  # only this group's parameters get a gradient and a step
+    log: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Stream(NamedTuple):
+    """Images drawn beside every main batch; they arrive as `batch.also[name]`."""
+
+    pool: Tensor  # [M] positions, reshuffled and repeated as needed; or [N, k]: one of its row for each main image
+    batch: int | None = None  # images a step; None: as the main batch; of no meaning for [N, k]
+
+
+@dataclass
+class Epoch:
+    """One coming pass over the data; a method may still bend it."""
+
+    number: int
+    main: bool = True  # False: no main batch is drawn; the epoch keeps its length
+    weights: Tensor | None = None  # [N] sampling weights of the main stream
+    streams: dict[str, Stream] = field(default_factory=dict)
+
+
+class Run(Protocol):
+    """What the harness lends a method while it fits."""
+
+    def epochs(self, method: Method) -> Iterator[Epoch]:
+        """Yields each epoch just before training it; once in a fit, on the method itself."""
+
+    def fit(self, method: Method, name: str) -> None:
+        """Trains a private stage declared in `stages`; a finished one is loaded instead."""
+
+    def pretrain(self, name: Pretext, into: Backbone | None = None) -> Method:
+        """That method's cell (same data, backbone, seed), trained or loaded; frozen, in eval mode.
+
+        Its encoder's weights are copied into `into`.
+        """
+
+    def features(self, encoder: Callable[[Tensor], Tensor]) -> Tensor:
+        """[N, D] of any callable on the pretraining split, un-augmented, in eval mode."""
+
+    def labels(self) -> Tensor:
+        """[N] of the pretraining split, -1 where hidden."""
+
+    def reset(self, module: nn.Module) -> None:
+        """`reset_parameters()` throughout; the optimiser forgets them."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is optimised. A method's own are its paper's; a suite overrides them in sight."""
+
+    epochs: int = 100  # passes over the data
+    batch: int = 256  # images a step
+    optimizer: str = "sgd"  # any name of timm.optim: sgd, adamw, lars ...
+    lr: float = 0.03  # at `batch`, or at batch 256 with a scaling rule
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # lr * (batch / 256) ** (0, 1, 1/2)
+    momentum: float = 0.9  # SGD's and LARS's
+    betas: tuple[float, float] = (0.9, 0.999)  # the Adam family's
+    nesterov: bool = False
+    weight_decay: float = 1e-4  # not on biases and norms
+    weight_decay_end: float | None = None  # where a cosine takes it; None: constant
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[float, ...] = (0.6, 0.8)  # shares of the fit at which `step` acts
+    gamma: float = 0.1  # by which `step` multiplies
+    lr_end: float = 0.0  # share of lr at the end of the cosine
+    warmup: float = 0.0  # epochs of linear warm-up from zero
+    clip: float | None = None  # largest gradient norm of an update
+    per: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # glob over any name a parameter has -> lr (as a factor), momentum, weight_decay, schedule
+
+
+class Backbone(nn.Module, ABC):
+    """Images to features."""
+
+    name: str  # as asked for
+    dim: int  # D
+    net: nn.Module
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """RGB in [0, 1], [B, 3, H, W] -> [B, D]; normalises inside."""
+
+    @abstractmethod
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Feature maps from shallow to deep, each [B, C, H, W]."""
+
+    @abstractmethod
+    def anew(self) -> Backbone:
+        """The same architecture with another initialisation."""
+
+    @abstractmethod
+    def with_input(self, front: Callable[[Tensor], Tensor], channels: int) -> Backbone:
+        """`anew`, fed by front(RGB) -> [B, channels, H, W] in place of normalisation."""
+
+    @abstractmethod
+    def pretrained(self, tag: str) -> Backbone:
+        """The same architecture with published weights; `tag` as timm's, "" for its default."""
+
+
+class Method(nn.Module, ABC):
+    """A way to pretrain a backbone. The first line of the docstring is what `list` shows."""
+
+    recipe: ClassVar[Recipe] = Recipe()
+    version: ClassVar[int] = 1  # raised when the numbers can change; part of the identity
+    labels: ClassVar[Labels] = "none"  # stages and pretexts may see no more than their method
+    stages: ClassVar[Mapping[str, type[Method]]] = {}  # private stages by name
+    added: ClassVar[Mapping[str, Any]] = {}  # a later hyperparameter -> the value at which it is left out of the identity
+
+    @classmethod
+    def needs(cls, backbone: Backbone, data: DataInfo) -> str | None:
+        """A sentence when these cannot serve; the cell is then skipped with it."""
+        return None
+
+    # def __init__(self, backbone, data, *, <hyperparameters with defaults>): ...
+
+    @abstractmethod
+    def views(self) -> View | Mapping[str, View]:
+        """What it sees; a mapping gives streams their own ("main" otherwise)."""
+
+    @abstractmethod
+    def step(self, batch: Batch) -> Generator[Tensor | Update, bool, None]:
+        """How it moves: yields each loss; goes on after that optimiser step."""
+
+    def fit(self, run: Run) -> None:
+        """When it moves."""
+        for _ in run.epochs(self):
+            pass
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Who moves on which loss."""
+        return {"main": self.parameters()}
+
+    def encoder(self) -> nn.Module:
+        """What is judged: RGB in [0, 1], [B, 3, H, W] -> [B, D]."""
+        return self.backbone  # type: ignore[return-value]  # every method names it so
+
+    def predict(self, x: Tensor) -> Tensor | None:
+        """Logits [B, K], for methods that end in some."""
+        return None
+
+    def reconstruct(self, x: Tensor) -> Tensor | None:
+        """[B, 3, H, W], for methods that rebuild the image."""
+        return None
+
+
+Encoder = Callable[..., nn.Module]  # (backbone, data, *, <hyperparameters>): judged, never trained
+
+
+# ---- data ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader of a table must know of a dataset."""
+
+    summary: str
+    classes: int | None  # None: the folder says
+    train: int | None  # images
+    test: int | None
+    licence: str
+    citation: str
+    source: str  # where the bytes come from
+    unlabelled: int | None = None
+
+
+class Split(NamedTuple):
+    images: Tensor  # uint8 [N, 3, H, W], RGB, in memory or memory-mapped
+    labels: Tensor  # int64 [N], -1 where there is none
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a dataset loads."""
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    fingerprint: str  # sha256 over the bytes that matter: images, labels, and how they were made
+    unlabelled: Split | None = None
+    skipped: tuple[str, ...] = ()  # broken files left out with --skip-broken
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset may look, and what it may do."""
+
+    roots: tuple[Path, ...] = ()  # folders to look in, first match wins
+    download: bool = False
+    skip_broken: bool = False
+    scratch: Path | None = None  # where arrays too large for memory are laid down
+
+
+class Dataset(ABC):
+    """Images with labels. Keyword-only constructor arguments are what its name's bracket may set."""
+
+    card: ClassVar[Card]
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def load(self, place: Place) -> Images:
+        """Every split. MissingData says which file, where it was looked for, how to get it."""
+
+
+# ---- judges --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    higher_is_better: bool = True
+    summary: str = ""
+
+
+class Value(NamedTuple):
+    value: float  # fraction at full precision
+    n: int | None = None  # items it was computed on
+    stderr: float | None = None  # over items, where one exists
+    split: str = "test"
+
+
+class Judgement(NamedTuple):
+    metrics: Mapping[str, Value]
+    chosen: Mapping[str, Any] = MappingProxyType({})  # what was chosen on held-out train
+    warnings: tuple[str, ...] = ()
+
+
+class Judged(Protocol):
+    """The data as a judge sees it."""
+
+    classes: int
+    held_out: Tensor  # bool [N] of train: the tenth on which anything is chosen
+
+    def labels(self, split: Literal["train", "test"]) -> Tensor:
+        """int64 [N]."""
+
+    def images(self, split: Literal["train", "test"]) -> Tensor:
+        """uint8 [N, 3, H, W]."""
+
+
+class Subject(Protocol):
+    """The frozen encoder as a judge sees it."""
+
+    dim: int  # D
+    device: Any  # torch.device on which heavy sums may run
+
+    def features(self, split: Literal["train", "test"]) -> Tensor:
+        """float32 [N, D], computed once per cell and shared by all judges."""
+
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        """Features of other uint8 images, batch by batch."""
+
+    def maps(self, split: Literal["train", "test"]) -> list[Tensor]:
+        """Feature maps pooled to [N, C], shallow to deep."""
+
+    def predict(self, split: Literal["train", "test"]) -> Tensor | None:
+        """[N, K] logits of the method's own, or None."""
+
+    def reconstruct(self, split: Literal["train", "test"]) -> Tensor | None:
+        """float [N, 3, H, W] or None."""
+
+    def copy(self) -> nn.Module:
+        """A trainable copy of the encoder."""
+
+
+class Evaluator(ABC):
+    """Judges a frozen encoder under a versioned protocol; keyword-only parameters."""
+
+    metrics: ClassVar[tuple[Metric, ...]]  # the first one ranks
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
+        """Test is read once; whatever is chosen is chosen on `data.held_out`."""

@@ -1,0 +1,242 @@
+"""Image arrays: hashed, kept in memory or laid down in a file, and drawn from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .api import Images, Split
+from .errors import UserError
+
+SHARE = 0.25  # of the machine's memory; a larger array is laid down in a file and memory-mapped
+BLOCK = 2**25  # bytes handled at a time where an array may be too large to hold
+
+Bytes = NDArray[np.uint8]
+Integers = NDArray[np.int64]
+
+
+class Stored(NamedTuple):
+    images: Tensor  # uint8 [N, 3, H, W]
+    digest: str  # sha256 over the bytes as they came: of grey images one plane
+
+
+def memory() -> int:
+    """Bytes of memory this process may use: the machine's, or its control group's if less."""
+    most: int = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return most
+    return min(most, int(limit)) if limit.isdigit() else most
+
+
+def too_large(shape: tuple[int, ...]) -> bool:
+    return int(np.prod(shape, dtype=np.int64)) > SHARE * memory()
+
+
+# ---- keeping -------------------------------------------------------------------------------
+
+
+def gather(blocks: Iterable[Bytes], *, shape: tuple[int, ...], scratch: Path | None) -> Stored:
+    """Keeps uint8 blocks [n, 1 or 3, H, W] as one array: in memory, or in a file when too large.
+
+    shape: [N, 3, H, W]; fewer than N rows may come. One plane is repeated to three.
+    """
+    if scratch is not None and too_large(shape):
+        path, digest, rows = lay(blocks, shape=shape, scratch=scratch)
+        return Stored(mapped(path, (rows, *shape[1:])), digest)
+    images = np.empty(shape, np.uint8)
+    seen, rows = hashlib.sha256(), 0
+    for block in blocks:
+        seen.update(np.ascontiguousarray(block).data)
+        images[rows : rows + len(block)] = block
+        rows += len(block)
+    return Stored(torch.from_numpy(images[:rows]), seen.hexdigest())
+
+
+def lay(blocks: Iterable[Bytes], *, shape: tuple[int, ...], scratch: Path) -> tuple[Path, str, int]:
+    """Writes blocks to an uncompressed file named after its content: path, digest, rows."""
+    seen, rows = hashlib.sha256(), 0
+    with _explained(scratch), _fresh(scratch) as part:
+        with part.open("wb") as file:
+            for block in blocks:
+                seen.update(np.ascontiguousarray(block).data)
+                whole = np.broadcast_to(block, (len(block), *shape[1:]))
+                file.write(np.ascontiguousarray(whole).data)
+                rows += len(block)
+            file.flush()
+            os.fsync(file.fileno())
+        name = hashlib.sha256(f"{seen.hexdigest()} {(rows, *shape[1:])}".encode()).hexdigest()
+        return part.replace(scratch / f"images-{name[:32]}.u8"), seen.hexdigest(), rows
+
+
+def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """A laid file as a tensor: mapped shared, since private maps count as memory in use."""
+    size = int(np.prod(shape, dtype=np.int64))
+    if not size:
+        return torch.empty(shape, dtype=torch.uint8)
+    return torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8).view(shape)
+
+
+def rows_of(images: Tensor, index: Tensor | None = None) -> Iterator[Bytes]:
+    """The images, or those at `index`, in blocks small enough to hold."""
+    each = max(1, BLOCK // max(1, images[:1].numel()))
+    if index is None:
+        for start in range(0, len(images), each):
+            yield images[start : start + each].numpy()
+        return
+    for start in range(0, len(index), each):
+        yield images[index[start : start + each]].numpy()
+
+
+@contextmanager
+def _explained(scratch: Path) -> Iterator[None]:
+    """Turns a disk's refusal into a sentence."""
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(
+            f"images could not be laid down under {scratch} ({error.strerror}); "
+            "give a store on a disk that has room and may be written"
+        ) from error
+
+
+@contextmanager
+def _fresh(folder: Path) -> Iterator[Path]:
+    """A new file in a folder, gone again unless it was renamed."""
+    handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_small(path: Path, text: str) -> None:
+    """A small text file, whole or not at all."""
+    with _explained(path.parent), _fresh(path.parent) as part:
+        part.write_text(text)
+        part.replace(path)
+
+
+# ---- identity ------------------------------------------------------------------------------
+
+
+def digest(*parts: Any) -> str:
+    """sha256 of plain data, through its canonical JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def assemble(
+    parts: Mapping[str, tuple[Stored, Integers]],
+    *,
+    classes: Iterable[str],
+    made: Mapping[str, Any],
+    skipped: Iterable[str] = (),
+) -> Images:
+    """Splits by name (train, test, perhaps unlabelled) as `Images` with their fingerprint.
+
+    made: how the pixels came to be (stored side, crop rule, version): part of the fingerprint.
+    """
+    sums = {
+        name: [list(stored.images.shape), stored.digest, _digest_of(labels)]
+        for name, (stored, labels) in parts.items()
+    }
+    splits = {
+        name: Split(stored.images, torch.from_numpy(labels.astype(np.int64)))
+        for name, (stored, labels) in parts.items()
+    }
+    return Images(
+        train=splits["train"],
+        test=splits["test"],
+        unlabelled=splits.get("unlabelled"),
+        classes=tuple(classes),
+        fingerprint=digest("images", dict(made), sums),
+        skipped=tuple(skipped),
+    )
+
+
+def _digest_of(labels: Integers) -> str:
+    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()
+
+
+# ---- drawing -------------------------------------------------------------------------------
+
+
+def shuffled(count: int, key: str) -> Integers:
+    """A permutation that depends on nothing but `key`.
+
+    Raw streams of PCG64 are promised to stay as they are (NEP 19); other draws of numpy and
+    torch are not.
+    """
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
+    raw = np.random.PCG64(seed).random_raw(count)
+    return np.argsort(np.asarray(raw), kind="stable")
+
+
+def balanced(labels: Integers, count: int, key: str) -> Integers:
+    """Positions of `count` items, as many of each class as there can be; ascending.
+
+    Draws are nested: a smaller count under the same key is a part of a larger one.
+    """
+    kinds, sizes = _kinds(labels)
+    level = _water_level(sizes, count)
+    quotas = np.minimum(sizes, level)
+    order = shuffled(len(sizes), f"{key} classes")
+    thirsty = order[sizes[order] > level]
+    quotas[thirsty[: count - int(quotas.sum())]] += 1
+    return _pick(kinds, sizes, quotas, key)
+
+
+def stratified(labels: Integers, count: int, key: str) -> Integers:
+    """Positions of `count` items with each class in its proportion; ascending.
+
+    The last item of a class is left, unless no class has two.
+    """
+    kinds, sizes = _kinds(labels)
+    room = sizes - 1 if (sizes > 1).any() else sizes.copy()
+    count = min(count, int(room.sum()))
+    shares = sizes * count / max(1, len(labels))
+    quotas = np.minimum(shares.astype(np.int64), room)
+    order = shuffled(len(sizes), f"{key} classes")
+    order = order[np.argsort(-(shares - quotas)[order], kind="stable")]
+    while (missing := count - int(quotas.sum())) > 0:
+        quotas[order[quotas[order] < room[order]][:missing]] += 1
+    return _pick(kinds, sizes, quotas, key)
+
+
+def _kinds(labels: Integers) -> tuple[Integers, Integers]:
+    """Labels as 0 ... K-1, and how many there are of each; unlabelled is a class too."""
+    _, kinds = np.unique(labels, return_inverse=True)
+    return kinds.astype(np.int64), np.bincount(kinds).astype(np.int64)
+
+
+def _water_level(sizes: Integers, count: int) -> int:
+    """The largest number of items that every class can give without exceeding `count`."""
+    low, high = 0, int(sizes.max(initial=0))
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = int(np.minimum(sizes, middle).sum()) <= count
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
+def _pick(kinds: Integers, sizes: Integers, quotas: Integers, key: str) -> Integers:
+    """The first `quotas[k]` items of every class k, in a shuffled order."""
+    order = shuffled(len(kinds), key)
+    order = order[np.argsort(kinds[order], kind="stable")]
+    rank = np.arange(len(kinds)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[rank < np.repeat(quotas, sizes)])

@@ -1,0 +1,59 @@
+"""What a run tells whoever watches it: plain values that cross process borders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class CellStarted:
+    cell: str  # id
+    title: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    cell: str
+    stage: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float | None
+    images_per_second: float | None
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    cell: str
+    stage: str
+    epoch: int  # how many are done
+    epochs: int
+    loss: float | None
+    images_per_second: float | None
+    watched: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    cell: str
+    protocol: str
+    status: str
+    metric: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class CellDone:
+    cell: str
+    title: str
+    status: str  # ok failed skipped interrupted
+    seconds: float
+    sentence: str = ""
+    trained: bool = False
+
+
+Event = CellStarted | Progress | EpochDone | Judged | CellDone
+Listener = Callable[[Any], None]

@@ -1,0 +1,477 @@
+"""Does one cell: trains it or loads it, judges what is missing, and leaves a record of each."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import __version__
+from .api import Method, Place
+from .data import Data, JudgedData, Pretraining, open_data
+from .errors import Interrupted, UserError
+from .events import CellDone, CellStarted, Judged, Listener
+from .features import Frozen, Inner, encoder_of
+from .feed import Feed, kept_generators, seed_all
+from .identity import Cell, Judge, anatomy, derive, plain, resolve_judge
+from .names import parse as parse_name
+from .plugins import Registry
+from .records import Costs, Failure, MetricValue, Record, Stage, Warned, now
+from .state import restore, tensors_of
+from .store import CellFolder, Store
+from .train import Diverged, Session, fit_main
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class Unsupported(Exception):
+    """The method says that these cannot serve."""
+
+
+class CellFailed(Exception):
+    """The record of the failure is written."""
+
+
+@dataclass
+class Options:
+    """How cells are done; none of it changes a number, but for the device."""
+
+    device: torch.device
+    checkpoint_seconds: float = 60.0
+    watch: str | None = None  # evaluator
+    watch_every: int = 0  # epochs
+    compile: bool = False
+    suite: str = ""  # id, for the records
+
+
+class Workbench:
+    """Where cells are done, one after the other, in one process on one device."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        place: Place,
+        options: Options,
+        *,
+        listener: Listener = lambda event: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.registry, self.store, self.place, self.options = registry, store, place, options
+        self.listener, self.stop = listener, stop
+        self._data: dict[str, Data] = {}
+
+    # ---- a cell ----
+
+    def do(self, cell: Cell, judges: Sequence[Judge]) -> CellDone:
+        """Everything that is missing of a cell; returns how it went, raises only UserError."""
+        begun = time.monotonic()
+        self.listener(CellStarted(cell.id, cell.title))
+        folder = self.store.cell(cell.id)
+        trained = False
+
+        def done(status: str, sentence: str = "") -> CellDone:
+            seconds = time.monotonic() - begun
+            return CellDone(cell.id, cell.title, status, seconds, sentence, trained)
+
+        with folder.lock(waiting=lambda: not self.stop()) as held:
+            if not held:
+                return done("interrupted", "another run holds this cell")
+            try:
+                trained = not _finished(folder, cell)
+                module, _ = self._trained(cell, folder)
+                failed = self._judge_all(cell, module, folder, judges)
+            except Unsupported as error:
+                return done("skipped", str(error))
+            except Interrupted as error:
+                return done("interrupted", str(error))
+            except CellFailed as error:
+                return done("failed", str(error))
+        return done("failed", failed[0]) if failed else done("ok")
+
+    def pretext(self, cell: Cell) -> tuple[Method, list[Stage]]:
+        """A cell that another one starts from, trained or loaded; waits for who else trains it."""
+        folder = self.store.cell(cell.id)
+        with folder.lock(waiting=lambda: not self.stop()) as held:
+            if not held:
+                raise Interrupted(f"while another run trains {cell.title}")
+            try:
+                module, stages = self._trained(cell, folder)
+            except (CellFailed, Unsupported) as error:
+                raise ValueError(f"its pretext {cell.method} is not to be had: {error}") from error
+        if not isinstance(module, Method):
+            raise ValueError(f"{cell.method} is never trained, it is no pretext")
+        return module, stages
+
+    # ---- training ----
+
+    def _trained(self, cell: Cell, folder: CellFolder) -> tuple[nn.Module, list[Stage]]:
+        """The module of a cell whose lock is held, and what its training cost."""
+        found = folder.current("train", cell.identity())
+        if found and found.status == "ok":
+            state = folder.load("model")
+            if state is not None:
+                module, _ = self.build(cell)
+                restore(module, state[0], what="the saved model")
+                return module.eval(), list(found.costs.stages if found.costs else ())
+        folder.write_identity(cell.identity())
+        started = now()
+        attempt = 1 + sum(r.kind == "train" for r in folder.records())
+        common = {**self._common(cell), "kind": "train", "identity": cell.identity()}
+        common |= {"started": started, "attempt": attempt}
+        session: list[Session] = []
+        try:
+            return self._train(cell, folder, common, session)
+        except Unsupported as error:
+            if not (found and found.status == "skipped" and found.sentence == str(error)):
+                folder.add(Record(**common, status="skipped", sentence=str(error), finished=now()))
+            raise
+        except Interrupted as error:
+            folder.add(Record(**common, status="interrupted", sentence=str(error), finished=now()))
+            raise
+        except UserError:
+            raise  # the disk, say: no record could be written either
+        except Exception as error:  # noqa: BLE001 - a failed cell is a row, whatever the method raised
+            failure = _failure(error, cell, session[0].where if session else None)
+            record = Record(
+                **common, status="failed", sentence=failure.message, error=failure, finished=now()
+            )
+            folder.add(record)
+            raise CellFailed(failure.message) from error
+
+    def _train(
+        self, cell: Cell, folder: CellFolder, common: dict[str, Any], sessions: list[Session]
+    ) -> tuple[nn.Module, list[Stage]]:
+        reset_peak_memory(self.options.device)
+        module, pretraining = self.build(cell)
+        data = self.data(cell.dataset)
+        stages: list[Stage] = []
+        warnings: list[Warned] = []
+        curves: dict[str, list[tuple[float, float]]] = {}
+        if cell.recipe is not None:
+            assert isinstance(module, Method)
+            if self.options.compile:
+                compile_backbones(module)
+            session = Session(
+                cell=cell,
+                folder=folder,
+                feed=Feed(pretraining.images, pretraining.labels, self.options.device),
+                info=pretraining.info,
+                device=self.options.device,
+                pretrain=self.pretext,
+                listener=self.listener,
+                stop=self.stop,
+                watch=self._watch(data) if self.options.watch else None,
+                watch_every=self.options.watch_every,
+                checkpoint_seconds=self.options.checkpoint_seconds,
+            )
+            sessions.append(session)
+            fit_main(session, module, cell.recipe)
+            stages, curves = session.stages, session.curves
+            if silent := sorted(session.untouched):
+                warnings.append(
+                    Warned(code="no-gradient", message=f"never got a gradient: {', '.join(silent)}")
+                )
+        module.eval()
+        meta = {"method": cell.method, "backbone": cell.backbone, "size": cell.size}
+        folder.save("model", tensors_of(module), meta)
+        folder.save("encoder", tensors_of(encoder_of(module)), meta)
+        record = Record(
+            **common,
+            status="ok",
+            costs=self._costs(module, stages, cell),
+            curves=curves,
+            warnings=tuple(warnings),
+            finished=now(),
+        )
+        folder.add(record)
+        for path in folder.path.glob("resume-*.safetensors"):
+            path.unlink()
+        for path in folder.path.glob("stage-*.safetensors"):
+            path.unlink()
+        return module, stages
+
+    def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
+        """The module of a cell before any training; Unsupported when its method declines."""
+        data, device = self.data(cell.dataset), self.options.device
+        pretraining = data.pretraining(cell.labels, budget=cell.budget, seed=cell.seed)  # type: ignore[arg-type]
+        parts = anatomy(self.registry.find("methods", cell.method))
+        name = parse_name(cell.backbone)
+        with kept_generators(torch.device("cpu")):
+            # The same first weights for every method of a seed: what `untrained` is.
+            seed_all(derive("backbone", cell.backbone, cell.seed), torch.device("cpu"))
+            create = self.registry.find("backbones", name.base).load()
+            backbone = create(name.base, size=data.size, **name.params)  # type: ignore[operator]
+            if cell.recipe is not None:
+                sentence = parts.target.needs(backbone, pretraining.info)
+                if sentence:
+                    raise Unsupported(sentence)
+            seed_all(derive(cell.id, "method"), torch.device("cpu"))
+            module = parts.target(backbone, pretraining.info, **cell.hyperparameters)
+        return module.to(device), pretraining
+
+    def data(self, name: str) -> Data:
+        if name not in self._data:
+            self._data[name] = open_data(name, self.registry, self.place)
+        return self._data[name]
+
+    def _watch(self, data: Data) -> Callable[[nn.Module], Mapping[str, float]]:
+        judge, evaluator = resolve_judge(str(self.options.watch), self.registry)
+
+        def watch(encoder: nn.Module) -> dict[str, float]:
+            inner = Inner(Frozen(encoder, data, self.options.device), data)
+            metrics = evaluator(inner, inner, 0).metrics
+            first = evaluator.metrics[0].name
+            return {f"watch.{judge.protocol}.{first}": float(metrics[first].value)}
+
+        return watch
+
+    # ---- judging ----
+
+    def _judge_all(
+        self, cell: Cell, module: nn.Module, folder: CellFolder, judges: Sequence[Judge]
+    ) -> list[str]:
+        """Judges what has no sound record; returns what went wrong, in sentences."""
+        records = folder.records()
+        missing = [j for j in judges if not is_judged(records, cell, j)]
+        subject = Frozen(module, self.data(cell.dataset), self.options.device, folder)
+        failed = []
+        for judge in missing:
+            if self.stop():
+                raise Interrupted(f"before {judge.protocol}")
+            record = self._judge(cell, subject, folder, judge)
+            first = record.metric()
+            self.listener(
+                Judged(
+                    cell.id,
+                    judge.protocol,
+                    record.status,
+                    first.name if first else "",
+                    first.value if first else None,
+                )
+            )
+            if record.status != "ok":
+                failed.append(f"{judge.protocol}: {record.sentence}")
+        return failed
+
+    def _judge(self, cell: Cell, subject: Frozen, folder: CellFolder, judge: Judge) -> Record:
+        begun, started = time.monotonic(), now()
+        identity = judged_identity(cell, judge)
+        common = {**self._common(cell), "kind": "evaluation", "identity": identity}
+        attempt = 1 + sum(r.evaluator == judge.name for r in folder.records())
+        common |= {"evaluator": judge.name, "protocol": judge.protocol}
+        common |= {"started": started, "attempt": attempt}
+        entry = self.registry.find("evaluators", parse_name(judge.name).base)
+        common["components"] = {**common["components"], "evaluator": component(entry, judge.version)}
+        try:
+            _, evaluator = resolve_judge(judge.name, self.registry)
+            seed = derive("judge", judge.protocol, cell.fingerprint, cell.seed)
+            with kept_generators(self.options.device):
+                seed_all(seed, self.options.device)
+                judgement = evaluator(subject, JudgedData(subject.data), seed % 2**31)
+            higher = {m.name: m.higher_is_better for m in evaluator.metrics}
+            metrics = tuple(
+                MetricValue(
+                    name=name,
+                    value=float(v.value),
+                    higher_is_better=higher.get(name, True),
+                    split=v.split,
+                    n=v.n,
+                    stderr=None if v.stderr is None else float(v.stderr),
+                )
+                for name, v in judgement.metrics.items()
+            )
+            record = Record(
+                **common,
+                status="ok",
+                metrics=metrics,
+                chosen=plain(judgement.chosen),
+                warnings=tuple(Warned(code=judge.name, message=w) for w in judgement.warnings),
+                costs=Costs(seconds=time.monotonic() - begun),
+                finished=now(),
+            )
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the other judges go on
+            failure = _failure(error, cell, None)
+            record = Record(
+                **common, status="failed", sentence=failure.message, error=failure, finished=now()
+            )
+        return folder.add(record)
+
+    # ---- what records say ----
+
+    def _common(self, cell: Cell) -> dict[str, Any]:
+        method = self.registry.find("methods", cell.method)
+        backbone = self.registry.find("backbones", parse_name(cell.backbone).base)
+        dataset = self.registry.find("datasets", parse_name(cell.dataset).base)
+        data = self.data(cell.dataset)
+        return {
+            "cell_id": cell.id,
+            "method": cell.method,
+            "backbone": cell.backbone,
+            "dataset": cell.dataset,
+            "seed": cell.seed,
+            "suite": self.options.suite,
+            "hyperparameters": plain(cell.hyperparameters),
+            "recipe": resolved_recipe(cell),
+            "components": {
+                "method": component(method, cell.version),
+                "backbone": {**component(backbone, 1), "timm": metadata.version("timm")},
+                "dataset": {**component(dataset, data.version), "skipped": len(data.skipped)},
+            },
+            "environment": environment(self.options.device),
+        }
+
+    def _costs(self, module: nn.Module, stages: list[Stage], cell: Cell) -> Costs:
+        encoder = encoder_of(module)
+        seconds = sum(s.seconds for s in stages)
+        images = sum(s.images_seen for s in stages)
+        return Costs(
+            seconds=seconds,
+            images_seen=images,
+            images_per_second=images / seconds if seconds > 0 and images else None,
+            parameters=sum(p.numel() for p in encoder.parameters()),
+            flops=flops(encoder, cell.size, self.options.device),
+            peak_memory_bytes=peak_memory(self.options.device),
+            stages=tuple(stages),
+        )
+
+
+def judged_identity(cell: Cell, judge: Judge) -> dict[str, Any]:
+    return {"cell": cell.id, "evaluator": judge.identity()}
+
+
+def is_judged(records: list[Record], cell: Cell, judge: Judge) -> bool:
+    from .store import newest
+
+    found = newest(records, "evaluation", judged_identity(cell, judge))
+    return found is not None and found.status == "ok"
+
+
+def _finished(folder: CellFolder, cell: Cell) -> bool:
+    found = folder.current("train", cell.identity())
+    return found is not None and found.status == "ok"
+
+
+def resolved_recipe(cell: Cell) -> dict[str, Any]:
+    """Every field, stage by stage, and the lr that scaling leads to."""
+    import dataclasses
+
+    from .optim import scaled_lr
+
+    if cell.recipe is None:
+        return {}
+    found = {**plain(dataclasses.asdict(cell.recipe)), "lr_scaled": scaled_lr(cell.recipe)}
+    for name, (_, recipe) in cell.stages.items():
+        found[name] = {**plain(dataclasses.asdict(recipe)), "lr_scaled": scaled_lr(recipe)}
+    return found
+
+
+def component(entry: Any, version: int) -> dict[str, Any]:
+    found = {"version": version, "dist": entry.dist, "dist_version": entry.version}
+    return found | {"source_sha256": entry.source_sha256()}
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a rerun must share for the same bits; none of it is part of the identity."""
+    cuda = device.type == "cuda"
+    return {
+        "sslbench": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": metadata.version("timm"),
+        "numpy": metadata.version("numpy"),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "cpu": cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+
+
+def cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:  # noqa: PTH123 - no path of ours
+            return next((x.split(":")[1].strip() for x in file if x.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
+
+
+def flops(encoder: nn.Module, size: int, device: torch.device) -> float | None:
+    """Of one image forward, as torch counts them; None where it cannot."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        encoder(torch.zeros(1, 3, size, size, device=device))
+    return float(counter.get_total_flops()) or None
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        try:
+            with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123 - no path of ours
+                file.write("5")
+        except OSError:
+            return  # not allowed here: the peak is then the process's
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes: of the device's allocator, or resident in this process since the cell began."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        with open("/proc/self/status") as file:  # noqa: PTH123 - no path of ours
+            line = next(x for x in file if x.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
+    return int(line.split()[1]) * 1024
+
+
+def compile_backbones(method: Method) -> None:
+    """In place, every backbone, never `step`."""
+    from .api import Backbone
+
+    for module in method.modules():
+        if isinstance(module, Backbone):
+            module.compile()
+
+
+def _failure(error: Exception, cell: Cell, where: tuple[str, int, int] | None) -> Failure:
+    message = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+    kind = "other"
+    if isinstance(error, Diverged):
+        kind = "nan"
+    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        sign in str(error).lower() for sign in OUT_OF_MEMORY
+    ):
+        kind = "oom"
+        batch = f"batch {cell.recipe.batch}" if cell.recipe else "this batch"
+        name = cell.method.rpartition("/")[2]
+        message = (
+            f"out of memory with {batch}; try --set {name}.batch=N with a smaller N, or --batch N"
+        )
+    stage, epoch, step = where or (None, None, None)
+    trace = "".join(traceback.format_exception(error))[-8000:]
+    return Failure(
+        kind=kind,
+        type=type(error).__name__,
+        message=message[:2000],
+        traceback=trace,
+        stage=stage,
+        epoch=epoch,
+        step=step,
+    )

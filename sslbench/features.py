@@ -1,0 +1,164 @@
+"""The frozen encoder as judges see it: features of each split computed once, cached, shared."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .api import Backbone, Method
+from .feed import Feed, kept_generators
+from .state import tensors_of
+from .store import CellFolder
+
+if TYPE_CHECKING:
+    from .data import Data
+
+CACHED = 2**30  # bytes of features above which the disk is not asked to keep them
+BATCH = 512
+
+
+def encoder_of(module: nn.Module) -> nn.Module:
+    """What is judged of a method; of an encoder entry, itself."""
+    return module.encoder() if isinstance(module, Method) else module
+
+
+class Frozen:
+    """api.Subject over a trained method, or over an encoder that is never trained."""
+
+    def __init__(
+        self, module: nn.Module, data: Data, device: torch.device, folder: CellFolder | None = None
+    ) -> None:
+        self.module = module.to(device).eval()
+        self.encoder = encoder_of(self.module)
+        self.data, self.device, self.folder = data, device, folder
+        self._features: dict[str, Tensor] = {}
+        self._sha: str | None = None
+
+    @property
+    def dim(self) -> int:
+        return self.features("test").shape[1]
+
+    def features(self, split: Literal["train", "test"]) -> Tensor:
+        """float32 [N, D]."""
+        if split not in self._features:
+            self._features[split] = self._load(split)
+        return self._features[split]
+
+    def _load(self, split: str) -> Tensor:
+        key = {"encoder": self.sha, "fingerprint": self.data.fingerprint}
+        name = f"features-{split}"
+        if self.folder and (found := self.folder.load(name)) and found[1] == key:
+            return found[0]["features"]
+        features = self._over(self.encoder, split)  # [N, D]
+        if features.dim() != 2:
+            raise ValueError(
+                f"the encoder returned {tuple(features.shape[1:])} for an image; it must return [B, D]"
+            )
+        if self.folder and features.numel() * 4 < CACHED:
+            self.folder.save(name, {"features": features}, key)
+        return features
+
+    @property
+    def sha(self) -> str:
+        """sha256 of the encoder's weights."""
+        if self._sha is None:
+            total = hashlib.sha256()
+            for name, tensor in sorted(tensors_of(self.encoder).items()):
+                total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+                total.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            self._sha = total.hexdigest()
+        return self._sha
+
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        yield from self._parts(self.encoder, images)
+
+    def maps(self, split: Literal["train", "test"]) -> list[Tensor]:
+        """Stages of the backbone, averaged over positions: each [N, C]."""
+        encoder = self.encoder
+        if not isinstance(encoder, Backbone):
+            raise ValueError("this encoder is no bare backbone, it has no maps")
+        parts: list[list[Tensor]] = []
+        images = getattr(self.data, split).images
+        with torch.no_grad():
+            for start in range(0, len(images), BATCH):
+                x = images[start : start + BATCH].to(self.device).float() / 255
+                parts.append([m.mean((2, 3)).float().cpu() for m in encoder.maps(x)])
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def predict(self, split: Literal["train", "test"]) -> Tensor | None:
+        return self._optional("predict", split)
+
+    def reconstruct(self, split: Literal["train", "test"]) -> Tensor | None:
+        return self._optional("reconstruct", split)
+
+    def copy(self) -> nn.Module:
+        return copy.deepcopy(self.encoder).requires_grad_(True)
+
+    def _optional(self, verb: str, split: str) -> Tensor | None:
+        own = getattr(type(self.module), verb, None)
+        if not isinstance(self.module, Method) or own is getattr(Method, verb):
+            return None
+        return self._over(getattr(self.module, verb), split)
+
+    def _over(self, function: Callable[[Tensor], Any], split: str) -> Tensor:
+        return torch.cat(list(self._parts(function, getattr(self.data, split).images)))
+
+    def _parts(self, function: Callable[[Tensor], Any], images: Tensor) -> Iterator[Tensor]:
+        feed = Feed(images, torch.empty(0, dtype=torch.long), self.device)
+        with kept_generators(self.device):
+            for start in range(0, len(feed), BATCH):
+                index = torch.arange(start, min(start + BATCH, len(feed)))
+                with torch.no_grad():
+                    yield function(feed.take(index).float() / 255).float().cpu()
+
+
+class Inner:
+    """Train alone, as a smaller benchmark: nine tenths to learn from, the held-out tenth to judge.
+
+    What `--watch` looks at, so that nobody looks at test while training.
+    """
+
+    def __init__(self, subject: Frozen, data: Data) -> None:
+        self.subject, self.data = subject, data
+        self.device, self.classes = subject.device, data.classes
+        self._keep = {"train": ~data.held_out, "test": data.held_out}
+        inner = int((~data.held_out).sum())
+        self.held_out = torch.arange(inner) % 10 == 0
+        self._features: Tensor | None = None
+
+    @property
+    def dim(self) -> int:
+        return self.features("test").shape[1]
+
+    def features(self, split: Literal["train", "test"]) -> Tensor:
+        if self._features is None:
+            self._features = self.subject._over(self.subject.encoder, "train")
+        return self._features[self._keep[split]]
+
+    def labels(self, split: Literal["train", "test"]) -> Tensor:
+        return self.data.train.labels[self._keep[split]]
+
+    def images(self, split: Literal["train", "test"]) -> Tensor:
+        return self.data.train.images[self._keep[split]]
+
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        return self.subject.stream(images)
+
+    def predict(self, split: Literal["train", "test"]) -> Tensor | None:
+        found = self.subject.predict("train")
+        return None if found is None else found[self._keep[split]]
+
+    def reconstruct(self, split: Literal["train", "test"]) -> Tensor | None:
+        found = self.subject.reconstruct("train")
+        return None if found is None else found[self._keep[split]]
+
+    def maps(self, split: Literal["train", "test"]) -> list[Tensor]:
+        return [m[self._keep[split]] for m in self.subject.maps("train")]
+
+    def copy(self) -> nn.Module:
+        return self.subject.copy()

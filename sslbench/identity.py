@@ -1,0 +1,389 @@
+"""What a cell is: names, versions, resolved hyperparameters; its identity, its id, its seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+from .api import Evaluator, Method, Pretext, Recipe
+from .errors import UserError, suggestion
+from .names import Name
+from .names import parse as parse_name
+from .records import canonical, digest
+
+if TYPE_CHECKING:
+    from .plugins import Entry, Registry
+
+IDENTITY = 1  # raised when the scheme itself changes
+FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trained thing: method x hyperparameters x recipe x backbone x dataset x seed x precision."""
+
+    method: str
+    version: int
+    backbone: str
+    dataset: str
+    fingerprint: str
+    size: int  # pixels
+    seed: int
+    precision: str
+    labels: str  # none, budget, all
+    budget: int | None  # labels, for methods that may see some
+    hyperparameters: Mapping[str, Any]
+    recipe: Recipe | None  # None: judged, never trained
+    stages: Mapping[str, tuple[int, Recipe]] = field(default_factory=dict)  # version, recipe
+    pretexts: Mapping[str, Cell] = field(default_factory=dict)  # by method name
+    left_out: tuple[str, ...] = ()  # hyperparameters at the value that keeps old ids alive
+    source: str | None = None  # sha256 of a method that lives in a file
+
+    def identity(self) -> dict[str, Any]:
+        """Exactly what is meant to change the number."""
+        method: dict[str, Any] = {
+            "name": self.method,
+            "version": self.version,
+            "hyperparameters": self._hyperparameters(),
+        }
+        if self.recipe:
+            method["recipe"] = plain(dataclasses.asdict(self.recipe))
+        if self.stages:
+            method["stages"] = {
+                name: {"version": version, "recipe": plain(dataclasses.asdict(recipe))}
+                for name, (version, recipe) in self.stages.items()
+            }
+        if self.source:
+            method["source"] = self.source
+        return {
+            "identity_version": IDENTITY,
+            "method": method,
+            "backbone": self.backbone,
+            "dataset": {"name": self.dataset, "fingerprint": self.fingerprint, "size": self.size},
+            "labels": self.labels if self.labels != "budget" else {"budget": self.budget},
+            "seed": self.seed,
+            "precision": self.precision,
+        }
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        return {
+            name: {"method": value, "cell": self.pretexts[value].id}
+            if isinstance(value, str) and value in self.pretexts
+            else plain(value)
+            for name, value in self.hyperparameters.items()
+            if name not in self.left_out
+        }
+
+    @functools.cached_property
+    def id(self) -> str:
+        return digest(self.identity())
+
+    @property
+    def trained(self) -> bool:
+        return self.recipe is not None
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} · {self.backbone} · {self.dataset} · seed {self.seed}"
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An evaluator with its parameters: a protocol."""
+
+    name: str  # as asked for, canonical
+    version: int
+    params: Mapping[str, Any]  # resolved
+    protocol: str  # "knn-1", or "knn-1[k=5]" away from the defaults
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, "version": self.version, "params": plain(self.params)}
+
+
+def derive(*parts: Any) -> int:
+    """A seed from what it belongs to: 63 bits of the sha256 of the parts."""
+    return int.from_bytes(hashlib.sha256(canonical(parts).encode()).digest()[:8], "big") >> 1
+
+
+def plain(value: Any) -> Any:
+    """JSON's idea of a value; tuples become lists."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"a hyperparameter must be plain data, {value!r} is a {type(value).__name__}")
+
+
+# ---- methods ---------------------------------------------------------------------------------
+
+
+class Anatomy(typing.NamedTuple):
+    """A methods entry taken apart."""
+
+    target: Any  # Method class, or the function of an encoder
+    bound: Mapping[str, Any]  # arguments of a partial
+    hints: Mapping[str, Any]  # hyperparameter -> type
+    defaults: Mapping[str, Any]
+    recipe: Recipe | None
+
+
+def anatomy(entry: Entry) -> Anatomy:
+    """Hyperparameters, defaults and recipe of a methods entry; imports it."""
+    target, bound = entry.load(), {}
+    while isinstance(target, functools.partial):
+        bound = {**target.keywords, **bound}
+        target = target.func
+    is_method = inspect.isclass(target) and issubclass(target, Method)
+    if not is_method and (inspect.isclass(target) or not callable(target)):
+        raise UserError(
+            f"method {entry.name!r} of {entry.dist} is {target!r}; it must be a subclass of "
+            f"sslbench.api.Method, a partial of one, or a function from backbone and data to a module"
+        )
+    function = target.__init__ if is_method else target
+    hints, defaults = signature(function, what=f"method {entry.name!r}")
+    recipe = target.recipe if is_method else None
+    if is_method and (clash := sorted(set(hints) & set(FIELDS))):
+        raise UserError(f"hyperparameter {clash[0]!r} of {entry.name!r} takes a recipe field's name")
+    for name in bound:
+        if name not in hints and not (is_method and name in FIELDS):
+            raise UserError(f"the partial {entry.name!r} sets {name!r}, which it does not have")
+    if recipe is not None:
+        recipe = dataclasses.replace(recipe, **{k: v for k, v in bound.items() if k in FIELDS})
+    defaults = {**defaults, **{k: v for k, v in bound.items() if k in hints}}
+    return Anatomy(target, bound, hints, defaults, recipe)
+
+
+def signature(function: Any, *, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Types and defaults of the keyword-only parameters."""
+    hints = typing.get_type_hints(function)
+    types_: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        if parameter.default is inspect.Parameter.empty:
+            raise UserError(f"parameter {name!r} of {what} needs a default")
+        types_[name] = hints.get(name, type(parameter.default))
+        defaults[name] = parameter.default
+    return types_, defaults
+
+
+def checked(value: Any, kind: Any, *, what: str) -> Any:
+    """`value` as `kind`, or a sentence that says what was expected."""
+    if kind is Pretext:
+        kind = str
+    try:
+        adapter = TypeAdapter(kind)
+    except PydanticUserError:
+        return value  # a type only its method understands
+    tries = [value]
+    if isinstance(value, str):
+        tries = [_scalar(value), value]
+    for each in tries:
+        if isinstance(each, bool) and not _admits_bool(kind):
+            continue
+        try:
+            return adapter.validate_python(each)
+        except ValidationError:
+            continue
+    raise UserError(f"{what} expects {described(kind)}, got {value!r}")
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _admits_bool(kind: Any) -> bool:
+    return kind is bool or kind is Any or bool in typing.get_args(kind)
+
+
+def described(kind: Any) -> str:
+    """A type in words."""
+    words = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+    if kind in words:
+        return words[kind]
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join("none" if a is type(None) else described(a) for a in typing.get_args(kind))
+    return str(kind).replace("typing.", "")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a suite and the command line override: later layers win."""
+
+    layers: tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...] = ()
+    # each (for all methods: epochs, batch; by dotted name: "moco.lr", "scan.agree.lr")
+
+    def of(self, method: str, stage: str | None = None) -> dict[str, Any]:
+        """The overrides that concern this method, or this stage of it."""
+        found: dict[str, Any] = {}
+        for for_all, dotted in self.layers:
+            found.update(for_all)
+            prefix = f"{method}.{stage}." if stage else f"{method}."
+            for key, value in dotted.items():
+                if key.startswith(prefix) and "." not in key[len(prefix) :]:
+                    found[key[len(prefix) :]] = value
+        return found
+
+    def names(self) -> set[str]:
+        return {key for _, dotted in self.layers for key in dotted}
+
+
+def resolve_recipe(recipe: Recipe, overrides: Mapping[str, Any], *, what: str) -> Recipe:
+    hints = typing.get_type_hints(Recipe)
+    resolved = dataclasses.replace(
+        recipe, **{k: checked(v, hints[k], what=f"{what}.{k}") for k, v in overrides.items()}
+    )
+    if resolved.epochs < 0 or resolved.batch < 1:
+        raise UserError(f"{what} asks for {resolved.epochs} epochs of batch {resolved.batch}")
+    return resolved
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the cells of one row of a matrix share: everything but the method."""
+
+    backbone: str
+    dataset: str
+    fingerprint: str
+    size: int
+    seed: int
+    precision: str = "fp32"
+    budget: int | None = None
+
+
+def resolve(method: str, registry: Registry, setting: Setting, settings: Settings) -> Cell:
+    """The cell of `method` in this setting, with those of the pretexts it names."""
+    return _resolve(method, registry, setting, settings, ())
+
+
+def _resolve(
+    method: str, registry: Registry, setting: Setting, settings: Settings, asking: tuple[str, ...]
+) -> Cell:
+    if method in asking:
+        raise UserError(f"{' -> '.join((*asking, method))}: a pretext cannot ask for itself")
+    entry = registry.find("methods", method)
+    parts = anatomy(entry)
+    asked = settings.of(method)
+    _known(method, asked, parts)
+    values = dict(parts.defaults)
+    for name, value in asked.items():
+        if name in parts.hints:
+            values[name] = checked(value, parts.hints[name], what=f"{method}.{name}")
+    recipe = None
+    if parts.recipe is not None:
+        of_recipe = {k: v for k, v in asked.items() if k in FIELDS}
+        recipe = resolve_recipe(parts.recipe, of_recipe, what=method)
+    pretexts = {
+        value: _resolve(value, registry, setting, settings, (*asking, method))
+        for name, value in values.items()
+        if parts.hints[name] is Pretext
+    }
+    for name, pretext in pretexts.items():
+        _no_more_labels(method, parts.target, name, pretext)
+    return Cell(
+        method=entry.name if entry.builtin else f"{entry.dist}/{entry.name}",
+        version=getattr(parts.target, "version", 1),
+        labels=getattr(parts.target, "labels", "none"),
+        hyperparameters=values,
+        recipe=recipe,
+        stages=_stages(method, parts, settings),
+        pretexts=pretexts,
+        left_out=tuple(
+            k for k, v in getattr(parts.target, "added", {}).items() if values.get(k) == v
+        ),
+        source=entry.source_sha256() if entry.file else None,
+        **dataclasses.asdict(setting),
+    )
+
+
+def _stages(
+    method: str, parts: Anatomy, settings: Settings
+) -> dict[str, tuple[int, Recipe]]:
+    stages = getattr(parts.target, "stages", {})
+    return {
+        name: (
+            stage.version,
+            resolve_recipe(stage.recipe, settings.of(method, name), what=f"{method}.{name}"),
+        )
+        for name, stage in stages.items()
+    }
+
+
+def _known(method: str, asked: Mapping[str, Any], parts: Anatomy) -> None:
+    known = set(parts.hints) | (set(FIELDS) if parts.recipe is not None else set())
+    for name in asked:
+        if name in known or (parts.recipe is None and name in ("epochs", "batch")):
+            continue
+        raise UserError(f"{method} has no setting {name!r}{suggestion(name, known)}")
+
+
+def _no_more_labels(method: str, target: Any, name: str, pretext: Cell) -> None:
+    order = ("none", "budget", "all")
+    own = getattr(target, "labels", "none")
+    if order.index(pretext.labels) > order.index(own):
+        raise UserError(
+            f"{method} may see labels: {own}, but its pretext {name} sees: {pretext.labels}; "
+            f"choose a pretext that sees no more"
+        )
+
+
+def check_settings(registry: Registry, settings: Settings, methods: set[str]) -> None:
+    """Every dotted name belongs to a known method, stage and field, even outside the selection."""
+    for key in sorted(settings.names()):
+        method, _, rest = key.partition(".")
+        entry = registry.find("methods", method)  # UnknownName with a suggestion
+        if not rest:
+            raise UserError(f"--set {key}=... lacks a parameter: METHOD.PARAMETER=VALUE")
+        if method not in methods:
+            continue  # resolved, and so checked, where it is used
+        stage, _, leaf = rest.rpartition(".")
+        stages = getattr(anatomy(entry).target, "stages", {})
+        if stage and stage not in stages:
+            raise UserError(f"{method} has no stage {stage!r}{suggestion(stage, stages)}")
+        if stage and leaf not in FIELDS:
+            raise UserError(f"{method}.{stage} has no setting {leaf!r}{suggestion(leaf, FIELDS)}")
+
+
+# ---- evaluators ------------------------------------------------------------------------------
+
+
+def resolve_judge(name: str, registry: Registry) -> tuple[Judge, Evaluator]:
+    """The judge that `knn` or `knn[k=5]` names, and what runs it."""
+    asked: Name = parse_name(name)
+    entry = registry.find("evaluators", asked.base)
+    cls = entry.load()
+    if not (inspect.isclass(cls) and issubclass(cls, Evaluator)):
+        raise UserError(f"evaluator {asked.base!r} of {entry.dist} is {cls!r}, not an Evaluator")
+    hints, defaults = signature(cls.__init__, what=f"evaluator {asked.base!r}")
+    for key in asked.params:
+        if key not in hints:
+            raise UserError(f"{asked.base} has no parameter {key!r}{suggestion(key, hints)}")
+    given = {k: checked(v, hints[k], what=f"{asked.base}[{k}]") for k, v in asked.params.items()}
+    given = {k: v for k, v in given.items() if v != defaults[k]}
+    bracket = "[" + ",".join(f"{k}={given[k]}" for k in sorted(given)) + "]" if given else ""
+    own = entry.name if entry.builtin else f"{entry.dist}/{entry.name}"
+    protocol = f"{own}-{cls.version}{bracket}"
+    judge = Judge(own + bracket, cls.version, {**defaults, **given}, protocol)
+    return judge, cls(**given)

@@ -1,0 +1,6 @@
+"""The table made from the records of one suite: statistics, board, renderings."""
+
+from .render import as_csv, as_json, as_markdown, as_rich, as_text
+from .table import Board, Member, build
+
+__all__ = ["Board", "Member", "as_csv", "as_json", "as_markdown", "as_rich", "as_text", "build"]

@@ -1,0 +1,405 @@
+"""A board as a terminal table, plain text, Markdown, CSV and JSON.
+
+Tables show percent and the narrow columns; CSV and JSON hold everything, as fractions at full
+precision. Texts on a board are printable; each format here escapes what it would take as its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from .table import Block, Board, Column, Costs, Flag, Gap, Row, Score, Setting
+
+LABEL = 32  # terminal cells; longer names are cut in tables
+SENTENCE = 300  # longer ones are cut below tables
+HEAD = 24  # longer protocol ids are folded, for they must be read whole
+
+
+class Piece(NamedTuple):
+    text: str
+    style: str = ""
+
+
+class Grid(NamedTuple):
+    """A table of texts; cut to a width, its first `fixed` columns are repeated."""
+
+    heads: list[tuple[str, ...]]  # lines of the head, by column
+    body: list[list[Piece]]
+    fixed: int
+    baselines: int  # rows at the end that are set apart
+
+
+Line = list[Piece]
+
+
+def as_rich(board: Board) -> BoardView:
+    """For a rich console, cut to its width."""
+    return BoardView(board)
+
+
+@dataclass(frozen=True)
+class BoardView:
+    board: Board
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in _lines(self.board, options.max_width):
+            # Text, not markup: brackets in names are only brackets
+            yield Text.assemble(*line, overflow="fold")
+
+
+def as_text(board: Board, *, width: int | None = None) -> str:
+    """For a pipe; without a width nothing is cut."""
+    lines = ("".join(piece.text for piece in line).rstrip() for line in _lines(board, width))
+    return "\n".join(lines) + "\n"
+
+
+# ---- lines -----------------------------------------------------------------------------------
+
+
+def _lines(board: Board, width: int | None) -> Iterator[Line]:
+    if not board.blocks:
+        yield from _folded("no cells", width)
+    for block in board.blocks:
+        yield from _folded(title(block.setting), width, "bold")
+        yield []
+        yield from _laid(_scores(block), width)
+        yield []
+        yield from _laid(_costs(block), width)
+        yield []
+        remarks = [f"{_cut(row.label)}: {text}" for row in block.rows for text in _remarks(row)]
+        for remark in remarks:
+            yield from _folded(remark, width, "yellow")
+        if remarks:
+            yield []
+    for note in board.notes:
+        yield from _folded(f"note: {note}", width)
+    yield from _folded(caption(board, best="*"), width, "dim")
+
+
+def _folded(text: str, width: int | None, style: str = "") -> Iterator[Line]:
+    if width is None:
+        yield [Piece(text, style)]
+        return
+    for part in textwrap.wrap(text, max(width, 20), subsequent_indent="  ") or [""]:
+        yield [Piece(part, style)]
+
+
+def _laid(grid: Grid, width: int | None) -> Iterator[Line]:
+    """The grid in as many tables, one below the other, as the width asks for."""
+    sizes = [
+        max(cell_len(text) for text in [*head, *(row[i].text for row in grid.body)])
+        for i, head in enumerate(grid.heads)
+    ]
+    shown = list(range(grid.fixed, len(sizes)))
+    while True:
+        taken = sum(size + 2 for size in sizes[: grid.fixed])
+        count = 0
+        for i in shown:
+            taken += sizes[i] + 2
+            if count and width is not None and taken - 2 > width:
+                break
+            count += 1
+        yield from _table(grid, sizes, [*range(grid.fixed), *shown[:count]])
+        shown = shown[count:]
+        if not shown:
+            return
+        yield []
+
+
+def _table(grid: Grid, sizes: Sequence[int], columns: Sequence[int]) -> Iterator[Line]:
+    def line(pieces: Sequence[Piece]) -> Line:
+        found: Line = []
+        for i, piece in zip(columns, pieces, strict=True):
+            pad = " " * (sizes[i] - cell_len(piece.text))
+            found += [piece, Piece(pad)] if i == 0 else [Piece("  " + pad), piece]
+        return found
+
+    total = sum(sizes[i] + 2 for i in columns) - 2
+    tall = max(len(grid.heads[i]) for i in columns)
+    heads = [("",) * (tall - len(grid.heads[i])) + grid.heads[i] for i in columns]
+    for texts in zip(*heads, strict=True):
+        yield line([Piece(text, "bold") for text in texts])
+    yield [Piece("-" * total, "dim")]
+    for number, pieces in enumerate(grid.body):
+        if grid.baselines and number == len(grid.body) - grid.baselines:
+            yield [Piece("- baselines ".ljust(total, "-"), "dim")]
+        yield line([pieces[i] for i in columns])
+
+
+def _scores(block: Block) -> Grid:
+    heads: list[tuple[str, ...]] = [("method",), ("n",)]
+    body = [[Piece(_cut(row.label)), Piece(_seeds(row))] for row in block.rows]
+    for index, column in enumerate(block.columns):
+        if not column.narrow:
+            continue
+        heads.append((*textwrap.wrap(column.protocol, HEAD), _metric(column)))
+        ranks = [_rank(row.scores[index]) for row in block.rows]
+        widest = max(map(len, ranks))
+        for row, rank, pieces in zip(block.rows, ranks, body, strict=True):
+            score = row.scores[index]
+            text = ("*" if score.best else "") + _value(score, row)
+            after = f" {rank:<{widest}}" if widest else ""
+            pieces.append(Piece(text + after, "bold" if score.best else ""))
+    return Grid(heads, body, 2, sum(row.baseline for row in block.rows))
+
+
+def _costs(block: Block) -> Grid:
+    heads: list[tuple[str, ...]] = [("costs",), *((name,) for name in COSTS)]
+    body = [[Piece(_cut(row.label)), *map(Piece, _spent(row.costs))] for row in block.rows]
+    return Grid(heads, body, 1, sum(row.baseline for row in block.rows))
+
+
+# ---- what stands in a table ------------------------------------------------------------------
+
+COSTS = ("seconds", "images/s", "parameters", "FLOPs/image", "peak memory")
+
+
+def title(setting: Setting) -> str:
+    parts = [setting.dataset, setting.backbone]
+    if setting.size is not None:
+        parts.append(f"{setting.size} px")
+    if setting.epochs is not None:
+        parts.append(f"{setting.epochs} epoch{'s' * (setting.epochs != 1)}")
+    if setting.budget is not None:
+        parts.append(f"{setting.budget} labels")
+    if setting.precision is not None:
+        parts.append(setting.precision)
+    if setting.fingerprint is not None:
+        parts.append(f"data {setting.fingerprint[:12]}")
+    return " · ".join(parts)
+
+
+def caption(board: Board, *, best: str) -> str:
+    """The statistics in words."""
+    counts = {len(row.cells) for block in board.blocks for row in block.rows}
+    seeds = f"{counts.pop()} seeds" if len(counts) == 1 else "seeds"
+    seeds = "1 seed" if seeds == "1 seeds" else seeds
+    return (
+        f"Suite {board.suite_id}: percent, mean ± half of the {100 * board.level:g} % t interval "
+        f"over {seeds} (n=1: no interval); ranks (#) share a number where paired differences do "
+        f"not separate from zero, baselines have none; {best}: best mean; costs count every stage"
+    )
+
+
+def _metric(column: Column) -> str:
+    split = "" if column.split == "test" else f" ({column.split})"
+    return column.metric + split + ("" if column.higher_is_better else " (lower is better)")
+
+
+def _seeds(row: Row) -> str:
+    return str(row.n) if row.n == len(row.cells) else f"{row.n}/{len(row.cells)}"
+
+
+def _rank(score: Score) -> str:
+    return "" if score.rank is None else f"#{score.rank}"
+
+
+def _value(score: Score, row: Row) -> str:
+    if score.mean is None:
+        return _lacking(score.gaps.values())
+    if score.interval is None:
+        return f"{100 * score.mean:.1f} (n=1)"
+    half = 50 * (score.interval[1] - score.interval[0])
+    digits = 2 if 0 < half < 0.05 else 1
+    partial = f" (n={score.n})" if score.n < row.n else ""
+    return f"{100 * score.mean:.{digits}f} ± {half:.{digits}f}{partial}"
+
+
+def _lacking(gaps: Iterable[Gap]) -> str:
+    """`failed (nan)`; with numbers when seeds differ; `-` for what was never meant to be."""
+    counts = Counter(_state(gap) for gap in gaps if gap.state != "absent")
+    if len(counts) < 2:
+        return next(iter(counts), "-")
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _state(gap: Gap) -> str:
+    return f"{gap.state} ({_cut(gap.kind)})" if gap.kind else gap.state
+
+
+def _cut(text: str, size: int = LABEL) -> str:
+    return text if cell_len(text) <= size else set_cell_size(text, size - 3).rstrip() + "..."
+
+
+def _spent(costs: Costs) -> list[str]:
+    memory = costs.peak_memory_bytes
+    return [
+        _number(costs.seconds, 1),
+        _number(costs.images_per_second, 0),
+        _si(costs.parameters),
+        _si(costs.flops),
+        "-" if memory is None else f"{memory / 2**20:.0f} MiB",
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _si(value: float | None) -> str:
+    if value is None:
+        return "-"
+    for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 0.1 * 10**power:
+            return f"{value / 10**power:.2f} {letter}"
+    return f"{value:.0f}"
+
+
+def _remarks(row: Row) -> Iterator[str]:
+    """One sentence for each reason for which a row is not what it should be."""
+    for trouble in row.troubles:
+        whose = f"{trouble.gap.evaluator} " if trouble.gap.evaluator else ""
+        why = f": {_cut(trouble.gap.sentence, SENTENCE)}" if trouble.gap.sentence else ""
+        count = f"{len(trouble.seeds)} of {len(row.cells)}"
+        yield f"{whose}{_state(trouble.gap)}, {count}{_which(trouble.seeds, row)}{why}"
+    codes: dict[str, list[Flag]] = {}
+    for flag in row.flags:
+        codes.setdefault(flag.code, []).append(flag)
+    for code, flags in codes.items():
+        seeds = sorted({seed for flag in flags for seed in flag.seeds})
+        more = f" (and {len(flags) - 1} more)" if len(flags) > 1 else ""
+        yield f"{code}{_which(seeds, row)}: {_cut(flags[0].message, SENTENCE)}{more}"
+
+
+def _which(seeds: Sequence[int], row: Row) -> str:
+    """The seeds, where they are not all."""
+    if len(seeds) == len(row.cells):
+        return ""
+    return f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
+
+
+# ---- Markdown --------------------------------------------------------------------------------
+
+
+def as_markdown(board: Board) -> str:
+    """GitHub's dialect; no text of the board can become markup."""
+    parts = [part for block in board.blocks for part in _markdown_block(block)] or ["No cells."]
+    if board.notes:
+        parts.append("\n".join(f"- Note: {_md(note)}" for note in board.notes))
+    parts.append(f"{_md(caption(board, best='bold'))}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_block(block: Block) -> Iterator[str]:
+    yield f"### {_md(title(block.setting))}"
+    shown = [(i, column) for i, column in enumerate(block.columns) if column.narrow]
+    heads = [f"{_md(column.protocol)}<br>{_md(_metric(column))}" for _, column in shown]
+    names = [_md(row.label) + (" (baseline)" if row.baseline else "") for row in block.rows]
+    rows = [
+        [name, _seeds(row), *(_markdown_score(row.scores[i], row) for i, _ in shown)]
+        for name, row in zip(names, block.rows, strict=True)
+    ]
+    yield _markdown_table(["method", "n", *heads], rows)
+    remarks = [
+        f"- **{_md(row.label)}**: {_md(text)}" for row in block.rows for text in _remarks(row)
+    ]
+    if remarks:
+        yield "\n".join(remarks)
+    costs = [[name, *_spent(row.costs)] for name, row in zip(names, block.rows, strict=True)]
+    yield _markdown_table(["costs", *COSTS], costs)
+
+
+def _markdown_score(score: Score, row: Row) -> str:
+    text = _md(_value(score, row))
+    text = f"**{text}**" if score.best else text
+    return f"{text} {_rank(score)}".rstrip()
+
+
+def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(heads) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))
+
+
+def _md(text: str) -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"[\\`*_{}\[\]~!$@#]", r"\\\g<0>", text).replace("|", "&#124;")
+    # a bare address would become a link
+    return text.replace("://", r":\//").replace("www.", r"www\.")
+
+
+# ---- CSV and JSON ----------------------------------------------------------------------------
+
+
+def as_csv(board: Board) -> str:
+    """One line for each row and metric; a field is empty where there is no value."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    for number, record in enumerate(_flat(board)):
+        if number == 0:
+            writer.writerow(record)
+        writer.writerow([_field(value) for value in record.values()])
+    return file.getvalue()
+
+
+def _flat(board: Board) -> Iterator[dict[str, Any]]:
+    for block in board.blocks:
+        for row in block.rows:
+            for column, score in zip(block.columns, row.scores, strict=True):
+                low, high = score.interval or (None, None)
+                states = Counter(gap.state for gap in score.gaps.values())
+                yield {
+                    "suite": board.suite_id,
+                    **dataclasses.asdict(block.setting),
+                    "row": row.label,
+                    "method": row.method,
+                    "baseline": row.baseline,
+                    "anchor": row.anchor,
+                    **{k: v for k, v in dataclasses.asdict(column).items() if k != "narrow"},
+                    "mean": score.mean,
+                    "sd": score.sd,
+                    "low": low,
+                    "high": high,
+                    "level": board.level,
+                    "n": score.n,
+                    "declared": len(row.cells),
+                    "gaps": "; ".join(f"{n} {state}" for state, n in states.items()),
+                    "rank": score.rank,
+                    "tied": score.tied,
+                    "best": score.best,
+                    **{k: v for k, v in dataclasses.asdict(row.costs).items() if k != "stages"},
+                    "warnings": "; ".join(_remarks(row)),
+                }
+
+
+def _field(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        # spreadsheets run text that begins so as a formula
+        return f"'{value}" if value[:1] in tuple("=+-@＝＋－＠") else value
+    return repr(value)
+
+
+def as_json(board: Board) -> str:
+    """Everything: values by seed, intervals, ranks, protocols, costs, warnings, cell ids."""
+    plain = {
+        "suite": board.suite_id,
+        "statistics": caption(board, best="best"),
+        "level": board.level,
+        "notes": board.notes,
+        "tables": [_plain(block) for block in board.blocks],
+    }
+    return json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _plain(block: Block) -> dict[str, Any]:
+    table = dataclasses.asdict(block)
+    for row, plain in zip(block.rows, table["rows"], strict=True):
+        for score, part in zip(row.scores, plain["scores"], strict=True):
+            part.update(n=score.n, declared=len(row.cells))
+    return table

@@ -1,0 +1,567 @@
+"""From records to a board: which rows may be compared, and what the numbers say.
+
+Rows share a table when dataset bytes, backbone, precision, epochs and label budget agree, and a
+column when evaluator, version and parameters do. Every text on a board is fit to print.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..records import canonical, digest
+from . import statistics
+
+if TYPE_CHECKING:
+    from ..records import MetricValue, Record
+
+Key = tuple[str, ...]  # of a column: evaluator, judge, metric, split
+SHOWN = ("nmi", "ari")  # metrics that narrow tables show beside the first of each evaluator
+NEVER_TRAINED = ("untrained", "pixels")  # anchors that `below-untrained` does not concern
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One cell of the suite, with what the store has of it."""
+
+    method: str
+    backbone: str
+    dataset: str
+    seed: int
+    cell_id: str
+    identity: Mapping[str, Any] = field(default_factory=dict)  # {}: as its records have it
+    baseline: bool = False
+    anchor: str | None = None  # untrained, pixels, supervised: what others are held against
+    train: Record | None = None
+    evaluations: Mapping[str, Record | None] = field(default_factory=dict)  # by evaluator
+    state: str = "missing"  # in the plan: done missing stale failed unsupported evaluate
+    sentence: str = ""  # why it is in that state
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Why a seed has no value. `absent`: not measured under this protocol, and not meant to be."""
+
+    state: str  # failed timeout interrupted skipped missing absent
+    kind: str = ""  # class of the error: oom, nan ...
+    sentence: str = ""
+    evaluator: str = ""  # "": the cell itself
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What rows of one table have in common; None where a row does not care."""
+
+    dataset: str
+    backbone: str
+    fingerprint: str | None = None
+    size: int | None = None  # pixels
+    precision: str | None = None
+    epochs: int | None = None  # None: never trained
+    budget: int | None = None  # labels; None: not a method that is given some
+
+    def admits(self, other: Setting) -> bool:
+        """Whether a row of that setting may stand in this table."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return all(theirs in (None, mine) for mine, theirs in pairs)
+
+
+@dataclass(frozen=True)
+class Column:
+    evaluator: str
+    protocol: str
+    metric: str  # "": nothing was measured, so its metrics are not known
+    split: str = "test"
+    higher_is_better: bool = True
+    ranks: bool = False  # the first metric of its evaluator
+    narrow: bool = False  # shown where there is little room
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row under one column. Values are fractions at full precision."""
+
+    values: Mapping[int, float]  # by seed
+    gaps: Mapping[int, Gap]  # the other seeds
+    mean: float | None = None
+    sd: float | None = None
+    interval: statistics.Interval | None = None
+    rank: int | None = None  # None: a baseline, no value, or not a column that ranks
+    tied: bool = False
+    best: bool = False  # best mean of the rows that are no baselines
+    against: Mapping[str, statistics.Paired] = field(default_factory=dict)  # minus each baseline
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Means over seeds, every stage counted; None: not known."""
+
+    seconds: float | None = None
+    images_seen: float | None = None
+    images_per_second: float | None = None
+    parameters: float | None = None
+    flops: float | None = None
+    peak_memory_bytes: float | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)  # seconds
+
+
+@dataclass(frozen=True)
+class Flag:
+    code: str
+    message: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    gap: Gap
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str  # method, with the hyperparameters in which it differs from its other rows
+    method: str
+    baseline: bool
+    anchor: str | None
+    cells: Mapping[int, str]  # seed -> cell id
+    scores: tuple[Score, ...]  # one a column
+    costs: Costs
+    troubles: tuple[Trouble, ...] = ()
+    flags: tuple[Flag, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Seeds with any value."""
+        return len({seed for score in self.scores for seed in score.values})
+
+
+@dataclass(frozen=True)
+class Block:
+    """One table: rows that may be compared."""
+
+    setting: Setting
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    suite_id: str
+    level: float  # of the intervals
+    blocks: tuple[Block, ...]
+    notes: tuple[str, ...]
+
+
+def build(
+    members: Iterable[Member],
+    *,
+    suite_id: str,
+    level: float = statistics.LEVEL,
+    shown: Sequence[str] = SHOWN,
+) -> Board:
+    """The board of a suite's cells. ValueError when one cell is given twice."""
+    members = list(members)
+    for cell, count in Counter(m.cell_id for m in members).items():
+        if count > 1:
+            raise ValueError(f"cell {cell!r} was given {count} times; a board takes each cell once")
+    blocks = [
+        _block(setting, [m for m in members if setting.admits(_setting(m))], level, shown)
+        for setting in _settings(members)
+    ]
+    return Board(printable(suite_id), level, tuple(blocks), tuple(_notes(blocks)))
+
+
+# ---- which rows share a table ----------------------------------------------------------------
+
+
+def _identity(member: Member) -> Mapping[str, Any]:
+    records = [member.train, *member.evaluations.values()]
+    return member.identity or next((r.identity for r in records if r and r.identity), {})
+
+
+def _setting(member: Member) -> Setting:
+    identity = _identity(member)
+    data, labels = identity.get("dataset", {}), identity.get("labels")
+    recipe = identity.get("method", {}).get("recipe", {})
+    return Setting(
+        printable(member.dataset),
+        printable(member.backbone),
+        fingerprint=data.get("fingerprint"),
+        size=data.get("size"),
+        precision=identity.get("precision"),
+        epochs=recipe.get("epochs"),
+        budget=labels.get("budget") if isinstance(labels, Mapping) else None,
+    )
+
+
+def _settings(members: Sequence[Member]) -> list[Setting]:
+    """One for each table, in order of appearance; what fits into another needs none of its own."""
+    found = list(dict.fromkeys(map(_setting, members)))
+    return [s for s in found if not any(o != s and o.admits(s) for o in found)]
+
+
+def _notes(blocks: Sequence[Block]) -> Iterable[str]:
+    seen: dict[tuple[str, str], list[Setting]] = {}
+    for block in blocks:
+        seen.setdefault((block.setting.dataset, block.setting.backbone), []).append(block.setting)
+    for (dataset, backbone), settings in seen.items():
+        if len(settings) > 1:
+            yield (
+                f"{dataset} on {backbone} is in {len(settings)} tables, whose rows cannot be "
+                f"compared: {_differences(settings)}"
+            )
+    for block in blocks:
+        protocols: dict[str, dict[str, None]] = {}
+        for column in block.columns:
+            protocols.setdefault(column.evaluator, {})[column.protocol] = None
+        for evaluator, found in protocols.items():
+            if len(found) > 1:
+                yield (
+                    f"{evaluator} judged {block.setting.dataset} on {block.setting.backbone} under "
+                    f"{' and '.join(found)}, which cannot be compared: each has its own columns"
+                )
+
+
+def _differences(settings: Sequence[Setting]) -> str:
+    parts = []
+    for item in dataclasses.fields(Setting):
+        values = [getattr(s, item.name) for s in settings]
+        if len(set(values)) > 1:
+            shown = (str(v)[:12] if v is not None else "none" for v in dict.fromkeys(values))
+            parts.append(f"{item.name} {', '.join(shown)}")
+    return "; ".join(parts)
+
+
+# ---- one table -------------------------------------------------------------------------------
+
+
+def _block(
+    setting: Setting, members: Sequence[Member], level: float, shown: Sequence[str]
+) -> Block:
+    keyed = _columns(members, shown)
+    rows = [_row(label, group, keyed, level) for label, group in _groups(members).items()]
+    columns = tuple(keyed.values())
+    for index, column in enumerate(columns):
+        rows = _ranked(rows, index, column, level)
+    held = [row for row in rows if row.baseline]
+    rows = [_flagged(_against(row, held, columns, level), held, columns) for row in rows]
+    return Block(setting, columns, tuple(sorted(rows, key=lambda row: _order(row, columns))))
+
+
+def _order(row: Row, columns: Sequence[Column]) -> tuple[Any, ...]:
+    """Methods before baselines, by the first column's mean: ranks never run against it."""
+    score = row.scores[0] if columns else None
+    if score is None or score.mean is None:
+        return row.baseline, True, 0.0, row.label
+    return row.baseline, False, -_sign(columns[0]) * score.mean, row.label
+
+
+def _groups(members: Sequence[Member]) -> dict[str, list[Member]]:
+    """Members by the label of their row: a method, or one variant of it."""
+    variants: dict[str, dict[str, list[Member]]] = {}
+    for member in members:
+        own = canonical(_variant(member))
+        variants.setdefault(member.method, {}).setdefault(own, []).append(member)
+    groups: dict[str, list[Member]] = {}
+    for method, found in variants.items():
+        unknown = found.pop("{}", [])  # cells nobody knows more of: not yet run
+        if len(found) == 1:
+            next(iter(found.values())).extend(unknown)
+        elif unknown:
+            found["{}"] = unknown
+        for label, group in _labelled(method, list(found.values())):
+            for alike in _once_a_seed(group):
+                groups[_free(label, groups)] = alike
+    return groups
+
+
+def _variant(member: Member) -> dict[str, Any]:
+    """What tells rows of one method apart, by the names the command line has for it."""
+    method = dict(_identity(member).get("method", {}))
+    method.pop("name", None)
+    flat = {**method.pop("hyperparameters", {}), **method.pop("recipe", {})}
+    for stage, parts in method.pop("stages", {}).items():
+        flat[f"{stage}.version"] = parts.get("version")
+        flat.update({f"{stage}.{key}": value for key, value in parts.get("recipe", {}).items()})
+    flat.update(method)
+    # a pretext's cell is another for every seed
+    return {
+        k: v["method"] if isinstance(v, Mapping) and "cell" in v else v for k, v in flat.items()
+    }
+
+
+def _labelled(method: str, groups: Sequence[list[Member]]) -> Iterable[tuple[str, list[Member]]]:
+    variants = [_variant(group[0]) for group in groups]
+    differing = sorted(
+        {k for v in variants for k in v if len({canonical(o.get(k)) for o in variants}) > 1}
+    )
+    for variant, group in zip(variants, groups, strict=True):
+        inner = ",".join(f"{k}={variant[k]}" for k in differing if k in variant)
+        yield printable(f"{method}[{inner}]" if inner else method), group
+
+
+def _once_a_seed(group: Sequence[Member]) -> Iterable[list[Member]]:
+    """Cells of one label that differ in what no label shows stay apart, one row each."""
+    rows: list[dict[int, Member]] = []
+    for member in group:
+        free = next((row for row in rows if member.seed not in row), None)
+        if free is None:
+            rows.append(free := {})
+        free[member.seed] = member
+    return [[row[seed] for seed in sorted(row)] for row in rows]
+
+
+def _free(label: str, taken: Mapping[str, Any]) -> str:
+    number = 1
+    while (name := label if number == 1 else f"{label} ({number})") in taken:
+        number += 1
+    return name
+
+
+# ---- columns ---------------------------------------------------------------------------------
+
+
+def _columns(members: Sequence[Member], shown: Sequence[str]) -> dict[Key, Column]:
+    """Columns by evaluator, protocol and metric, as they appear."""
+    found: dict[str, dict[str, list[Record]]] = {}
+    for member in members:
+        for evaluator, record in member.evaluations.items():
+            protocols = found.setdefault(evaluator, {})
+            if record is not None and record.status == "ok":
+                protocols.setdefault(_judge(record), []).append(record)
+    columns: dict[Key, Column] = {}
+    for evaluator, protocols in found.items():
+        if not protocols:
+            name = printable(_asked_protocol(members, evaluator))
+            columns[evaluator, ""] = Column(printable(evaluator), name, "", ranks=True, narrow=True)
+        named = [records[0].protocol or evaluator for records in protocols.values()]
+        for (judge, records), name in zip(protocols.items(), named, strict=True):
+            if named.count(name) > 1:
+                name = f"{name} ({digest(judge)[:6]})"
+            columns.update(_of_protocol(evaluator, judge, printable(name), records, shown))
+    return columns or {("", ""): Column("", "nothing judged", "", narrow=True)}
+
+
+def _of_protocol(
+    evaluator: str, judge: str, name: str, records: Sequence[Record], shown: Sequence[str]
+) -> dict[Key, Column]:
+    metrics: dict[tuple[str, str], MetricValue] = {}
+    for record in records:
+        for metric in record.metrics:
+            metrics.setdefault((metric.name, metric.split), metric)
+    return {
+        (evaluator, judge, *key): Column(
+            printable(evaluator),
+            name,
+            printable(metric.name),
+            printable(metric.split),
+            metric.higher_is_better,
+            ranks=first == 0,
+            narrow=first == 0 or metric.name in shown,
+        )
+        for first, (key, metric) in enumerate(metrics.items())
+    }
+
+
+def _judge(record: Record) -> str:
+    """What must agree for two values to stand in one column."""
+    return canonical([record.protocol, record.identity.get("evaluator")])
+
+
+def _asked_protocol(members: Sequence[Member], evaluator: str) -> str:
+    records = (m.evaluations.get(evaluator) for m in members)
+    return next((r.protocol for r in records if r and r.protocol), evaluator)
+
+
+# ---- rows ------------------------------------------------------------------------------------
+
+
+def _row(label: str, members: Sequence[Member], columns: Mapping[Key, Column], level: float) -> Row:
+    first = members[0]
+    scores = tuple(_score(members, key, level) for key in columns)
+    return Row(
+        label=label,
+        method=printable(first.method),
+        baseline=first.baseline,
+        anchor=first.anchor,
+        cells={m.seed: m.cell_id for m in members},
+        scores=scores,
+        costs=_costs(members),
+        troubles=_troubles(members, list(dict.fromkeys(key[0] for key in columns))),
+        flags=_warned(members),
+    )
+
+
+def _score(members: Sequence[Member], key: Key, level: float) -> Score:
+    values, gaps = {}, {}
+    for member in members:
+        found = _value(member, key)
+        if isinstance(found, Gap):
+            gaps[member.seed] = found
+        else:
+            values[member.seed] = found
+    if not values:
+        return Score(values, gaps)
+    numbers = list(values.values())
+    return Score(
+        values,
+        gaps,
+        statistics.mean(numbers),
+        statistics.sd(numbers) if len(numbers) > 1 else None,
+        statistics.t_interval(numbers, level),
+    )
+
+
+def _value(member: Member, key: Key) -> float | Gap:
+    evaluator, judge, *metric = key
+    record = member.evaluations.get(evaluator)
+    if record is None or record.status != "ok":
+        return _gap(member, evaluator)
+    if _judge(record) == judge:
+        for each in record.metrics:
+            if [each.name, each.split] == metric:
+                return each.value
+    return Gap("absent")
+
+
+def _gap(member: Member, evaluator: str) -> Gap:
+    """The failure nearest to the start: that of the cell before that of its judges."""
+    own = member.evaluations.get(evaluator)
+    for record, whose in ((member.train, ""), (own, evaluator)):
+        if record is not None and record.status != "ok":
+            error = record.error
+            sentence = record.sentence or (error.message if error else "")
+            kind = error.kind if error else ""
+            return Gap(record.status, printable(kind), printable(sentence), printable(whose))
+    state = {"unsupported": "skipped", "failed": "failed"}.get(member.state, "missing")
+    trained = member.train is not None and state == "missing"
+    return Gap(state, "", printable(member.sentence), printable(evaluator) if trained else "")
+
+
+def _troubles(members: Sequence[Member], evaluators: Sequence[str]) -> tuple[Trouble, ...]:
+    """Each reason for which values are missing, once, with its seeds."""
+    found: dict[Gap, dict[int, None]] = {}
+    for member in members:
+        for evaluator in evaluators:
+            record = member.evaluations.get(evaluator)
+            if record is None or record.status != "ok":
+                found.setdefault(_gap(member, evaluator), {})[member.seed] = None
+    return tuple(Trouble(gap, tuple(seeds)) for gap, seeds in found.items())
+
+
+def _warned(members: Sequence[Member]) -> tuple[Flag, ...]:
+    found: dict[tuple[str, str], dict[int, None]] = {}
+    for member in members:
+        seen = _identity(member).get("labels", "none")
+        if seen != "none" and not member.baseline:
+            how_many = "every label" if seen == "all" else f"{seen.get('budget')} labels"
+            found.setdefault(("sees-labels", f"trained with {how_many}"), {})[member.seed] = None
+        for record in (member.train, *member.evaluations.values()):
+            for warning in record.warnings if record else ():
+                key = printable(warning.code), printable(warning.message)
+                found.setdefault(key, {})[member.seed] = None
+    return tuple(Flag(code, message, tuple(seeds)) for (code, message), seeds in found.items())
+
+
+def _costs(members: Sequence[Member]) -> Costs:
+    found = [m.train.costs for m in members if m.train and m.train.status == "ok" and m.train.costs]
+    means: dict[str, Any] = {}
+    for name in (f.name for f in dataclasses.fields(Costs) if f.name != "stages"):
+        known = [getattr(c, name) for c in found if getattr(c, name) is not None]
+        means[name] = statistics.mean(known) if known else None
+    stages: dict[str, list[float]] = {}
+    for costs in found:
+        for stage in costs.stages:
+            stages.setdefault(printable(stage.name), []).append(stage.seconds)
+    return Costs(**means, stages={k: statistics.mean(v) for k, v in stages.items()})
+
+
+# ---- rows against rows -----------------------------------------------------------------------
+
+
+def _sign(column: Column) -> int:
+    return 1 if column.higher_is_better else -1
+
+
+def _ranked(rows: Sequence[Row], index: int, column: Column, level: float) -> list[Row]:
+    """Rows with rank and best mark under one column; baselines take no part."""
+    values = [{} if row.baseline else row.scores[index].values for row in rows]
+    none: list[int | None] = [None] * len(rows)
+    ranks = none
+    if column.ranks:
+        ranks = statistics.ranks(values, higher_is_better=column.higher_is_better, level=level)
+    means = [_sign(column) * statistics.mean(list(v.values())) if v else None for v in values]
+    top = max((m for m in means if m is not None), default=None)
+    marked = []
+    for row, rank, own in zip(rows, ranks, means, strict=True):
+        score = dataclasses.replace(
+            row.scores[index],
+            rank=rank,
+            tied=rank is not None and ranks.count(rank) > 1,
+            best=own is not None and own == top,
+        )
+        scores = (*row.scores[:index], score, *row.scores[index + 1 :])
+        marked.append(dataclasses.replace(row, scores=scores))
+    return marked
+
+
+def _against(row: Row, held: Sequence[Row], columns: Sequence[Column], level: float) -> Row:
+    """The row with its paired differences from each baseline, where the column ranks."""
+    if row.baseline:
+        return row
+    scores = []
+    for index, (column, score) in enumerate(zip(columns, row.scores, strict=True)):
+        others = {r.label: r.scores[index].values for r in held if column.ranks}
+        pairs = {k: statistics.paired(score.values, v, level=level) for k, v in others.items()}
+        scores.append(dataclasses.replace(score, against=pairs))
+    return dataclasses.replace(row, scores=tuple(scores))
+
+
+def _flagged(row: Row, held: Sequence[Row], columns: Sequence[Column]) -> Row:
+    """`below-untrained` where a ranking mean is worse than what no training gives."""
+    if row.anchor in NEVER_TRAINED:
+        return row
+    flags = []
+    for start in (r for r in held if r.anchor == NEVER_TRAINED[0]):
+        for column, own, other in zip(columns, row.scores, start.scores, strict=True):
+            if not column.ranks or own.mean is None or other.mean is None:
+                continue
+            if _sign(column) * (own.mean - other.mean) < 0:
+                message = (
+                    f"{column.protocol} {column.metric} is {100 * own.mean:.1f} %, "
+                    f"{start.label} has {100 * other.mean:.1f} %"
+                )
+                flags.append(Flag("below-untrained", message, tuple(own.values)))
+    return dataclasses.replace(row, flags=(*row.flags, *flags))
+
+
+# ---- text ------------------------------------------------------------------------------------
+
+_ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f]).*?(?:\x07|\x1b\\|\x9c|$)"  # OSC and other strings
+    r"|\x1b[ -/]*[0-~]",
+    re.DOTALL,
+)
+
+
+def printable(text: str) -> str:
+    """One line without terminal escapes, control and invisible characters."""
+    kept = []
+    for character in _ESCAPES.sub("", str(text)):
+        category = unicodedata.category(character)
+        if category in ("Zl", "Zp") or character in "\t\n\r\v\f\x85":
+            kept.append(" ")
+        elif category not in ("Cc", "Cf", "Cs"):
+            kept.append(character)
+    return " ".join("".join(kept).split())

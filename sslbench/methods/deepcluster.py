@@ -1,0 +1,89 @@
+"""DeepCluster: k-means names the images, the network learns the names."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..api import Method, Recipe, Update
+from ..cluster import kmeans, pca_whiten
+from ..views import Sobel, crop_flip
+
+
+class DeepCluster(Method):
+    """Learns to classify what k-means on its own features found, again each epoch.
+
+    Caron et al., Deep Clustering for Unsupervised Learning of Visual Features, ECCV 2018,
+    arXiv 1807.05520.
+    Departures: the backbone's pooled features instead of AlexNet's 4096; Sobel is off unless asked
+    for; batches are uniform over clusters as the paper says (the released code's are not).
+    """
+
+    recipe = Recipe(
+        epochs=200,
+        batch=256,
+        lr=0.05,
+        weight_decay=1e-5,
+        schedule="constant",
+        per={"head.*": {"momentum": 0.0}},
+    )
+
+    def __init__(
+        self,
+        backbone,
+        data,
+        *,
+        clusters: int = 10000,
+        whiten: int = 256,  # dimensions kept by PCA
+        iterations: int = 20,  # of k-means
+        crop: float = 0.08,  # smallest area
+        sobel: bool = False,
+    ):
+        super().__init__()
+        if clusters > data.length:
+            raise ValueError(
+                f"{clusters} clusters of {data.length} images of {data.name}; choose "
+                f"--set deepcluster.clusters=N below that"
+            )
+        self.backbone = backbone.with_input(Sobel(), 2) if sobel else backbone
+        self.head = nn.Linear(self.backbone.dim, clusters)
+        self.register_buffer("cluster", torch.zeros(data.length, dtype=torch.long))  # [N]
+        self.register_buffer("nmi", torch.zeros(()))  # with the epoch before
+        self.whiten, self.iterations = min(whiten, self.backbone.dim), iterations
+        self.view = crop_flip(data.size, scale=(crop, 1.0))
+
+    def views(self):
+        return self.view
+
+    def fit(self, run):
+        for epoch in run.epochs(self):
+            features = F.normalize(pca_whiten(run.features(self.backbone), self.whiten), dim=1)
+            seed = int(torch.randint(2**31, ()))
+            found = kmeans(
+                features, self.head.out_features, iterations=self.iterations, seed=seed
+            ).assignment  # [N]
+            self.nmi.fill_(nmi(self.cluster.cpu(), found) if epoch.number else 0.0)
+            self.cluster.copy_(found)
+            size = torch.bincount(self.cluster, minlength=self.head.out_features)
+            epoch.weights = 1 / size[self.cluster]  # uniform over clusters
+            run.reset(self.head)  # cluster 7 was another cluster yesterday
+            nn.init.normal_(self.head.weight, std=0.01)
+            nn.init.zeros_(self.head.bias)
+
+    def step(self, batch):
+        logits = self.head(self.backbone(batch.views))  # [B, K]
+        loss = F.cross_entropy(logits, self.cluster[batch.index])
+        yield Update(loss, log={"nmi": self.nmi})
+
+
+def nmi(a, b):
+    """Mutual information of two assignments [N], over the geometric mean of their entropies."""
+    joint = torch.zeros(int(a.max()) + 1, int(b.max()) + 1, dtype=torch.double)
+    joint.index_put_((a, b), torch.ones(len(a), dtype=torch.double), accumulate=True)
+    joint /= len(a)
+    rows, columns = joint.sum(1), joint.sum(0)
+    shared = joint[joint > 0].log().mul(joint[joint > 0]).sum()
+    entropies = [-(p[p > 0] * p[p > 0].log()).sum() for p in (rows, columns)]
+    information = shared + entropies[0] + entropies[1]
+    return float(information / (entropies[0] * entropies[1]).sqrt().clamp_min(1e-12))

@@ -1,0 +1,154 @@
+"""The record's schema: what one evaluator measured on one cell, or how it failed; immutable JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+SCHEMA = "1.0"  # a reader refuses a newer major number
+Status = Literal["ok", "failed", "timeout", "skipped", "interrupted"]
+
+
+class NewerSchema(ValueError):
+    """Written by a later sslbench."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class MetricValue(_Part):
+    name: str
+    value: float  # fraction at full precision
+    higher_is_better: bool = True
+    split: str = "test"
+    n: int | None = None
+    stderr: float | None = None  # over items
+
+
+class Stage(_Part):
+    name: str
+    seconds: float
+    images_seen: int
+    reused: bool = False  # loaded, not trained, by this cell
+
+
+class Costs(_Part):
+    """Every stage and pretext counted, loaded or not."""
+
+    seconds: float
+    images_seen: int = 0
+    images_per_second: float | None = None
+    parameters: int | None = None  # of the encoder
+    flops: float | None = None  # of the encoder, one image forward
+    peak_memory_bytes: int | None = None
+    stages: tuple[Stage, ...] = ()
+
+
+class Warned(_Part):
+    code: str
+    message: str
+
+
+class Failure(_Part):
+    kind: str = Field(alias="class")  # oom nan killed data plugin config other
+    type: str
+    message: str
+    traceback: str = ""
+    stage: str | None = None
+    epoch: int | None = None
+    step: int | None = None
+    model_config = ConfigDict(
+        extra="forbid", allow_inf_nan=False, frozen=True, populate_by_name=True
+    )
+
+
+class Record(_Part):
+    schema_version: str = SCHEMA
+    record_id: str = ""
+    kind: Literal["train", "evaluation"]
+    cell_id: str
+    identity: dict[str, Any]
+    status: Status
+    sentence: str = ""  # why skipped or failed, for the table
+    method: str
+    backbone: str
+    dataset: str
+    seed: int
+    evaluator: str | None = None
+    protocol: str | None = None
+    suite: str = ""  # under which it was made
+    metrics: tuple[MetricValue, ...] = ()
+    chosen: dict[str, Any] = {}
+    hyperparameters: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+    components: dict[str, dict[str, Any]] = {}
+    costs: Costs | None = None
+    curves: dict[str, list[tuple[float, float]]] = {}
+    environment: dict[str, Any] = {}
+    warnings: tuple[Warned, ...] = ()
+    error: Failure | None = None
+    attempt: int = 1
+    started: str = ""
+    finished: str = ""
+
+    def metric(self, name: str | None = None) -> MetricValue | None:
+        """That metric, or the first one, which ranks."""
+        for each in self.metrics:
+            if name is None or each.name == name:
+                return each
+        return None
+
+    def sealed(self) -> Record:
+        """The same record with its id: the sha256 of everything else."""
+        return self.model_copy(update={"record_id": self._digest()})
+
+    def intact(self) -> bool:
+        return self.record_id == self._digest()
+
+    def _digest(self) -> str:
+        return digest(self.model_dump(mode="json", by_alias=True, exclude={"record_id"}))
+
+    def dumps(self) -> str:
+        plain = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+
+
+def canonical(plain: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, no NaN."""
+    return json.dumps(
+        plain, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
+
+
+def digest(plain: Any) -> str:
+    return hashlib.sha256(canonical(plain).encode()).hexdigest()
+
+
+def loads(text: str) -> Record:
+    """The record in `text`. NewerSchema, or ValueError when it is damaged."""
+    try:
+        plain = json.loads(text)
+        version = str(plain["schema_version"])
+        newer = int(version.split(".")[0]) > int(SCHEMA.split(".")[0])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"not a record: {error}") from error
+    if newer:
+        raise NewerSchema(
+            f"written with schema {version}, this sslbench reads {SCHEMA}; upgrade sslbench"
+        )
+    try:
+        record = Record.model_validate(plain)
+    except ValidationError as error:
+        raise ValueError(f"not a record: {error.error_count()} fields are wrong") from error
+    if not record.intact():
+        raise ValueError("its content does not match its record_id")
+    return record
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,115 @@
+"""A batch of images: its conversions, the numbers its images draw, acting on some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# All numbers are drawn on the host, from torch's global generator, whatever the device: a GPU sees
+# the views a CPU sees, and nothing ever waits for the device to say how many images were chosen.
+
+
+def uniform(count: int, low: float, high: float) -> Tensor:
+    """[count] numbers of the images, on the host."""
+    return torch.rand(count).mul_(high - low).add_(low)
+
+
+def integers(below: Tensor) -> Tensor:
+    """One whole number in [0, below) for each entry, on the host; float32."""
+    return torch.rand(below.shape).mul_(below).floor_()
+
+
+def signs(count: int) -> Tensor:
+    """[count] of -1 and 1, on the host."""
+    return torch.randint(0, 2, (count,)).mul_(2).sub_(1).float()
+
+
+def choose(count: int, p: float) -> Tensor:
+    """Positions of the images whose coin fell right, on the host."""
+    return (torch.rand(count) < p).nonzero().squeeze(1)
+
+
+def lend(values: Tensor, images: Tensor) -> Tensor:
+    """Host numbers on the device of the images, without waiting for it."""
+    return values.to(images.device, non_blocking=True)
+
+
+def column(values: Tensor | float, images: Tensor) -> Tensor:
+    """One number an image, [B] or a scalar, shaped to meet [B, C, H, W]."""
+    values = torch.as_tensor(values, dtype=torch.float32)
+    return lend(values, images).reshape(-1, 1, 1, 1)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] as float32 in [0, 1]; float images pass.
+
+    Raises ValueError where it is no batch of RGB images.
+    """
+    check(images)
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Float images in [0, 1] rounded to uint8; uint8 images pass."""
+    check(images)
+    if images.dtype == torch.uint8:
+        return images
+    return images.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def check(images: Tensor) -> None:
+    """ValueError where this is no batch of RGB images."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(
+            f"a view takes images [B, 3, H, W], got {list(images.shape)}; "
+            "repeat a grey channel three times, and give one image a batch of its own"
+        )
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ValueError(f"a view takes uint8, or floats in [0, 1], got {images.dtype}")
+
+
+def check_share(p: float) -> None:
+    """ValueError where p is no share."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"p is the share of images that are changed, 0 to 1, got {p}")
+
+
+def on_chosen(images: Tensor, p: float, act: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """act(part, rows) on the images whose coin fell right; the others stay as they are."""
+    rows = choose(len(images), p)
+    if len(rows) == 0:
+        return images
+    if len(rows) == len(images):
+        return act(images, rows)
+    there = lend(rows, images)
+    return images.index_copy(0, there, act(images.index_select(0, there), rows))
+
+
+def by_group(
+    images: Tensor, group: Tensor, acts: Sequence[Callable[[Tensor, Tensor], Tensor]]
+) -> Tensor:
+    """acts[k](part, rows) on the images whose host number in `group` [B] is k."""
+    order = group.argsort(stable=True)
+    there = lend(order, images)
+    counts = group.bincount(minlength=len(acts)).tolist()
+    parts = images.index_select(0, there).split(counts)
+    done = [
+        act(part, rows)
+        for act, part, rows in zip(acts, parts, order.split(counts), strict=True)
+        if len(part)
+    ]
+    return torch.empty_like(images).index_copy_(0, there, torch.cat(done))
+
+
+@dataclass(frozen=True)
+class ToFloat:
+    """The image as it is: uint8 -> float in [0, 1]."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return to_float(images)
+
+
+plain = ToFloat()

@@ -1,0 +1,278 @@
+"""What becomes of colours: jitter, greyscale, solarise, posterise, equalise, autocontrast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .batch import check_share, choose, column, lend, on_chosen, to_bytes, to_float, uniform
+
+Strength = float | tuple[float, float]  # factors within 1 +- it, or between the two
+
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+
+
+# ---- given factors -------------------------------------------------------------------------
+
+
+def grey(images: Tensor) -> Tensor:
+    """Luma (ITU-R 601, torchvision's weights), [B, 1, H, W]."""
+    red, green, blue = images.split(1, 1)
+    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+
+
+def grayscale(images: Tensor) -> Tensor:
+    """Luma in all three channels."""
+    return grey(to_float(images)).expand(-1, 3, -1, -1).contiguous()
+
+
+def adjust_brightness(images: Tensor, factor: Tensor | float) -> Tensor:
+    """Towards black (0) or away from it (above 1); `factor` is [B] or one for all."""
+    images = to_float(images)
+    return (images * column(factor, images)).clamp_(0, 1)
+
+
+def adjust_contrast(images: Tensor, factor: Tensor | float) -> Tensor:
+    """Towards the image's mean luma (0) or away from it (above 1)."""
+    images = to_float(images)
+    mean = grey(images).mean((2, 3), keepdim=True)
+    return blend(images, mean, column(factor, images))
+
+
+def adjust_saturation(images: Tensor, factor: Tensor | float) -> Tensor:
+    """Towards greyscale (0) or away from it (above 1)."""
+    images = to_float(images)
+    return blend(images, grey(images), column(factor, images))
+
+
+def blend(images: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """share x images + (1 - share) x other, cut to [0, 1]."""
+    return (images * share).add_(other * (1 - share)).clamp_(0, 1)
+
+
+def adjust_hue(images: Tensor, shift: Tensor | float) -> Tensor:
+    """Hue turned by `shift` ([B] or one for all) of a full circle; torchvision's HSV."""
+    images = to_float(images).clone()
+    _turn_hue(images, column(shift, images))
+    return images
+
+
+def _turn_hue(images: Tensor, shift: Tensor) -> None:
+    """In place. Largest and smallest channel stay; what lies between follows from the hue.
+
+    With M and m the largest and smallest channel, the hue's angle from red is
+    1 + (g + b - r - m) / (M - m) sixths of a circle in all six sectors, towards green where g >= b
+    and towards blue elsewhere; and a channel whose own hue is d circles away is
+    m + (M - m) clamp(2 - 6 d, 0, 1). So there are no branches, which on a CPU cost ten passes each.
+    """
+    red, green, blue = images.split(1, 1)  # [B, 1, H, W]
+    most = torch.maximum(red, green)
+    torch.maximum(most, blue, out=most)
+    least = torch.minimum(red, green)
+    torch.minimum(least, blue, out=least)
+    chroma = most.sub_(least)
+    angle = (green + blue).sub_(red).sub_(least)
+    # where chroma is 0, so is the numerator
+    angle.div_(chroma.clamp(min=1e-12)).add_(1).div_(6)
+    hue = torch.copysign(angle, green - blue).add_(shift)
+    own = torch.tensor([0, -1 / 3, 1 / 3]).view(3, 1, 1)  # red, green, blue
+    torch.add(hue, lend(own, images), out=images)
+    images.sub_(images.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
+    images.mul_(chroma).add_(least)
+
+
+def jitter(
+    images: Tensor, factors: Tensor, order: Tensor, *, rows: Tensor | None = None
+) -> Tensor:
+    """Brightness, contrast, saturation and hue of each image, in its own order.
+
+    Brightness, contrast and saturation are each x f + t (1 - f) with t black, the mean luma or the
+    luma, so three such steps with numbers of the image serve every order; images are sorted by
+    the place of the hue, whose turn thus meets each image once.
+
+    Args:
+        images: float [B, 3, H, W]
+        factors: [B, 4], the hue's is a shift; on the host
+        order: [B, 4], a permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue; on the host
+        rows: positions of the images that are changed; all when None
+    """
+    rows = torch.arange(len(images)) if rows is None else rows
+    place = (order[rows] == _HUE).int().argmax(1)  # [n]
+    sections = place.bincount(minlength=4).tolist()
+    rows = rows[place.argsort(stable=True)]
+    there = lend(rows, images)
+    out = images.index_select(0, there)  # [n, 3, H, W]
+    factors, order = factors[rows], order[rows]
+    kind = order[order != _HUE].view(-1, 3)  # [n, 3], in each image's order
+    factor = factors.gather(1, kind)
+    to_luma = (1 - factor).mul_(kind == _SATURATION)
+    to_mean = (1 - factor).mul_(kind == _CONTRAST)
+    steps = lend(torch.stack([factor, to_luma, to_mean]), images)[..., None, None, None]
+    turns = column(factors[:, _HUE], images).split(sections)
+    turning = bool(factors[:, _HUE].any())
+    for i, (part, turn) in enumerate(zip(out.split(sections), turns, strict=True)):
+        if turning and len(part):
+            _turn_hue(part, turn)
+        if i < 3:
+            f, a, b = steps[:, :, i]  # [n, 1, 1, 1]
+            luma = grey(out)
+            mean = luma.mean((2, 3), keepdim=True)
+            out.mul_(f).add_(luma.mul_(a).add_(mean * b)).clamp_(0, 1)
+    return images.index_copy(0, there, out)
+
+
+def solarize(images: Tensor, threshold: Tensor | float) -> Tensor:
+    """Inverts what is at least `threshold` ([B] or one for all)."""
+    images = to_float(images)
+    bright = torch.ge(images, column(threshold, images), out=torch.empty_like(images))
+    return images + bright * (1 - 2 * images)
+
+
+def posterize(images: Tensor, bits: Tensor | int) -> Tensor:
+    """Keeps the upper `bits` ([B] or one for all) of each channel's eight."""
+    step = 2 ** (8 - column(bits, images))
+    return to_bytes(images).float().div_(step).floor_().mul_(step).div_(255)
+
+
+def autocontrast(images: Tensor) -> Tensor:
+    """Each channel stretched to [0, 1]; a constant one stays."""
+    images = to_float(images)
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    flat = (high == low).float()
+    scale = (1 - flat) / (high - low + flat)
+    return ((images - low) * (scale + flat)).add_(low * flat).clamp_(0, 1)
+
+
+def equalize(images: Tensor) -> Tensor:
+    """Each channel's 8-bit histogram made flat; PIL's integer arithmetic."""
+    values = to_bytes(images).flatten(2).long()  # [B, 3, HW]
+    counts = values.new_zeros(*values.shape[:2], 256).scatter_add_(2, values, values.new_ones(1).expand_as(values))
+    last = counts.gather(2, values.amax(2, keepdim=True))
+    step = (values.shape[2] - last) // 255  # [B, 3, 1]
+    table = (counts.cumsum(2) - counts + step // 2) // step.clamp(min=1)
+    spread = table.clamp_(0, 255).gather(2, values).float().div_(255)
+    kept = (step == 0).float()  # too few pixels to spread
+    return (spread * (1 - kept)).view(images.shape) + to_float(images) * kept[..., None]
+
+
+# ---- drawn ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Brightness, contrast, saturation and hue by random factors, in a random order.
+
+    torchvision's semantics; every image draws its own factors and its own order.
+    """
+
+    brightness: Strength = 0.0
+    contrast: Strength = 0.0
+    saturation: Strength = 0.0
+    hue: Strength = 0.0  # share of a circle: within +- it, or between the two
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_share(self.p)
+        self._ranges()
+
+    def _ranges(self) -> list[tuple[float, float]]:
+        three = (self.brightness, self.contrast, self.saturation)
+        return [_factors(s) for s in three] + [_shifts(self.hue)]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        images = to_float(images)
+        count = len(images)
+        rows = choose(count, self.p)
+        order = torch.rand(count, 4).argsort(1)
+        factors = torch.stack([uniform(count, *bounds) for bounds in self._ranges()], 1)
+        return jitter(images, factors, order, rows=rows) if len(rows) else images
+
+
+def _factors(strength: Strength) -> tuple[float, float]:
+    if isinstance(strength, tuple):
+        low, high = strength
+    else:
+        low, high = max(0.0, 1 - strength), 1 + strength
+    if not 0 <= low <= high:
+        raise ValueError(f"a jitter's strength is zero or more, or a rising pair, got {strength}")
+    return low, high
+
+
+def _shifts(strength: Strength) -> tuple[float, float]:
+    low, high = strength if isinstance(strength, tuple) else (-strength, strength)
+    if not -0.5 <= low <= high <= 0.5:
+        raise ValueError(f"a hue is shifted by up to half a circle, 0.5, got {strength}")
+    return low, high
+
+
+@dataclass(frozen=True)
+class Grayscale:
+    """Luma in all three channels."""
+
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_share(self.p)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return on_chosen(to_float(images), self.p, lambda part, _: grayscale(part))
+
+
+@dataclass(frozen=True)
+class Solarize:
+    """Inverts what is at least `threshold`."""
+
+    p: float = 1.0
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_share(self.p)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return on_chosen(
+            to_float(images), self.p, lambda part, _: solarize(part, self.threshold)
+        )
+
+
+@dataclass(frozen=True)
+class Posterize:
+    """Keeps the upper bits of each channel."""
+
+    bits: int
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_share(self.p)
+        if not 0 <= self.bits <= 8:
+            raise ValueError(f"an image has 8 bits a channel; asked to keep {self.bits}")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return on_chosen(to_float(images), self.p, lambda part, _: posterize(part, self.bits))
+
+
+@dataclass(frozen=True)
+class AutoContrast:
+    """Each channel stretched to the full range."""
+
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_share(self.p)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return on_chosen(to_float(images), self.p, lambda part, _: autocontrast(part))
+
+
+@dataclass(frozen=True)
+class Equalize:
+    """Each channel's histogram made flat."""
+
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_share(self.p)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return on_chosen(to_float(images), self.p, lambda part, _: equalize(part))

@@ -1,0 +1,166 @@
+"""Views made of views: chains, several at once, crops of several sizes, anyone's transforms."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..api import View
+from .batch import to_bytes, to_float
+from .colour import ColorJitter, Grayscale, Solarize
+from .crops import RandomResizedCrop
+from .filters import GaussianBlur
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Chain:
+    """One after the other: Chain(crop, jitter, blur)."""
+
+    ops: tuple[View, ...]
+
+    def __init__(self, *ops: View) -> None:
+        object.__setattr__(self, "ops", ops)
+
+    def __repr__(self) -> str:
+        return f"Chain({', '.join(map(repr, self.ops))})"
+
+    def __call__(self, images: Tensor) -> Any:
+        result: Any = to_float(images) if not self.ops else images
+        for op in self.ops:
+            result = op(result)
+        return result
+
+
+@dataclass(frozen=True)
+class Views:
+    """A list of n independent views; of several views, n times all of them in turn."""
+
+    view: View | tuple[View, ...]
+    n: int = 1
+
+    def __call__(self, images: Tensor) -> list[Any]:
+        views = self.view if isinstance(self.view, tuple) else (self.view,)
+        return [view(images) for _ in range(self.n) for view in views]
+
+
+@dataclass(frozen=True)
+class MultiCrop:
+    """Several kinds of views, so many of each: MultiCrop(((large, 2), (small, 6)))."""
+
+    crops: tuple[tuple[View, int], ...]
+
+    def __call__(self, images: Tensor) -> list[Any]:
+        return [view(images) for view, n in self.crops for _ in range(n)]
+
+
+@dataclass(frozen=True, repr=False)
+class PerImage:
+    """Any transform, image by image, on the host: the slow way out, always available.
+
+    The transform gets a PIL image, or with `pil=False` a uint8 tensor [3, H, W]; it gives back a
+    PIL image, a tensor, or a list of these (several views). Draws from `random` and numpy follow
+    torch's global generator, as torchvision's own do.
+    """
+
+    transform: Callable[[Any], Any]
+    pil: bool = True
+
+    def __repr__(self) -> str:
+        # addresses would make two runs' records differ
+        shown = re.sub(r" at 0x[0-9a-f]+", "", repr(self.transform))
+        return f"PerImage({shown}, pil={self.pil})"
+
+    def __call__(self, images: Tensor) -> Any:
+        host = to_bytes(images).cpu()
+        if self.pil:
+            given = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in host]
+        else:
+            given = list(host)
+        with _python_and_numpy_seeded():
+            made = [self.transform(image) for image in given]
+        if isinstance(made[0], (list, tuple)):
+            return [_stack(each).to(images.device) for each in zip(*made, strict=True)]
+        return _stack(made).to(images.device)
+
+
+def _stack(made: Any) -> Tensor:
+    tensors = [_tensor(each) for each in made]
+    shapes = {tuple(each.shape) for each in tensors}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"a batch needs images of one size, the transform made {sorted(shapes)}; "
+            "end it with a crop or a resize"
+        )
+    return torch.stack(tensors)
+
+
+def _tensor(made: Any) -> Tensor:
+    if isinstance(made, Image.Image):
+        made = torch.from_numpy(np.array(made.convert("RGB"))).permute(2, 0, 1)
+    return made.float().div(255) if made.dtype == torch.uint8 else made.float()
+
+
+@contextmanager
+def _python_and_numpy_seeded() -> Iterator[None]:
+    seed = int(torch.randint(2**31, ()))
+    python, of_numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(of_numpy)
+
+
+# ---- ready made ----------------------------------------------------------------------------
+
+
+def crop_flip(size: int, scale: tuple[float, float] = (0.08, 1.0)) -> RandomResizedCrop:
+    """Random resized crop, mirrored half of the time."""
+    return RandomResizedCrop(size, scale, flip=0.5)
+
+
+def contrastive(
+    size: int,
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    jitter: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2),
+    jitter_p: float = 0.8,
+    grey: float = 0.2,
+    blur: float = 0.5,
+    solarise: float = 0.0,
+    flip: float = 0.5,
+) -> Chain:
+    """SimCLR's view (arXiv 2002.05709) and its family's; what has chance 0 is left out.
+
+    Args:
+        jitter: strengths of brightness, contrast, saturation and hue
+        jitter_p, grey, blur, solarise, flip: chances
+    """
+    kernel = blur_kernel(size)
+    ops: list[tuple[float, View]] = [
+        (1.0, RandomResizedCrop(size, scale, flip=flip)),
+        (jitter_p, ColorJitter(*jitter, p=jitter_p)),
+        (grey, Grayscale(grey)),
+        (blur if kernel > 1 else 0.0, GaussianBlur(kernel, p=blur)),
+        (solarise, Solarize(solarise)),
+    ]
+    return Chain(*(op for p, op in ops if p > 0))
+
+
+def blur_kernel(size: int) -> int:
+    """A tenth of the side made odd, SimCLR's: 3 taps at 32 pixels, 9 at 96, 23 at 224.
+
+    1, which blurs nothing, below 20 pixels.
+    """
+    return size // 10 // 2 * 2 + 1

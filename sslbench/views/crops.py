@@ -1,0 +1,282 @@
+"""Crops, sizes, flips, cutout."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .batch import (
+    check,
+    check_share,
+    choose,
+    integers,
+    lend,
+    on_chosen,
+    to_float,
+)
+
+Size = int | tuple[int, int]  # side of a square, or (height, width); pixels
+
+# Above this side the dense weights of `resample` cost a CPU more than going image by image.
+_DENSE_SIDE = 64  # pixels
+# Float pixels in flight: a piece fits the cache of a CPU, and 256 MB of a device's memory.
+_PIECE = {"cpu": 2**19}
+_PIECE_OF_DEVICE = 2**26
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """(height, width); ValueError where one is not positive."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f"a size is one or more pixels a side, got {size}")
+    return height, width
+
+
+def resample(images: Tensor, boxes: Tensor, size: Size, flip: Tensor | None = None) -> Tensor:
+    """Each image's own box, enlarged or shrunk to `size`, mirrored where `flip` says so.
+
+    Bilinear, antialiased when shrinking, with no look beyond the box: torchvision's resized_crop
+    with antialias, without its rounding to 8 bits. Small images are two batched matrix products
+    with each image's row and column weights (a CPU is fastest so up to 64 pixels a side, a GPU
+    always: one launch for the batch; memory is B x side x size a weight matrix, in pieces of
+    256 MB of pixels); larger images on a CPU go one by one, so that only the box is read.
+
+    Args:
+        images: uint8 or float [B, 3, H, W]
+        boxes: [B, 4] of top, left, height, width; whole pixels inside the image
+        flip: bool [B]
+    """
+    check(images)
+    height, width = sides(size)
+    if flip is None:
+        flip = torch.zeros(len(images), dtype=torch.bool)
+    out = images.new_empty(len(images), 3, height, width, dtype=torch.float32)
+    if images.device.type == "cpu" and max(*images.shape[2:], height, width) > _DENSE_SIDE:
+        _resample_one_by_one(images, boxes, flip, out)
+    else:
+        _resample_densely(images, boxes, flip, out)
+    return out.clamp_(0, 1)
+
+
+def _resample_one_by_one(images: Tensor, boxes: Tensor, flip: Tensor, out: Tensor) -> None:
+    tops = zip(images, boxes.int().tolist(), flip.tolist(), out, strict=True)
+    for image, (top, left, height, width), mirrored, home in tops:
+        crop = to_float(image[None, :, top : top + height, left : left + width])
+        crop = F.interpolate(crop, home.shape[1:], mode="bilinear", antialias=True)[0]
+        home.copy_(crop.flip(-1) if mirrored else crop)
+
+
+def _resample_densely(images: Tensor, boxes: Tensor, flip: Tensor, out: Tensor) -> None:
+    height, width = images.shape[2:]
+    pixels = 3 * max(height * width, out[0, 0].numel(), 1)
+    piece = max(1, _PIECE.get(images.device.type, _PIECE_OF_DEVICE) // pixels)
+    boxes, flip = lend(boxes.float(), images), lend(flip.float(), images)
+    zero = torch.zeros_like(flip)
+    unit = 255.0 if images.dtype == torch.uint8 else 1.0
+    # bfloat16 would cost three of the eight bits
+    with torch.autocast(images.device.type, enabled=False):
+        for i in range(0, len(images), piece):
+            part = images[i : i + piece].float()
+            top, left, tall, wide = boxes[i : i + piece, :, None, None].unbind(1)  # [b, 1, 1]
+            rows = _weights(top, tall, zero[i : i + piece], (out.shape[2], height))  # [b, h, H]
+            columns = _weights(left, wide, flip[i : i + piece], (out.shape[3], width))  # [b, w, W]
+            part = part.reshape(len(part), 3 * height, width) @ columns.mT.div(unit)  # [b, 3H, w]
+            part = part.view(len(part), 3, height, -1)
+            torch.matmul(rows[:, None], part, out=out[i : i + piece])  # [b, 3, h, w]
+
+
+def _weights(start: Tensor, length: Tensor, mirrored: Tensor, shape: tuple[int, int]) -> Tensor:
+    """[b, out, all]: what each pixel of a side gives to each pixel made of [start, start + length).
+
+    The triangle is as wide as the pixels are far apart, never narrower than one pixel.
+    """
+    made, there = shape
+    scale = length / made  # [b, 1, 1]
+    i = torch.arange(made, device=start.device, dtype=torch.float32)[:, None]
+    i = i + mirrored[:, None, None] * (made - 1 - 2 * i)  # [b, out, 1]
+    pixel = torch.arange(there, device=start.device, dtype=torch.float32).add_(0.5)  # [all]
+    distance = (i.add_(0.5).mul_(scale).add_(start) - pixel).abs_().div_(scale.clamp(min=1))
+    inside = (pixel > start).float().mul_(pixel < start + length)  # [b, 1, all]
+    weights = distance.neg_().add_(1).clamp_(min=0).mul_(inside)
+    return weights.div_(weights.sum(2, keepdim=True))
+
+
+def crop_boxes(
+    count: int, side: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> Tensor:
+    """[count, 4] boxes (top, left, height, width) under torchvision's law, on the host.
+
+    Area uniform in `scale`, logarithm of the aspect uniform in `ratio`, ten tries to fit in;
+    then the largest central box of an allowed aspect.
+    """
+    high, wide = side
+    draws = torch.rand(count, 10, 2)
+    area = draws[..., 0].mul(scale[1] - scale[0]).add_(scale[0]).mul_(high * wide)  # [B, 10]
+    low, top = math.log(ratio[0]), math.log(ratio[1])
+    aspect = draws[..., 1].mul(top - low).add_(low).exp_()
+    box = torch.stack([(area / aspect).sqrt_(), (area * aspect).sqrt_()], 2).round_()
+    fits = ((box >= 1) & (box <= torch.tensor([high, wide]))).all(2)  # [B, 10]
+    first = fits.int().argmax(1)  # [B]
+    box = box[torch.arange(count), first]  # [B, 2]
+    corner = integers(torch.tensor([high, wide]) - box + 1)
+    boxes = torch.cat([corner, box], 1)
+    central = torch.tensor(_central_box(side, ratio))
+    return torch.where(fits.any(1)[:, None], boxes, central)
+
+
+def _central_box(side: tuple[int, int], ratio: tuple[float, float]) -> list[float]:
+    high, wide = side
+    if wide / high < ratio[0]:
+        height, width = round(wide / ratio[0]), wide
+    elif wide / high > ratio[1]:
+        height, width = high, round(high * ratio[1])
+    else:
+        height, width = high, wide
+    return [float((high - height) // 2), float((wide - width) // 2), float(height), float(width)]
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """A box of random area and aspect, brought to one size; mirrored with chance `flip`."""
+
+    size: Size
+    scale: tuple[float, float] = (0.08, 1.0)  # share of the image's area
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height
+    flip: float = 0.0  # chance
+
+    def __post_init__(self) -> None:
+        sides(self.size)
+        check_share(self.flip)
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale is a rising pair of shares in (0, 1], got {self.scale}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio is a rising pair of positive aspects, got {self.ratio}")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        check(images)
+        boxes = crop_boxes(len(images), (images.shape[2], images.shape[3]), self.scale, self.ratio)
+        return resample(images, boxes, self.size, torch.rand(len(images)) < self.flip)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """The short side to `size`, or both sides to (height, width)."""
+
+    size: Size
+
+    def __post_init__(self) -> None:
+        sides(self.size)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        check(images)
+        high, wide = images.shape[2:]
+        size = self.size
+        if isinstance(size, int):
+            short = min(high, wide)
+            size = (size * high // short, size * wide // short)
+        if size == (high, wide):
+            return to_float(images)
+        boxes = torch.tensor([[0, 0, high, wide]]).expand(len(images), 4)
+        return resample(images, boxes, size)
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """The middle of the image; what is missing is black."""
+
+    size: Size
+
+    def __post_init__(self) -> None:
+        sides(self.size)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        check(images)
+        height, width = sides(self.size)
+        high, wide = images.shape[2:]
+        if high < height or wide < width:
+            down, right = max(height - high, 0), max(width - wide, 0)
+            images = F.pad(images, (right // 2, (right + 1) // 2, down // 2, (down + 1) // 2))
+            high, wide = images.shape[2:]
+        top, left = round((high - height) / 2), round((wide - width) / 2)
+        return to_float(images[:, :, top : top + height, left : left + width].contiguous())
+
+
+@dataclass(frozen=True)
+class PadCrop:
+    """A crop of the image's own size from the padded image."""
+
+    padding: int  # pixels on every side
+    mode: Literal["constant", "reflect"] = "constant"  # constant: black
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise ValueError(f"padding is zero or more pixels, got {self.padding}")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        check(images)
+        places = torch.full((2, len(images)), 2 * self.padding + 1)
+        return shift_crop(images, integers(places).long(), self.padding, self.mode)
+
+
+def shift_crop(images: Tensor, corners: Tensor, padding: int, mode: str = "constant") -> Tensor:
+    """The crop at `corners` [2, B] (top, left; 0 to 2 x padding) of each padded image."""
+    height, width = images.shape[2:]
+    if mode == "constant":
+        padded = F.pad(images, (padding,) * 4)
+    else:
+        padded = F.pad(to_float(images), (padding,) * 4, mode=mode)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, 3, places, places, H, W]
+    top, left = lend(corners, images)
+    each = torch.arange(len(images), device=images.device)
+    return to_float(windows[each, :, top, left])
+
+
+@dataclass(frozen=True)
+class HorizontalFlip:
+    """Left and right change places."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_share(self.p)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return on_chosen(to_float(images), self.p, lambda part, _: part.flip(-1))
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A square around a random pixel is filled; what sticks out is lost (arXiv 1708.04552)."""
+
+    size: int  # pixels, side
+    fill: float = 0.0
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        sides(self.size)
+        check_share(self.p)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        images = to_float(images)
+        high, wide = images.shape[2:]
+        centre = integers(torch.tensor([[high], [wide]]).expand(2, len(images)))
+        rows = choose(len(images), self.p)
+        away = torch.full((2, len(images)), float("-inf"))
+        away[:, rows] = centre[:, rows] - self.size // 2
+        return cut(images, away, self.size, self.fill)
+
+
+def cut(images: Tensor, corners: Tensor, size: int, fill: float = 0.0) -> Tensor:
+    """`fill` in the square of `size` pixels at `corners` [2, B] (top, left), clipped."""
+    top, left = lend(corners.float(), images)[:, :, None]  # [B, 1]
+    row = torch.arange(images.shape[2], device=images.device)
+    of_rows = (row >= top) & (row < top + size)  # [B, H]
+    row = torch.arange(images.shape[3], device=images.device)
+    of_columns = (row >= left) & (row < left + size)  # [B, W]
+    hole = (of_rows[:, None, :, None] & of_columns[:, None, None, :]).float()  # [B, 1, H, W]
+    return images * (1 - hole) + hole * fill

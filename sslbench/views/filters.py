@@ -1,0 +1,101 @@
+"""What neighbours do to each other: blur, sharpness, Sobel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .batch import check_share, column, lend, on_chosen, to_float, uniform
+from .colour import blend
+
+
+def blur(images: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
+    """Gaussian of `kernel` taps a direction, each image with its own sigma ([B] or one for all).
+
+    The border is mirrored as torchvision's; on sides no longer than half the kernel, where
+    torchvision raises, it is repeated.
+    """
+    images = to_float(images)
+    count, _, height, width = images.shape
+    reach = kernel // 2
+    taps = torch.arange(kernel, dtype=torch.float32) - reach
+    sigma = torch.as_tensor(sigma, dtype=torch.float32).expand(count)
+    weights = taps.div(sigma[:, None]).square_().mul_(-0.5).softmax(1)  # [B, k]
+    weights = lend(weights, images).repeat_interleave(3, 0)  # [3B, k]
+    mode = "reflect" if min(height, width) > reach else "replicate"
+    padded = F.pad(images, (reach,) * 4, mode=mode).view(1, 3 * count, height + 2 * reach, -1)
+    # bfloat16 would cost three of the eight bits
+    with torch.autocast(images.device.type, enabled=False):
+        tall = F.conv2d(padded, weights[:, None, :, None], groups=3 * count)
+        done = F.conv2d(tall, weights[:, None, None, :], groups=3 * count)
+    return done.view(images.shape).clamp_(0, 1)
+
+
+@dataclass(frozen=True)
+class GaussianBlur:
+    """Blur by a Gaussian of random width."""
+
+    kernel: int  # taps, odd
+    sigma: tuple[float, float] = (0.1, 2.0)  # pixels
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_share(self.p)
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise ValueError(f"a blur's kernel has an odd number of taps, got {self.kernel}")
+        if not 0 < self.sigma[0] <= self.sigma[1]:
+            raise ValueError(f"sigma is a rising pair of positive widths, got {self.sigma}")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        sigma = uniform(len(images), *self.sigma)
+        return on_chosen(
+            to_float(images), self.p, lambda part, rows: blur(part, self.kernel, sigma[rows])
+        )
+
+
+def adjust_sharpness(images: Tensor, factor: Tensor | float) -> Tensor:
+    """Towards a smoothed image (0) or away from it (above 1); the border stays."""
+    images = to_float(images)
+    if min(images.shape[2:]) <= 2:
+        return images.clone()
+    inner = images[:, :, 1:-1, 1:-1]
+    rows = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
+    box = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    smooth = (box + 4 * inner) / 13  # PIL's: the middle counts five times
+    out = images.clone()
+    out[:, :, 1:-1, 1:-1] = blend(inner, smooth, column(factor, images))
+    return out
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Sharpness by a fixed factor; 1 leaves the image as it is."""
+
+    factor: float
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_share(self.p)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return on_chosen(
+            to_float(images), self.p, lambda part, _: adjust_sharpness(part, self.factor)
+        )
+
+
+@dataclass(frozen=True)
+class Sobel:
+    """The mean of the channels, then its gradients: [B, 3, H, W] -> [B, 2, H, W], signed.
+
+    A front for `Backbone.with_input`, as in DeepCluster (arXiv 1807.05520): the first channel falls
+    along x, the second along y; beyond the border there are zeros.
+    """
+
+    def __call__(self, images: Tensor) -> Tensor:
+        mean = F.pad(to_float(images).mean(1), (1, 1, 1, 1))  # [B, H + 2, W + 2]
+        tall = mean[:, :-2] + 2 * mean[:, 1:-1] + mean[:, 2:]
+        wide = mean[:, :, :-2] + 2 * mean[:, :, 1:-1] + mean[:, :, 2:]
+        return torch.stack([tall[:, :, :-2] - tall[:, :, 2:], wide[:, :-2] - wide[:, 2:]], 1)
