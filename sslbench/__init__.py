@@ -15,7 +15,7 @@ _HOMES = {
         "sslbench.api",
     ),
     "hookimpl": "sslbench.hookspecs",
-    "load": "sslbench.store",
+    "load": "sslbench.loading",
     "UserError": "sslbench.errors",
 }
 __all__ = sorted(["__version__", *_HOMES])

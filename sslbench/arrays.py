@@ -26,6 +26,10 @@ Bytes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 
 
+class DiskError(UserError):
+    """The disk would not take an array."""
+
+
 class Stored(NamedTuple):
     images: Tensor  # uint8 [N, 3, H, W]
     digest: str  # sha256 over the bytes as they came: of grey images one plane
@@ -107,7 +111,7 @@ def _explained(scratch: Path) -> Iterator[None]:
         scratch.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise UserError(
+        raise DiskError(
             f"images could not be laid down under {scratch} ({error.strerror}); "
             "give a store on a disk that has room and may be written"
         ) from error

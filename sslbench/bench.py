@@ -59,7 +59,7 @@ class Options:
     """What the command line asks for."""
 
     suite: str = "quick"
-    methods: tuple[str, ...] = ()
+    methods: tuple[str, ...] | None = None  # None: the suite's; (): its baselines alone
     backbones: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     evaluators: tuple[str, ...] = ()
@@ -78,6 +78,7 @@ class Options:
     skip_failed: bool = False
     plugins: tuple[Path, ...] = ()  # --plugin files, for the processes that work
     block: tuple[str, ...] = ()
+    installed: bool = True  # whether installed plugins are looked for
 
 
 @dataclass(frozen=True)
@@ -181,14 +182,15 @@ def make_plan(options: Options, registry: Registry, *, preflight: bool = True) -
     suite, changed = _overridden(suite, options)
     settings = _settings(suite, options)
     suite_id = suite.name + (f"+{digest(changed)[:8]}" if changed else "")
-    names = list(dict.fromkeys((*suite.baselines, *(options.methods or suite.methods))))
+    methods = suite.methods if options.methods is None else options.methods
+    names = list(dict.fromkeys((*suite.baselines, *methods)))
     check_settings(registry, settings, set(names))
     judges = [resolve_judge(name, registry)[0] for name in suite.evaluators]
     cells = _cells(suite, names, registry, settings, options)
     if not cells:
         raise EmptySelection("the selection is empty: no method, dataset, backbone or seed is left")
     store = Store(options.store)
-    planner = _Planner(store, judges, set(suite.baselines) - set(options.methods))
+    planner = _Planner(store, judges, set(suite.baselines) - set(options.methods or ()))
     planned = [planner.look(cell, needed_by) for cell, needed_by in cells]
     plan = Plan(suite, suite_id, planned, options, store)
     if preflight and plan.open:

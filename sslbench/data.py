@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -146,8 +146,8 @@ def open_data(name: str, registry: Registry, place: Place) -> Data:
     """
     asked = parse(name)
     kind = registry.find("datasets", asked.base).load()
-    if not (isinstance(kind, type) and issubclass(kind, Dataset)):
-        raise UserError(f"data set {asked.base!r} is {kind!r}, which is no class of api.Dataset")
+    if not callable(kind):
+        raise UserError(f"data set {asked.base!r} is {kind!r}, which makes no api.Dataset")
     own = {key: value for key, value in asked.params.items() if key not in SUBSETS}
     wanted = {key: value for key, value in asked.params.items() if key in SUBSETS}
     dataset = _made(kind, asked, own)
@@ -174,7 +174,7 @@ def open_data(name: str, registry: Registry, place: Place) -> Data:
     return replace(data, held_out=_held_out(data))
 
 
-def _made(kind: type[Dataset], asked: Name, own: dict[str, Any]) -> Dataset:
+def _made(kind: Callable[..., Any], asked: Name, own: dict[str, Any]) -> Dataset:
     """An instance; what its constructor does not take is an error before anything is read."""
     takes = [
         parameter.name
@@ -191,12 +191,15 @@ def _made(kind: type[Dataset], asked: Name, own: dict[str, Any]) -> Dataset:
         raise UserError(f"{asked}: {asked.base} wants a path, such as {asked.base}:/data/pictures")
     where = {} if asked.argument is None else {"path": asked.argument}
     try:
-        return kind(**where, **own)
+        dataset = kind(**where, **own)
     except (TypeError, ValueError) as error:
         raise UserError(f"{asked}: {error}") from error
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"data set {asked.base!r} made {dataset!r}, which is no api.Dataset")
+    return dataset
 
 
-def _without_defaults(kind: type[Dataset], own: dict[str, Any]) -> dict[str, Any]:
+def _without_defaults(kind: Callable[..., Any], own: dict[str, Any]) -> dict[str, Any]:
     """`digits[size=32]` is `digits`."""
     defaults = inspect.signature(kind).parameters
     return {
@@ -206,8 +209,10 @@ def _without_defaults(kind: type[Dataset], own: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _check(name: str, images: Images) -> None:
+def _check(name: str, images: Any) -> None:
     """A data set may come from anybody."""
+    if not isinstance(images, Images):
+        raise UserError(f"data set {name!r} loaded {images!r}, which is no api.Images")
     side = images.train.images.shape[-1]
     splits = {"train": images.train, "test": images.test, "unlabelled": images.unlabelled}
     for split, pair in splits.items():

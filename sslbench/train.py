@@ -290,7 +290,7 @@ class Loop:
     def _note(self, update: Update, at: _At) -> None:
         name = "loss" if update.group == "main" else f"loss.{update.group}"
         self._pending.append((at.epoch.number, at.step, update.loss.detach()))
-        values = {name: update.loss, **update.log}
+        values = {k: v.detach() for k, v in {name: update.loss, **update.log}.items()}
         if self.session.device.type == "cpu":
             self._look()
             for key, value in values.items():
@@ -299,7 +299,7 @@ class Loop:
                 total[1] += 1
         else:
             for key, value in values.items():
-                self._held.setdefault(key, []).append(value.detach().float())
+                self._held.setdefault(key, []).append(value.float())
             if len(self._pending) >= GPU_CHECK:
                 self._look()
 

@@ -64,11 +64,9 @@ class Official:
         except (OSError, EOFError, zlib.error) as error:
             raise self.damaged(path, f"it cannot be read: {error}") from error
         wanted = self.checksums.get(name)
-        if (
-            wanted
-            and (got := hashlib.md5(content.data, usedforsecurity=False).hexdigest()) != wanted
-        ):
-            raise self.damaged(path, f"its md5 is {got}, the published one is {wanted}")
+        found = wanted and hashlib.md5(content.data, usedforsecurity=False).hexdigest()
+        if found != wanted:
+            raise self.damaged(path, f"its md5 is {found}, the published one {wanted}")
         return content
 
     def expect(self, path: Path, found: int, wanted: int | None, what: str = "images") -> None:

@@ -10,12 +10,17 @@ from ..api import Card, Dataset, Images, Place
 from ..arrays import Bytes, Integers, Stored, assemble, gather
 from .files import Layout, Official
 
+# Both data sets' files have these names, so folders of their own come before the bare root.
 NAMES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+CLOTHES = [
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+]
 
 
 class MNIST(Dataset):
@@ -33,7 +38,7 @@ class MNIST(Dataset):
     )
     official = Official(
         name="mnist",
-        layouts=(Layout(("", "mnist", "MNIST/raw"), NAMES, zipped=True),),
+        layouts=(Layout(("mnist", "MNIST/raw", ""), NAMES, zipped=True),),
         source=card.source,
         checksums={
             "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -63,7 +68,6 @@ class FashionMNIST(Dataset):
     )
     official = Official(
         name="fashion-mnist",
-        # MNIST's files have the same names, so its own folders come before the bare root.
         layouts=(Layout(("fashion-mnist", "FashionMNIST/raw", ""), NAMES, zipped=True),),
         source=card.source,
         checksums={
@@ -78,18 +82,7 @@ class FashionMNIST(Dataset):
     )
 
     def load(self, place: Place) -> Images:
-        names = [
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-        ]
-        return _load(self, self.official, place, [*names, "Ankle boot"])
+        return _load(self, self.official, place, CLOTHES)
 
 
 def _load(dataset: Dataset, official: Official, place: Place, classes: list[str]) -> Images:

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, __version__
 from ..api import Place
 from ..arrays import (
     Bytes,
+    DiskError,
     Stored,
     digest,
     gather,
@@ -121,15 +122,17 @@ def decode(paths: Sequence[Path], *, size: int, place: Place) -> Decoded:
 
     With a scratch folder the result is laid down there, and found again while no file changes.
     """
-    scratch = place.scratch
-    if scratch is None:
-        broken: dict[int, str] = {}
-        blocks = _blocks(paths, size, broken, skip=place.skip_broken)
-        return Decoded(gather(blocks, shape=(len(paths), 3, size, size), scratch=None), broken)
-    note = scratch / f"pictures-{_key(paths, size)[:32]}.json"
+    if place.scratch is None:
+        return _held(paths, size, place)
+    note = place.scratch / f"pictures-{_key(paths, size)[:32]}.json"
     known = _recalled(note, size)
     if known is None:
-        known = _laid(paths, size, place, note)
+        try:
+            known = _laid(paths, size, place, note)
+        except DiskError:
+            if too_large((len(paths), 3, size, size)):
+                raise
+            known = _held(paths, size, place)
     if known.broken and not place.skip_broken:
         first = min(known.broken)
         raise broken_picture(paths[first], known.broken[first])
@@ -175,6 +178,12 @@ def _key(paths: Sequence[Path], size: int) -> str:
     return digest(
         RULE, __version__, size, [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     )
+
+
+def _held(paths: Sequence[Path], size: int, place: Place) -> Decoded:
+    broken: dict[int, str] = {}
+    blocks = _blocks(paths, size, broken, skip=place.skip_broken)
+    return Decoded(gather(blocks, shape=(len(paths), 3, size, size), scratch=None), broken)
 
 
 def _laid(paths: Sequence[Path], size: int, place: Place, note: Path) -> Decoded:

@@ -42,6 +42,7 @@ class Setup:
     checkpoint_seconds: float
     plugins: tuple[Path, ...]
     block: tuple[str, ...]
+    installed: bool
     quiet: bool = True
 
 
@@ -118,6 +119,7 @@ class LocalProcesses:
                 checkpoint_seconds=options.checkpoint_seconds,
                 plugins=options.plugins,
                 block=options.block,
+                installed=options.installed,
             )
             for i in range(jobs)
         ]
@@ -271,7 +273,7 @@ def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Any:
         compile=setup.compile,
         suite=setup.suite,
     )
-    found = registry(files=setup.plugins, block=setup.block)
+    found = registry(installed=setup.installed, files=setup.plugins, block=setup.block)
     return Workbench(
         found, Store(setup.store), setup.place, options, listener=listener, stop=stop.is_set
     )

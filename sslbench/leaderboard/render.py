@@ -357,6 +357,7 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                     "method": row.method,
                     "baseline": row.baseline,
                     "anchor": row.anchor,
+                    "trained": row.trained,
                     **{k: v for k, v in dataclasses.asdict(column).items() if k != "narrow"},
                     "mean": score.mean,
                     "sd": score.sd,

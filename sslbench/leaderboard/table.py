@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Key = tuple[str, ...]  # of a column: evaluator, judge, metric, split
 SHOWN = ("nmi", "ari")  # metrics that narrow tables show beside the first of each evaluator
-NEVER_TRAINED = ("untrained", "pixels")  # anchors that `below-untrained` does not concern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class Member:
     cell_id: str
     identity: Mapping[str, Any] = field(default_factory=dict)  # {}: as its records have it
     baseline: bool = False
-    anchor: str | None = None  # untrained, pixels, supervised: what others are held against
+    anchor: str | None = None  # its name, where the suite makes it the floor under training
     train: Record | None = None
     evaluations: Mapping[str, Record | None] = field(default_factory=dict)  # by evaluator
     state: str = "missing"  # in the plan: done missing stale failed unsupported evaluate
@@ -133,6 +132,7 @@ class Row:
     method: str
     baseline: bool
     anchor: str | None
+    trained: bool
     cells: Mapping[int, str]  # seed -> cell id
     scores: tuple[Score, ...]  # one a column
     costs: Costs
@@ -254,7 +254,7 @@ def _block(
     for index, column in enumerate(columns):
         rows = _ranked(rows, index, column, level)
     held = [row for row in rows if row.baseline]
-    rows = [_flagged(_against(row, held, columns, level), held, columns) for row in rows]
+    rows = [_flagged(_against(row, held, columns, level), rows, columns) for row in rows]
     return Block(setting, columns, tuple(sorted(rows, key=lambda row: _order(row, columns))))
 
 
@@ -393,7 +393,8 @@ def _row(label: str, members: Sequence[Member], columns: Mapping[Key, Column], l
         label=label,
         method=printable(first.method),
         baseline=first.baseline,
-        anchor=first.anchor,
+        anchor=printable(first.anchor) if first.anchor else None,
+        trained=any("recipe" in _identity(m).get("method", {}) for m in members),
         cells={m.seed: m.cell_id for m in members},
         scores=scores,
         costs=_costs(members),
@@ -443,9 +444,10 @@ def _gap(member: Member, evaluator: str) -> Gap:
             sentence = record.sentence or (error.message if error else "")
             kind = error.kind if error else ""
             return Gap(record.status, printable(kind), printable(sentence), printable(whose))
+    if member.train is not None:
+        return Gap("missing", evaluator=printable(evaluator))
     state = {"unsupported": "skipped", "failed": "failed"}.get(member.state, "missing")
-    trained = member.train is not None and state == "missing"
-    return Gap(state, "", printable(member.sentence), printable(evaluator) if trained else "")
+    return Gap(state, sentence=printable(member.sentence))
 
 
 def _troubles(members: Sequence[Member], evaluators: Sequence[str]) -> tuple[Trouble, ...]:
@@ -527,12 +529,12 @@ def _against(row: Row, held: Sequence[Row], columns: Sequence[Column], level: fl
     return dataclasses.replace(row, scores=tuple(scores))
 
 
-def _flagged(row: Row, held: Sequence[Row], columns: Sequence[Column]) -> Row:
-    """`below-untrained` where a ranking mean is worse than what no training gives."""
-    if row.anchor in NEVER_TRAINED:
+def _flagged(row: Row, rows: Sequence[Row], columns: Sequence[Column]) -> Row:
+    """`below-untrained`, say, where a ranking mean is worse than what no training gives."""
+    if not row.trained:
         return row
     flags = []
-    for start in (r for r in held if r.anchor == NEVER_TRAINED[0]):
+    for start in (r for r in rows if r.anchor and not r.trained):
         for column, own, other in zip(columns, row.scores, start.scores, strict=True):
             if not column.ranks or own.mean is None or other.mean is None:
                 continue
@@ -541,7 +543,7 @@ def _flagged(row: Row, held: Sequence[Row], columns: Sequence[Column]) -> Row:
                     f"{column.protocol} {column.metric} is {100 * own.mean:.1f} %, "
                     f"{start.label} has {100 * other.mean:.1f} %"
                 )
-                flags.append(Flag("below-untrained", message, tuple(own.values)))
+                flags.append(Flag(f"below-{start.anchor}", message, tuple(own.values)))
     return dataclasses.replace(row, flags=(*row.flags, *flags))
 
 

@@ -98,9 +98,9 @@ class SwAV(Method):
         """[B, K] of one large crop; the queue joins Sinkhorn, not the loss."""
         if epoch >= self.queue_from and 0 < self.queue.shape[1] <= int(self.queued):
             old = F.linear(self.queue[crop], self.prototypes.weight)  # [Q, K]
-            both = sinkhorn(torch.cat([scores, old]), self.epsilon, self.iterations)
+            both = sinkhorn(torch.cat([scores, old]), eps=self.epsilon, iterations=self.iterations)
             return both[: len(scores)]
-        return sinkhorn(scores, self.epsilon, self.iterations)
+        return sinkhorn(scores, eps=self.epsilon, iterations=self.iterations)
 
     def enqueue(self, crops):
         length = self.queue.shape[1]

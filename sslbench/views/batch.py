@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +77,17 @@ def check_share(p: float) -> None:
         raise ValueError(f"p is the share of images that are changed, 0 to 1, got {p}")
 
 
+def pieces(images: Tensor, pixels: int) -> Iterator[slice]:
+    """Runs of images, each about as many pixels as are well worked on at once.
+
+    That is what a CPU's cache holds and, elsewhere, 256 MB of floats.
+    """
+    room = 2**19 if images.device.type == "cpu" else 2**26
+    step = max(1, room // max(pixels, 1))
+    for start in range(0, len(images), step):
+        yield slice(start, start + step)
+
+
 def on_chosen(images: Tensor, p: float, act: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """act(part, rows) on the images whose coin fell right; the others stay as they are."""
     rows = choose(len(images), p)
@@ -89,18 +100,18 @@ def on_chosen(images: Tensor, p: float, act: Callable[[Tensor, Tensor], Tensor])
 
 
 def by_group(
-    images: Tensor, group: Tensor, acts: Sequence[Callable[[Tensor, Tensor], Tensor]]
+    images: Tensor,
+    group: Tensor,
+    acts: Sequence[Callable[[Tensor, Tensor], Tensor]],
+    numbers: Tensor,
 ) -> Tensor:
-    """acts[k](part, rows) on the images whose host number in `group` [B] is k."""
+    """acts[k](part, its numbers) on the images whose `group` is k; both [B], on the host."""
     order = group.argsort(stable=True)
     there = lend(order, images)
     counts = group.bincount(minlength=len(acts)).tolist()
-    parts = images.index_select(0, there).split(counts)
-    done = [
-        act(part, rows)
-        for act, part, rows in zip(acts, parts, order.split(counts), strict=True)
-        if len(part)
-    ]
+    parts = torch.split(images.index_select(0, there), counts)
+    own = torch.split(numbers[order], counts)
+    done = [act(part, its) for act, part, its in zip(acts, parts, own, strict=True) if len(part)]
     return torch.empty_like(images).index_copy_(0, there, torch.cat(done))
 
 

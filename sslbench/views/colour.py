@@ -19,8 +19,8 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
 def grey(images: Tensor) -> Tensor:
     """Luma (ITU-R 601, torchvision's weights), [B, 1, H, W]."""
-    red, green, blue = images.split(1, 1)
-    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+    red, green, blue = torch.split(images, 1, 1)
+    return torch.mul(red, 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
 def grayscale(images: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def _turn_hue(images: Tensor, shift: Tensor) -> None:
     and towards blue elsewhere; and a channel whose own hue is d circles away is
     m + (M - m) clamp(2 - 6 d, 0, 1). So there are no branches, which on a CPU cost ten passes each.
     """
-    red, green, blue = images.split(1, 1)  # [B, 1, H, W]
+    red, green, blue = torch.split(images, 1, 1)  # [B, 1, H, W]
     most = torch.maximum(red, green)
     torch.maximum(most, blue, out=most)
     least = torch.minimum(red, green)
@@ -83,9 +83,7 @@ def _turn_hue(images: Tensor, shift: Tensor) -> None:
     images.mul_(chroma).add_(least)
 
 
-def jitter(
-    images: Tensor, factors: Tensor, order: Tensor, *, rows: Tensor | None = None
-) -> Tensor:
+def jitter(images: Tensor, factors: Tensor, order: Tensor, *, rows: Tensor | None = None) -> Tensor:
     """Brightness, contrast, saturation and hue of each image, in its own order.
 
     Brightness, contrast and saturation are each x f + t (1 - f) with t black, the mean luma or the
@@ -110,9 +108,10 @@ def jitter(
     to_luma = (1 - factor).mul_(kind == _SATURATION)
     to_mean = (1 - factor).mul_(kind == _CONTRAST)
     steps = lend(torch.stack([factor, to_luma, to_mean]), images)[..., None, None, None]
-    turns = column(factors[:, _HUE], images).split(sections)
+    turns = torch.split(column(factors[:, _HUE], images), sections)
+    parts = torch.split(out, sections)
     turning = bool(factors[:, _HUE].any())
-    for i, (part, turn) in enumerate(zip(out.split(sections), turns, strict=True)):
+    for i, (part, turn) in enumerate(zip(parts, turns, strict=True)):
         if turning and len(part):
             _turn_hue(part, turn)
         if i < 3:
@@ -148,7 +147,9 @@ def autocontrast(images: Tensor) -> Tensor:
 def equalize(images: Tensor) -> Tensor:
     """Each channel's 8-bit histogram made flat; PIL's integer arithmetic."""
     values = to_bytes(images).flatten(2).long()  # [B, 3, HW]
-    counts = values.new_zeros(*values.shape[:2], 256).scatter_add_(2, values, values.new_ones(1).expand_as(values))
+    counts = values.new_zeros(*values.shape[:2], 256).scatter_add_(
+        2, values, values.new_ones(1).expand_as(values)
+    )
     last = counts.gather(2, values.amax(2, keepdim=True))
     step = (values.shape[2] - last) // 255  # [B, 3, 1]
     table = (counts.cumsum(2) - counts + step // 2) // step.clamp(min=1)
@@ -231,9 +232,7 @@ class Solarize:
         check_share(self.p)
 
     def __call__(self, images: Tensor) -> Tensor:
-        return on_chosen(
-            to_float(images), self.p, lambda part, _: solarize(part, self.threshold)
-        )
+        return on_chosen(to_float(images), self.p, lambda part, _: solarize(part, self.threshold))
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ def _stack(made: Any) -> Tensor:
 def _tensor(made: Any) -> Tensor:
     if isinstance(made, Image.Image):
         made = torch.from_numpy(np.array(made.convert("RGB"))).permute(2, 0, 1)
-    return made.float().div(255) if made.dtype == torch.uint8 else made.float()
+    pixels = torch.as_tensor(made)
+    return pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels.float()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from .batch import (
     integers,
     lend,
     on_chosen,
+    pieces,
     to_float,
 )
 
@@ -24,9 +25,6 @@ Size = int | tuple[int, int]  # side of a square, or (height, width); pixels
 
 # Above this side the dense weights of `resample` cost a CPU more than going image by image.
 _DENSE_SIDE = 64  # pixels
-# Float pixels in flight: a piece fits the cache of a CPU, and 256 MB of a device's memory.
-_PIECE = {"cpu": 2**19}
-_PIECE_OF_DEVICE = 2**26
 
 
 def sides(size: Size) -> tuple[int, int]:
@@ -41,10 +39,9 @@ def resample(images: Tensor, boxes: Tensor, size: Size, flip: Tensor | None = No
     """Each image's own box, enlarged or shrunk to `size`, mirrored where `flip` says so.
 
     Bilinear, antialiased when shrinking, with no look beyond the box: torchvision's resized_crop
-    with antialias, without its rounding to 8 bits. Small images are two batched matrix products
-    with each image's row and column weights (a CPU is fastest so up to 64 pixels a side, a GPU
-    always: one launch for the batch; memory is B x side x size a weight matrix, in pieces of
-    256 MB of pixels); larger images on a CPU go one by one, so that only the box is read.
+    with antialias, without its rounding to 8 bits. Small images, and all on a GPU, are two batched
+    matrix products with each image's row and column weights, in pieces of at most 256 MB of pixels;
+    images above 64 pixels a side on a CPU go one by one, so that only the box is read.
 
     Args:
         images: uint8 or float [B, 3, H, W]
@@ -73,21 +70,19 @@ def _resample_one_by_one(images: Tensor, boxes: Tensor, flip: Tensor, out: Tenso
 
 def _resample_densely(images: Tensor, boxes: Tensor, flip: Tensor, out: Tensor) -> None:
     height, width = images.shape[2:]
-    pixels = 3 * max(height * width, out[0, 0].numel(), 1)
-    piece = max(1, _PIECE.get(images.device.type, _PIECE_OF_DEVICE) // pixels)
     boxes, flip = lend(boxes.float(), images), lend(flip.float(), images)
-    zero = torch.zeros_like(flip)
+    still = torch.zeros_like(flip)
     unit = 255.0 if images.dtype == torch.uint8 else 1.0
-    # bfloat16 would cost three of the eight bits
-    with torch.autocast(images.device.type, enabled=False):
-        for i in range(0, len(images), piece):
-            part = images[i : i + piece].float()
-            top, left, tall, wide = boxes[i : i + piece, :, None, None].unbind(1)  # [b, 1, 1]
-            rows = _weights(top, tall, zero[i : i + piece], (out.shape[2], height))  # [b, h, H]
-            columns = _weights(left, wide, flip[i : i + piece], (out.shape[3], width))  # [b, w, W]
-            part = part.reshape(len(part), 3 * height, width) @ columns.mT.div(unit)  # [b, 3H, w]
-            part = part.view(len(part), 3, height, -1)
-            torch.matmul(rows[:, None], part, out=out[i : i + piece])  # [b, 3, h, w]
+    for run in pieces(images, 3 * max(height * width, out.shape[2] * out.shape[3])):
+        part = images[run].float()
+        top, left, tall, wide = boxes[run, :, None, None].unbind(1)  # [b, 1, 1]
+        rows = _weights(top, tall, still[run], (out.shape[2], height))  # [b, h, H]
+        columns = _weights(left, wide, flip[run], (out.shape[3], width))  # [b, w, W]
+        # autocast leaves a product with `out` in float32; bfloat16 would cost three of eight bits
+        slim = part.new_empty(len(part), 3 * height, out.shape[3])
+        torch.bmm(part.reshape(-1, 3 * height, width), columns.mT.div(unit), out=slim)
+        slim = slim.view(len(part), 3, height, -1)  # [b, 3, H, w]
+        torch.matmul(rows[:, None], slim, out=out[run])  # [b, 3, h, w]
 
 
 def _weights(start: Tensor, length: Tensor, mirrored: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -233,7 +228,8 @@ def shift_crop(images: Tensor, corners: Tensor, padding: int, mode: str = "const
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, 3, places, places, H, W]
     top, left = lend(corners, images)
     each = torch.arange(len(images), device=images.device)
-    return to_float(windows[each, :, top, left])
+    crops: Tensor = windows[each, :, top, left]  # [B, 3, H, W]
+    return to_float(crops)
 
 
 @dataclass(frozen=True)
@@ -276,7 +272,9 @@ def cut(images: Tensor, corners: Tensor, size: int, fill: float = 0.0) -> Tensor
     top, left = lend(corners.float(), images)[:, :, None]  # [B, 1]
     row = torch.arange(images.shape[2], device=images.device)
     of_rows = (row >= top) & (row < top + size)  # [B, H]
-    row = torch.arange(images.shape[3], device=images.device)
-    of_columns = (row >= left) & (row < left + size)  # [B, W]
-    hole = (of_rows[:, None, :, None] & of_columns[:, None, None, :]).float()  # [B, 1, H, W]
+    column = torch.arange(images.shape[3], device=images.device)
+    of_columns = (column >= left) & (column < left + size)  # [B, W]
+    hole: Tensor = (
+        of_rows[:, None, :, None] & of_columns[:, None, None, :]
+    ).float()  # [B, 1, H, W]
     return images * (1 - hole) + hole * fill

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batch import check_share, column, lend, on_chosen, to_float, uniform
+from .batch import check_share, column, lend, on_chosen, pieces, to_float, uniform
 from .colour import blend
 
 
@@ -24,14 +24,29 @@ def blur(images: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
     taps = torch.arange(kernel, dtype=torch.float32) - reach
     sigma = torch.as_tensor(sigma, dtype=torch.float32).expand(count)
     weights = taps.div(sigma[:, None]).square_().mul_(-0.5).softmax(1)  # [B, k]
-    weights = lend(weights, images).repeat_interleave(3, 0)  # [3B, k]
+    weights = lend(weights, images)[..., None, None, None]  # [B, k, 1, 1, 1]
     mode = "reflect" if min(height, width) > reach else "replicate"
-    padded = F.pad(images, (reach,) * 4, mode=mode).view(1, 3 * count, height + 2 * reach, -1)
-    # bfloat16 would cost three of the eight bits
-    with torch.autocast(images.device.type, enabled=False):
-        tall = F.conv2d(padded, weights[:, None, :, None], groups=3 * count)
-        done = F.conv2d(tall, weights[:, None, None, :], groups=3 * count)
-    return done.view(images.shape).clamp_(0, 1)
+    out = torch.empty_like(images)
+    for run in pieces(images, 3 * height * width):
+        part = F.pad(images[run], (reach,) * 4, mode=mode)
+        part = _weighted(part, weights[run], 2, height)
+        out[run] = _weighted(part, weights[run], 3, width)
+    return out.clamp_(0, 1)
+
+
+def _weighted(padded: Tensor, weights: Tensor, dim: int, side: int) -> Tensor:
+    """Symmetric taps along one direction, as shifted sums.
+
+    A grouped convolution is no faster on a CPU, and slower by far when the batch's size varies,
+    as that of the chosen images does: it is prepared anew for each size.
+    """
+    kernel = weights.shape[1]
+    taps = weights.unbind(1)  # each [b, 1, 1, 1]
+    out = padded.narrow(dim, kernel // 2, side) * taps[kernel // 2]
+    for i in range(kernel // 2):
+        pair = padded.narrow(dim, i, side) + padded.narrow(dim, kernel - 1 - i, side)
+        out.addcmul_(pair, taps[i])
+    return out
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,7 @@ class RandAugment:
         acts = self.operations((images.shape[2], images.shape[3]))
         for _ in range(self.n):
             which = torch.randint(0, len(acts), (len(images),))
-            sign = signs(len(images))
-            images = by_group(
-                images,
-                which,
-                [lambda part, rows, act=act, sign=sign: act(part, sign[rows]) for act in acts],
-            )
+            images = by_group(images, which, acts, signs(len(images)))
         return images
 
     def operations(self, side: tuple[int, int]) -> list[Act]:

@@ -1,0 +1,234 @@
+"""The program: commands loaded when they are asked for, plugins, and what each ending exits with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import __version__
+from ..errors import UnknownName, UserError
+from .text import one_line, say, shown
+
+if TYPE_CHECKING:
+    from ..plugins import Registry
+
+INTERNAL, INTERRUPTED = 1, 130
+COMMANDS = {
+    "run": "run:run",
+    "plan": "plan:plan",
+    "list": "listing:list_",
+    "show": "show:show",
+    "leaderboard": "leaderboard:leaderboard",
+    "plugins": "plugins:plugins",
+    "store": "store:store",
+    "doctor": "doctor:doctor",
+}
+TAKES_VALUE = ("--plugin", "--no-plugin")
+ANYWHERE = (
+    "--plugin FILE.py, --no-plugin NAME and --no-plugins may stand here too: see sslbench --help."
+)
+
+
+@dataclass
+class State:
+    """What every command knows."""
+
+    args: tuple[str, ...] = ()  # as typed
+    files: tuple[Path, ...] = ()
+    installed: bool = True
+    block: tuple[str, ...] = ()
+    verbose: bool = field(default_factory=lambda: bool(os.environ.get("SSLBENCH_DEBUG")))
+
+    @cached_property
+    def registry(self) -> Registry:
+        from ..plugins import registry
+
+        return registry(installed=self.installed, files=self.files, block=self.block)
+
+
+class Command(click.Command):
+    """A command of ours."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        formatter.write_paragraph()
+        formatter.write_text(ANYWHERE)
+
+
+class Commands(click.Group):
+    """A group that suggests what was meant."""
+
+    command_class = Command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and not args[0].startswith("-"):
+            if self.get_command(ctx, args[0]) is None:
+                raise UnknownName("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+class Program(Commands):
+    """`sslbench`. Everything that ends it ends here."""
+
+    def main(self, args: Any = None, prog_name: str | None = None, **extra: Any) -> Any:
+        typed = list(sys.argv[1:] if args is None else args)
+        state = State(args=tuple(typed))
+        extra |= {"standalone_mode": False, "obj": state}
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError):  # not every stream can
+                stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # suppressed
+        sys.exit(_ended(lambda: super(Program, self).main(typed, "sslbench", **extra), state))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, _plugins_first(args))
+        state = ctx.ensure_object(State)
+        state.files = tuple(ctx.params.get("plugin") or ())
+        state.installed = not ctx.params.get("no_plugins")
+        state.block = tuple(ctx.params.get("no_plugin") or ())
+        state.verbose = state.verbose or bool(ctx.params.get("verbose"))
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False
+        return rest
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        offered = ctx.ensure_object(State).registry.names("commands")
+        return [*COMMANDS, *(name for name in offered if name not in COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module, attribute = COMMANDS[cmd_name].split(":")
+            found = getattr(import_module(f"{__package__}.{module}"), attribute)
+            return found if isinstance(found, click.Command) else None
+        entry = ctx.ensure_object(State).registry.entries("commands").get(cmd_name)
+        if entry is None:
+            return None
+        loaded = entry.load()
+        if not isinstance(loaded, click.Command):
+            raise UserError(f"command {cmd_name!r} of {entry.dist} is {loaded!r}, none of click's")
+        return loaded
+
+    def invoke(self, ctx: click.Context) -> None:
+        super().invoke(ctx)  # what a command returns is no exit code
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Help works whatever plugins do: theirs are described without being loaded."""
+        entries = ctx.ensure_object(State).registry.entries("commands")
+        with formatter.section("Commands"):
+            rows = []
+            for name in self.list_commands(ctx):
+                own = self.get_command(ctx, name) if name in COMMANDS else None
+                text = own.get_short_help_str(80) if own else one_line(entries[name].summary())
+                rows.append((name, text))
+            formatter.write_dl(rows)
+
+
+def _plugins_first(args: Sequence[str]) -> list[str]:
+    """Options about plugins decide which commands there are, wherever they stand."""
+    first: list[str] = []
+    rest: list[str] = []
+    queue = list(args)
+    while queue:
+        arg = queue.pop(0)
+        if arg == "--":
+            rest += [arg, *queue]
+            break
+        if arg in TAKES_VALUE and queue:
+            first += [arg, queue.pop(0)]
+        elif arg == "--no-plugins" or arg.startswith(tuple(f"{o}=" for o in TAKES_VALUE)):
+            first.append(arg)
+        else:
+            rest.append(arg)
+    return [*first, *rest]
+
+
+def _ended(work: Any, state: State) -> int:
+    """Runs `work`; the exit code of however it ended, said in a sentence where it was not well."""
+    try:
+        code = work()
+    except UserError as error:
+        say(f"error: {one_line(error)}", err=True, fg="red")
+        return error.exit_code
+    except click.ClickException as error:
+        error.message = shown(error.message)
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        say("interrupted; the same command goes on from here", err=True)
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - this is where the program ends
+        _internal(error, state)
+        return INTERNAL
+    return code if isinstance(code, int) else 0  # of click's Exit
+
+
+def _internal(error: Exception, state: State) -> None:
+    say(f"internal error: {type(error).__name__}: {one_line(error)}", err=True, fg="red")
+    if state.verbose:
+        say("".join(traceback.format_exception(error)), err=True)
+    else:
+        say("SSLBENCH_DEBUG=1 or `sslbench -v ...` shows the traceback", err=True)
+
+
+@contextlib.contextmanager
+def quiet_libraries(*, verbose: bool) -> Iterator[None]:
+    """Warnings and logs of libraries stay off the terminal, here and in the processes that work."""
+    import logging
+    import warnings
+
+    before = os.environ.get("SSLBENCH_VERBOSE")
+    level = logging.root.manager.disable
+    with warnings.catch_warnings():
+        if verbose:
+            os.environ["SSLBENCH_VERBOSE"] = "1"
+        else:
+            warnings.simplefilter("ignore")
+            logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(level)
+            if before is None:
+                os.environ.pop("SSLBENCH_VERBOSE", None)
+
+
+@click.group(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--plugin",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.py",
+    help="Load a plugin that is one file. Repeatable; here or after the command.",
+)
+@click.option("--no-plugins", is_flag=True, help="Load no installed plugin.")
+@click.option(
+    "--no-plugin",
+    multiple=True,
+    metavar="NAME",
+    help="Leave out one plugin or distribution. Repeatable.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Tracebacks, and warnings of libraries.")
+@click.version_option(__version__, prog_name="sslbench")
+def program(**plugins: object) -> None:
+    """A benchmark harness for self-supervised learning of visual features.
+
+    `sslbench run --methods moco,swav` plans the default suite, does what is missing, and prints
+    the leaderboard.
+
+    Exit codes: 0 all well, 1 internal error, 2 usage, 3 some cell failed, 4 the selection is
+    empty, 5 a check failed, 130 interrupted.
+    """

@@ -1,0 +1,178 @@
+"""`sslbench doctor`: what is here, and whether the rest can work."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import CheckFailed, UserError
+from .app import Command, State, quiet_libraries
+from .options import json_option, store_option
+from .text import one_line, say_json, say_table, size
+
+if TYPE_CHECKING:
+    from ..plugins import Entry, Registry
+
+MODULES = ("torch", "torchvision", "timm", "faiss", "sklearn", "scipy", "safetensors", "pydantic")
+SMALL = 10_000  # images of a dataset that is simply opened
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    state: str  # ok note ERROR
+    says: str
+
+
+@click.command(cls=Command)
+@store_option
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where data lies, looked at before SSLBENCH_DATA.",
+)
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, store: Path, data: Path | None, as_json: bool) -> None:
+    """Check the installation, devices, plugins, data and store.
+
+    Exits with 5 when something essential is broken.
+    """
+    state = ctx.ensure_object(State)
+    with quiet_libraries(verbose=state.verbose):
+        checks = list(_checks(state.registry, store, data))
+    if as_json:
+        say_json([vars(check) for check in checks])
+    else:
+        say_table(("check", "state", "says"), [(c.name, c.state, c.says) for c in checks])
+    broken = [check.name for check in checks if check.state == "ERROR"]
+    if broken:
+        raise CheckFailed(f"broken: {', '.join(broken)}; the table above says why")
+
+
+def _checks(registry: Registry, store: Path, data: Path | None) -> Iterator[Check]:
+    version = platform.python_version()
+    yield Check("python", "ok" if sys.version_info >= (3, 10) else "ERROR", version)
+    sound = True
+    for name in MODULES:
+        check = _module(name)
+        sound &= check.state == "ok" or name != "torch"
+        yield check
+    if sound:
+        yield from _devices()
+        yield from _datasets(registry, data)
+    for plugin in registry.plugins:
+        if plugin.error:
+            yield Check(f"plugin {plugin.name}", "note", f"not whole: {plugin.error}")
+        else:
+            yield Check(f"plugin {plugin.name}", "ok", f"{plugin.dist} {plugin.version}")
+    yield _store(store)
+
+
+def _module(name: str) -> Check:
+    try:
+        module = import_module(name)
+    except Exception as error:  # noqa: BLE001 - whatever it raises, it is broken
+        return Check(name, "ERROR", f"cannot be imported: {type(error).__name__}: {error}")
+    version = getattr(module, "__version__", None) or _version(name)
+    return Check(name, "ok", str(version))
+
+
+def _version(name: str) -> str:
+    for dist in metadata.packages_distributions().get(name, ()):
+        return metadata.version(dist)
+    return "unknown version"
+
+
+def _devices() -> Iterator[Check]:
+    import torch
+
+    from ..execute import cpu_name
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    asked = os.environ.get("OMP_NUM_THREADS")
+    threads = f"{torch.get_num_threads()} threads on {cores} cores"
+    yield Check("threads", "ok", threads + (f" (OMP_NUM_THREADS={asked})" if asked else ""))
+    capability = torch.backends.cpu.get_cpu_capability()
+    yield Check("cpu", "ok", f"{cpu_name()}, {capability}")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for index in range(count):
+        properties = torch.cuda.get_device_properties(index)
+        yield Check(f"cuda:{index}", "ok", f"{properties.name}, {size(properties.total_memory)}")
+    if torch.backends.mps.is_available():
+        yield Check("mps", "ok", "available")
+    elif not count:
+        yield Check("gpu", "note", "none: cells run on the CPU")
+
+
+# ---- data ------------------------------------------------------------------------------------
+
+
+def _datasets(registry: Registry, data: Path | None) -> Iterator[Check]:
+    from ..api import Place
+    from ..data import default_roots
+
+    place = Place(default_roots(data))
+    roots = ", ".join(map(str, place.roots)) or "none given: --data DIR or SSLBENCH_DATA"
+    absent = [str(root) for root in place.roots if not root.is_dir()]
+    note = f"; not there: {', '.join(absent)}" if absent else ""
+    yield Check("data roots", "note" if absent else "ok", roots + note)
+    for name, entry in registry.entries("datasets").items():
+        yield _guarded(f"data {name}", lambda entry=entry: _found(entry, place, registry))  # type: ignore[misc]  # bound now
+
+
+def _guarded(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", look())
+    except UserError as error:
+        return Check(name, "note", str(error))
+    except Exception as error:  # noqa: BLE001 - a plugin's may raise anything
+        return Check(name, "note", f"{type(error).__name__}: {error}")
+
+
+def _found(entry: Entry, place: Any, registry: Registry) -> str:
+    """Where its files are; what is small is opened, nothing large is read."""
+    target = entry.load()
+    official = getattr(target, "official", None)
+    if official is not None:
+        paths = official.find(replace(place, download=False))
+        folders = dict.fromkeys(str(path.parent) for path in paths.values())
+        return f"found in {', '.join(folders)}"
+    card = getattr(target, "card", None)
+    if card is not None and card.train is not None and card.train <= SMALL:
+        from ..data import open_data
+
+        opened = open_data(entry.name if entry.builtin else entry.qualified, registry, place)
+        return f"{len(opened.train.labels):,} train and {len(opened.test.labels):,} test images"
+    raise UserError("not looked for: it has no fixed place")
+
+
+# ---- the store -------------------------------------------------------------------------------
+
+
+def _store(root: Path) -> Check:
+    from ..store import Store
+
+    home = root.absolute()
+    while not home.exists():
+        home = home.parent
+    try:
+        Store(root)
+        with tempfile.NamedTemporaryFile(dir=home, prefix=".sslbench-doctor-"):
+            pass
+    except UserError as error:
+        return Check("store", "ERROR", str(error))
+    except OSError as error:
+        return Check("store", "ERROR", f"{home} cannot be written: {error.strerror or error}")
+    there = "" if root.exists() else " (not there yet)"
+    return Check("store", "ok", one_line(f"{root.absolute()}{there}, writable"))

@@ -1,0 +1,59 @@
+"""`sslbench list`: what there is, a line each, without importing any of it."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import CompletionItem
+
+from ..errors import UnknownName
+from .app import Command, State
+from .options import json_option
+from .text import say, say_json, say_table
+
+KINDS = ("methods", "backbones", "datasets", "evaluators", "suites")
+
+
+def _kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(kind) for kind in KINDS if kind.startswith(incomplete)]
+
+
+@click.command("list", cls=Command)
+@click.argument("kind", metavar=f"[{'|'.join(KINDS)}]", shell_complete=_kinds)
+@click.option("-v", "--verbose", is_flag=True, help="Where each comes from, too.")
+@json_option
+@click.pass_context
+def list_(ctx: click.Context, kind: str, verbose: bool, as_json: bool) -> None:
+    """List what can be named, with a line on each."""
+    if kind not in KINDS:
+        raise UnknownName("list", kind, KINDS)
+    state = ctx.ensure_object(State)
+    entries = state.registry.entries(kind)
+    if as_json:
+        say_json(
+            [
+                {
+                    "name": name,
+                    "summary": entry.summary(),
+                    "plugin": entry.plugin,
+                    "distribution": entry.dist,
+                    "version": entry.version,
+                }
+                for name, entry in entries.items()
+            ]
+        )
+        return
+    rows = [
+        (name, f"{entry.dist} {entry.version}", *([_target(entry)] * verbose), entry.summary())
+        for name, entry in entries.items()
+    ]
+    say_table((kind, "from", *(["where"] * verbose), "what"), rows)
+    if kind == "backbones":
+        say('a name that ends in "*" answers for all that begin so; "*" for every name')
+    for plugin in state.registry.plugins:
+        if plugin.error:
+            say(f"not loaded: {plugin.dist}: see `sslbench plugins list`", err=True)
+
+
+def _target(entry: object) -> str:
+    target = getattr(entry, "target", "")
+    return target if isinstance(target, str) else str(getattr(entry, "file", None) or "an object")

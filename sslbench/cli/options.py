@@ -1,0 +1,195 @@
+"""Options that several commands share, and what they come to."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from ..errors import EmptySelection
+from . import completion
+from .app import State
+
+if TYPE_CHECKING:
+    from ..bench import Options
+
+F = TypeVar("F", bound=Callable[..., Any])
+STORE = "sslbench-store"
+
+
+def split(text: str) -> tuple[str, ...]:
+    """A comma list; commas in brackets and quotes belong to their item."""
+    items, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'" and depth:
+            quote = character
+        elif character in "[]":
+            depth += 1 if character == "[" else -1
+        elif character == "," and depth <= 0:
+            items.append("")
+            continue
+        items[-1] += character
+    return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
+
+
+class Names(click.ParamType):
+    """Comma-separated names; what is given but empty stays empty, not default."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        return value if isinstance(value, tuple) else split(value)
+
+
+class Seeds(click.ParamType):
+    name = "seeds"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        items = split(value)
+        if bad := [item for item in items if not (item.isascii() and item.isdigit())]:
+            self.fail(f"{bad[0]!r} is no whole number; seeds look like 0,1,2", param, ctx)
+        return tuple(dict.fromkeys(map(int, items)))
+
+
+def default_store() -> Path:
+    return Path(os.environ.get("SSLBENCH_STORE") or STORE)
+
+
+def store_option(function: F) -> F:
+    return click.option(
+        "--store",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=default_store,
+        show_default=f"SSLBENCH_STORE, or ./{STORE}",
+        metavar="DIR",
+        help="Folder with cells and records.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    return click.option(
+        "--json", "as_json", is_flag=True, help="JSON on standard output, and nothing else."
+    )(function)
+
+
+def _names(kind: str, help: str) -> Callable[[F], F]:
+    return click.option(
+        f"--{kind}",
+        type=Names(),
+        metavar="A,B",
+        help=help,
+        shell_complete=completion.names(kind),
+    )
+
+
+_SELECTION = (
+    click.option(
+        "--suite",
+        default="quick",
+        show_default=True,
+        metavar="NAME|PATH",
+        help="The protocol, by name or as a YAML file.",
+        shell_complete=completion.names("suites"),
+    ),
+    _names("methods", "Methods beside the suite's baselines."),
+    _names("backbones", "Backbones, instead of the suite's."),
+    _names("datasets", "Datasets, such as digits,fashion-mnist[train=10000]."),
+    _names("evaluators", "Judges, such as knn,linear."),
+    click.option("--seeds", type=Seeds(), metavar="0,1,2", help="Seeds, instead of the suite's."),
+    click.option("--epochs", type=click.IntRange(min=0), help="Epochs of each stage."),
+    click.option("--batch", type=click.IntRange(min=1), help="Images a step."),
+    click.option("--precision", metavar="fp32|bf16|fp16", help="Instead of the suite's."),
+    click.option(
+        "--set",
+        "set_",
+        multiple=True,
+        metavar="METHOD.PARAM=VALUE",
+        help="A hyperparameter or recipe field. Repeatable.",
+        shell_complete=completion.settings,
+    ),
+    store_option,
+    click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Where data lies, looked at before SSLBENCH_DATA.",
+    ),
+    click.option("--download", is_flag=True, help="Fetch data that is not there."),
+    click.option("--skip-broken", is_flag=True, help="Leave out broken images and count them."),
+)
+KEPT = "suite methods backbones datasets evaluators seeds epochs batch precision set_ store data"
+SELECTION = frozenset([*KEPT.split(), "skip_broken"])  # what a command typed next needs again
+
+
+def selection(function: F) -> F:
+    """Which cells: the same for `run`, `plan` and `leaderboard show`."""
+    return functools.reduce(lambda made, option: option(made), reversed(_SELECTION), function)
+
+
+def asked(state: State, given: dict[str, Any], **more: Any) -> Options:
+    """The options of a bench; what names nothing at all is an empty selection."""
+    from ..api import Place
+    from ..bench import Options
+    from ..data import default_roots
+
+    for name in ("backbones", "datasets", "evaluators", "seeds"):
+        if given[name] == ():
+            raise EmptySelection(f"the selection is empty: --{name} names none")
+    roots = default_roots(given["data"])
+    return Options(
+        suite=given["suite"],
+        methods=given["methods"],
+        backbones=given["backbones"] or (),
+        datasets=given["datasets"] or (),
+        evaluators=given["evaluators"] or (),
+        seeds=given["seeds"],
+        epochs=given["epochs"],
+        batch=given["batch"],
+        precision=given["precision"],
+        set=given["set_"],
+        store=given["store"],
+        place=Place(roots, download=given["download"], skip_broken=given["skip_broken"]),
+        plugins=state.files,
+        block=state.block,
+        installed=state.installed,
+        **more,
+    )
+
+
+def typed_again(state: State) -> str:
+    """The command line as it was typed, ready for a shell."""
+    return shlex.join(["sslbench", *state.args])
+
+
+def typed(ctx: click.Context, *words: str, keep: frozenset[str] = SELECTION) -> str:
+    """Another command with those options of this one that it takes too."""
+    parts: list[str] = ["sslbench", *words]
+    for param in ctx.command.params:
+        source = ctx.get_parameter_source(param.name or "")
+        if param.name not in keep or source is not ParameterSource.COMMANDLINE:
+            continue
+        value = ctx.params[param.name]
+        flag = max(param.opts, key=len)
+        if isinstance(param, click.Option) and param.is_flag:
+            parts.append(flag)
+        elif isinstance(param, click.Option) and param.multiple:
+            parts += [text for each in value for text in (flag, str(each))]
+        else:
+            parts += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return shlex.join([*parts, *_plugin_options(ctx.ensure_object(State))])
+
+
+def _plugin_options(state: State) -> Sequence[str]:
+    files = [text for path in state.files for text in ("--plugin", str(path))]
+    blocked = [text for name in state.block for text in ("--no-plugin", name)]
+    return [*files, *blocked, *([] if state.installed else ["--no-plugins"])]

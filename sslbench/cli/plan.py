@@ -1,0 +1,204 @@
+"""`sslbench plan`: every cell of a selection, how it stands in the store, and what it would cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .app import Command, State, quiet_libraries
+from .options import asked, json_option, selection, typed
+from .text import ID, count, duration, one_line, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from ..bench import Plan, Planned
+    from ..identity import Cell
+    from ..plugins import Registry
+    from ..timing import Estimate
+
+STATES = ("done", "missing", "stale", "evaluate", "failed", "unsupported")
+
+
+@click.command(cls=Command)
+@selection
+@click.option("--time", is_flag=True, help="Time real steps of what is to do, and add up.")
+@click.option(
+    "--device", default="auto", show_default=True, metavar="DEVICE", help="On which to time."
+)
+@json_option
+@click.pass_context
+def plan(ctx: click.Context, time: bool, device: str, as_json: bool, **given: Any) -> None:
+    """Print every cell and its state. Nothing is trained, nothing is written.
+
+    done; missing; stale: the store has its like with another identity, and which field differs;
+    evaluate: trained, still to be judged; failed; unsupported: its method says why.
+    """
+    from ..bench import make_plan
+
+    state = ctx.ensure_object(State)
+    with quiet_libraries(verbose=state.verbose):
+        made = make_plan(asked(state, given, device=device), state.registry)
+        estimates = _estimates(made, state.registry, device) if time else []
+    for notice in made.store.notices:
+        say(f"notice: {one_line(notice)}", err=True)
+    changed = list(_changed(made, state.registry))
+    if as_json:
+        say_json(_plain(made, estimates, changed))
+        return
+    _say_cells(made)
+    _say_recipes(made)
+    for sentence in changed:
+        say(f"warning: {sentence}", fg="yellow")
+    if time:
+        _say_times(estimates)
+    if made.open:
+        say(f"to do them: {typed(ctx, 'run')}")
+
+
+def _say_cells(made: Plan) -> None:
+    say(f"suite {made.suite_id}: {one_line(made.suite.summary)}")
+    rows = [
+        (p.cell.id[:ID], p.cell.method, p.cell.backbone, p.cell.dataset, p.cell.seed, p.state, _why(p))
+        for p in made.cells
+    ]
+    say_table(("cell", "method", "backbone", "dataset", "seed", "state", "why"), rows)
+    counts = Counter(p.state for p in made.cells)
+    parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
+    say(f"{count(len(made.cells), 'cell')}: {', '.join(parts)}; store {made.store.root}")
+
+
+def _why(planned: Planned) -> str:
+    notes = [planned.why]
+    if planned.needed_by:
+        notes.append(f"needed by {planned.needed_by}")
+    elif planned.baseline:
+        notes.append("baseline")
+    return "; ".join(note for note in notes if note)
+
+
+# ---- recipes ---------------------------------------------------------------------------------
+
+
+def _recipes(made: Plan) -> dict[str, str]:
+    """How each method and stage is optimised, once; the lr is the one scaling leads to."""
+    found: dict[str, str] = {}
+    for planned in made.cells:
+        cell = planned.cell
+        if cell.recipe is None:
+            continue
+        stages = {name: recipe for name, (_, recipe) in cell.stages.items()}
+        for name, recipe in {"": cell.recipe, **stages}.items():
+            found.setdefault(f"{cell.method}.{name}".rstrip("."), _recipe(recipe))
+    return found
+
+
+def _recipe(recipe: Any) -> str:
+    from ..optim import scaled_lr
+
+    lr = f"lr {scaled_lr(recipe):.4g}"
+    if recipe.lr_scaling != "none":
+        lr += f" ({recipe.lr:.4g} at 256, {recipe.lr_scaling} scaling)"
+    return f"{count(recipe.epochs, 'epoch')}, batch {recipe.batch}, {recipe.optimizer}, {lr}"
+
+
+def _say_recipes(made: Plan) -> None:
+    if recipes := _recipes(made):
+        say()
+        say_table(("method", "recipe"), recipes.items())
+        say()
+
+
+# ---- code that changed -----------------------------------------------------------------------
+
+
+def _changed(made: Plan, registry: Registry) -> Iterable[str]:
+    """Finished cells of code that has changed since, under the same declared version."""
+    stale: Counter[tuple[str, str]] = Counter()
+    for planned in made.cells:
+        records = [planned.train, *(judge.record for judge in planned.judges)]
+        for record in records:
+            for kind, name, then in _sources(planned.cell, record):
+                entry = registry.find(kind, name)
+                if then and then != entry.source_sha256():
+                    stale[kind.removesuffix("s"), name] += 1
+    for (kind, name), number in sorted(stale.items()):
+        yield (
+            f"the code of {kind} {name} changed since {count(number, 'record')} of this plan "
+            f"{'was' if number == 1 else 'were'} made, its version did not: raise it if the "
+            f"numbers can change"
+        )
+
+
+def _sources(cell: Cell, record: Any) -> Iterable[tuple[str, str, str]]:
+    """Kind, name and hash of what made a record."""
+    if record is None or record.status != "ok":
+        return
+    from ..names import parse
+
+    part, name = ("method", cell.method)
+    if record.kind == "evaluation":
+        part, name = ("evaluator", parse(record.evaluator).base)
+    yield f"{part}s", name, record.components.get(part, {}).get("source_sha256", "")
+
+
+# ---- time ------------------------------------------------------------------------------------
+
+
+def _estimates(made: Plan, registry: Registry, device: str) -> list[Estimate]:
+    from ..timing import estimate
+
+    return estimate(made, registry, device)
+
+
+def _say_times(estimates: list[Estimate]) -> None:
+    rows = [
+        (
+            f"{each.method}.{each.stage}" if each.stage != "main" else each.method,
+            each.backbone,
+            each.dataset,
+            f"{1000 * each.step:.1f} ms",
+            f"{each.images / each.step:,.0f}",
+            f"{each.steps:,}",
+            each.cells,
+            duration(each.seconds),
+        )
+        for each in estimates
+    ]
+    heads = ("method", "backbone", "dataset", "step", "images/s", "steps", "cells", "time")
+    say_table(heads, rows)
+    total = duration(sum(each.seconds for each in estimates))
+    say(f"about {total} of training, one cell after the other: an estimate from a few steps each,")
+    say("without what methods do between epochs and without judging")
+
+
+# ---- JSON ------------------------------------------------------------------------------------
+
+
+def _plain(made: Plan, estimates: list[Estimate], changed: list[str]) -> dict[str, Any]:
+    return {
+        "suite": made.suite_id,
+        "store": str(made.store.root),
+        "counts": dict(Counter(p.state for p in made.cells)),
+        "cells": [
+            {
+                "id": p.cell.id,
+                "method": p.cell.method,
+                "backbone": p.cell.backbone,
+                "dataset": p.cell.dataset,
+                "seed": p.cell.seed,
+                "precision": p.cell.precision,
+                "state": p.state,
+                "why": p.why,
+                "baseline": p.baseline,
+                "needed_by": p.needed_by,
+                "judges": {judge.judge.protocol: judge.state for judge in p.judges},
+            }
+            for p in made.cells
+        ],
+        "recipes": _recipes(made),
+        "warnings": changed,
+        "estimates": [{**dataclasses.asdict(e), "seconds": e.seconds} for e in estimates],
+    }

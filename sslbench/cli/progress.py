@@ -1,0 +1,271 @@
+"""What a run shows while it works: bars on a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..events import CellDone, CellStarted, EpochDone, Event, Judged, Progress
+from .app import INTERRUPTED
+from .text import ID, duration, one_line, say
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+SHOW_CURSOR = b"\x1b[?25h\n"
+
+
+class Reporter(Protocol):
+    """A listener that can also say something in between."""
+
+    def __enter__(self) -> Reporter: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def __call__(self, event: Event) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+def reporter(cells: int, *, quiet: bool, err: bool) -> Reporter:
+    """The one that suits where the output goes."""
+    stream = sys.stderr if err else sys.stdout
+    if quiet:
+        return Silent()
+    if stream.isatty() and os.environ.get("TERM") != "dumb":
+        return Bars(cells, err=err)
+    return Lines(cells, err=err)
+
+
+@dataclass
+class Tally:
+    """How far a matrix is."""
+
+    cells: int
+    begun: float = field(default_factory=time.monotonic)
+    done: int = 0
+    failed: int = 0
+    shares: dict[str, float] = field(default_factory=dict)  # of the running cells, [0, 1]
+
+    def note(self, event: Event) -> None:
+        if isinstance(event, CellStarted):
+            self.shares[event.cell] = 0.0
+        elif isinstance(event, Progress):
+            share = (event.epoch + event.step / max(event.steps, 1)) / max(event.epochs, 1)
+            self.shares[event.cell] = min(share, 1.0)
+        elif isinstance(event, EpochDone):
+            self.shares[event.cell] = min(event.epoch / max(event.epochs, 1), 1.0)
+        elif isinstance(event, CellDone):
+            self.shares.pop(event.cell, None)
+            self.done += 1
+            self.failed += event.status == "failed"
+
+    @property
+    def ahead(self) -> float:
+        """Cells so far, with parts."""
+        return self.done + sum(self.shares.values())
+
+    def left(self) -> str:
+        """Time left, if the cells to come are like those so far."""
+        if self.ahead <= 0:
+            return "?"
+        seconds = (time.monotonic() - self.begun) / self.ahead * (self.cells - self.ahead)
+        return duration(max(0.0, seconds))
+
+    def sentence(self) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.done}/{self.cells} done{failed}, {self.cells - self.done} left"
+
+
+class Silent:
+    """`-q`: only what the user must know."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        return None
+
+    def say(self, text: str) -> None:
+        say(text, err=True)
+
+
+class Lines:
+    """A line for each epoch, judge and cell."""
+
+    def __init__(self, cells: int, *, err: bool) -> None:
+        self.tally, self.err = Tally(cells), err
+        self.titles: dict[str, str] = {}
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        self.tally.note(event)
+        if isinstance(event, CellStarted):
+            self.titles[event.cell] = event.title
+        elif isinstance(event, EpochDone):
+            title = self.titles.get(event.cell, event.cell[:ID])
+            self.say(f"{title} · {_training(event)}{_watched(event)}")
+        elif isinstance(event, Judged):
+            self.say(f"{self.titles.get(event.cell, event.cell[:ID])} · {_judged(event)}")
+        elif isinstance(event, CellDone):
+            self.say(f"{_finished(event)} ({self.tally.sentence()})")
+
+    def say(self, text: str) -> None:
+        say(text, err=self.err)
+        (sys.stderr if self.err else sys.stdout).flush()
+
+
+class Bars:
+    """One bar for the matrix and one for each running cell."""
+
+    def __init__(self, cells: int, *, err: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Live
+
+        self.tally = Tally(cells)
+        plain = bool(os.environ.get("NO_COLOR"))
+        self.console = Console(
+            stderr=err, highlight=False, markup=False, color_system=None if plain else "auto"
+        )
+        self.live = Live(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[state]}", markup=False),
+            console=self.console,
+            transient=True,
+        )
+        self.matrix = self.live.add_task("cells", total=cells, state=self.tally.sentence())
+        self.tasks: dict[str, TaskID] = {}
+        self.titles: dict[str, str] = {}
+
+    def __enter__(self) -> Bars:
+        self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.live.stop()
+
+    def __call__(self, event: Event) -> None:
+        self.tally.note(event)
+        if isinstance(event, CellStarted):
+            self.titles[event.cell] = one_line(event.title)
+            self._drop(event.cell)
+            self.tasks[event.cell] = self.live.add_task(
+                self.titles[event.cell], total=1.0, state="starting"
+            )
+        elif isinstance(event, CellDone):
+            self._drop(event.cell)
+            self.say(_finished(event))
+        elif event.cell in self.tasks:
+            state = _judged(event) if isinstance(event, Judged) else _training(event)
+            share = self.tally.shares.get(event.cell, 0.0)
+            self.live.update(self.tasks[event.cell], completed=share, state=one_line(state))
+        state = f"{self.tally.sentence()}, {self.tally.left()} to go"
+        self.live.update(self.matrix, completed=self.tally.ahead, state=state)
+
+    def say(self, text: str) -> None:
+        self.live.print(one_line(text), soft_wrap=True)
+
+    def _drop(self, cell: str) -> None:
+        task = self.tasks.pop(cell, None)
+        if task is not None:
+            self.live.remove_task(task)
+
+
+def _training(event: Progress | EpochDone) -> str:
+    """`agree · epoch 3/15 · loss 2.314 · 5,120 images/s`."""
+    number = event.epoch + isinstance(event, Progress)
+    parts = [] if event.stage == "main" else [event.stage]
+    parts.append(f"epoch {number}/{event.epochs}")
+    if event.loss is not None:
+        parts.append(f"loss {event.loss:.4g}")
+    if event.images_per_second is not None:
+        parts.append(f"{event.images_per_second:,.0f} images/s")
+    return " · ".join(parts)
+
+
+def _watched(event: EpochDone) -> str:
+    return "".join(f" · {name} {value:.4f}" for name, value in event.watched)
+
+
+def _judged(event: Judged) -> str:
+    if event.value is None:
+        return f"{event.protocol} {event.status}"
+    return f"{event.protocol} {event.metric} {event.value:.4f}"
+
+
+def _finished(event: CellDone) -> str:
+    why = f": {event.sentence}" if event.sentence else ""
+    return f"{event.title}: {event.status} in {duration(event.seconds)}{why}"
+
+
+# ---- signals ---------------------------------------------------------------------------------
+
+
+class Stop:
+    """Ctrl-C and SIGTERM while a run works: the first one saves and stops, the second one kills."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+    @contextlib.contextmanager
+    def listening(self, say: Any) -> Iterator[threading.Event]:
+        """Says what happens from a thread: a signal may come in the middle of printing."""
+        over = threading.Event()
+
+        def announce() -> None:
+            while not over.is_set():
+                if self.event.wait(0.1):
+                    say("saving, press Ctrl-C again to kill")
+                    return
+
+        if threading.current_thread() is not threading.main_thread():
+            yield self.event  # signals belong to the main thread
+            return
+        before = {s: signal.signal(s, self._heard) for s in (signal.SIGINT, signal.SIGTERM)}
+        thread = threading.Thread(target=announce, daemon=True)
+        thread.start()
+        try:
+            yield self.event
+        finally:
+            over.set()
+            thread.join()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _heard(self, number: int, frame: object) -> None:
+        if self.event.is_set():
+            kill()
+        self.event.set()
+
+
+def kill() -> None:
+    """At once: no record, no table; the last checkpoint is what is left."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    if sys.stderr.isatty():
+        os.write(2, SHOW_CURSOR)
+    os._exit(INTERRUPTED)

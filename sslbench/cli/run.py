@@ -1,0 +1,160 @@
+"""`sslbench run`: does what is missing, and always ends with the table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UserError
+from .app import INTERRUPTED, Command, State, quiet_libraries
+from .leaderboard import say_board
+from .options import asked, json_option, selection, typed, typed_again
+from .progress import Reporter, Stop, reporter
+from .text import ID, count, one_line, say
+
+if TYPE_CHECKING:
+    from ..bench import Options, Outcome, Plan, Planned
+    from ..plugins import Registry
+
+FAILED = 3
+LISTED = 10  # failed cells named at the end
+
+
+@click.command(cls=Command)
+@selection
+@click.option(
+    "--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:N, mps."
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Cells at once, a process each.  [default: one a GPU, or one]",
+)
+@click.option(
+    "--watch",
+    metavar="JUDGE:EPOCHS",
+    help="Judge on the held-out tenth every so many epochs, such as knn:5.",
+)
+@click.option("--compile", is_flag=True, help="torch.compile the backbones.")
+@click.option(
+    "--checkpoint-seconds",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="How often a running cell is saved.",
+)
+@click.option("--skip-failed", is_flag=True, help="Leave failed cells as they are.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the table and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Warnings of libraries too.")
+@json_option
+@click.pass_context
+def run(ctx: click.Context, quiet: bool, verbose: bool, as_json: bool, **given: Any) -> None:
+    """Run what is missing and print the leaderboard.
+
+    Finished cells are never computed again. Ctrl-C saves and stops; the same command goes on.
+    """
+    state = ctx.ensure_object(State)
+    state.verbose = state.verbose or verbose
+    with quiet_libraries(verbose=state.verbose):
+        names = ("device", "watch", "compile", "checkpoint_seconds", "skip_failed")
+        options = asked(
+            state, given, jobs=given["jobs"] or 0, **{name: given[name] for name in names}
+        )
+        registry = state.registry
+        _check(options, registry)
+        plan = _planned(options, registry, loud=not quiet, err=as_json)
+        again = typed(ctx, "leaderboard", "show")
+        try:
+            outcome = _run(plan, registry, reporter(len(plan.open), quiet=quiet, err=as_json))
+        except BaseException:
+            _end(_as_it_stands(plan, registry), again, None, as_json=as_json, state=state)
+            raise
+        _end(plan, again, outcome, as_json=as_json, state=state)
+    ctx.exit(INTERRUPTED if outcome.interrupted else FAILED if outcome.failed else 0)
+
+
+def _check(options: Options, registry: Registry) -> None:
+    """What would otherwise fail in every process."""
+    if options.device != "auto":
+        from ..feed import pick_device
+
+        try:
+            pick_device(options.device)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"--device: {one_line(error).partition('.')[0]}") from error
+    if options.watch is not None:
+        from ..identity import resolve_judge
+
+        judge, _, every = options.watch.partition(":")
+        if not (every or "1").isdigit() or every == "0":
+            raise UserError(f"--watch {options.watch!r} is not JUDGE:EPOCHS, such as knn:5")
+        resolve_judge(judge, registry)
+
+
+def _planned(options: Options, registry: Registry, *, loud: bool, err: bool) -> Plan:
+    from ..bench import make_plan
+
+    plan = make_plan(options, registry)
+    todo = len(plan.open)
+    if loud and todo:
+        cells = count(len(plan.cells), "cell")
+        say(f"suite {plan.suite_id}: {cells}, {todo} to do; store {plan.store.root}", err=err)
+    return plan
+
+
+def _run(plan: Plan, registry: Registry, progress: Reporter) -> Outcome:
+    from .. import bench
+
+    with progress, Stop().listening(progress.say) as stop:
+        return bench.run(plan, registry, progress, stop)
+
+
+def _as_it_stands(plan: Plan, registry: Registry) -> Plan:
+    """The plan after a run that broke off."""
+    from ..bench import make_plan
+
+    return make_plan(plan.options, registry, preflight=False)
+
+
+def _end(
+    plan: Plan, again: str, outcome: Outcome | None, *, as_json: bool, state: State
+) -> None:
+    """The table, where the store is, and what to type next."""
+    say_board(plan, "json" if as_json else "text")
+    for notice in plan.store.notices:
+        say(f"notice: {one_line(notice)}", err=True)
+    failed = [cell for cell in plan.cells if cell.state == "failed"]
+    for line in (_did(outcome), f"store: {plan.store.root.resolve()}", *_failures(failed)):
+        say(line, err=as_json)
+    if outcome is None or outcome.interrupted:
+        say(f"to continue: {typed_again(state)}", err=as_json)
+    elif failed:
+        say(f"to try them again: {typed_again(state)}", err=as_json)
+    else:
+        say(f"to see the table again, or to write it with --out DIR: {again}", err=as_json)
+
+
+def _did(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "broken off"
+    parts = [
+        f"trained {count(outcome.trained, 'cell')}",
+        f"made {count(outcome.evaluated, 'evaluation')}",
+    ]
+    if outcome.failed:
+        parts.append(f"{outcome.failed} failed")
+    if outcome.skipped:
+        parts.append(f"{outcome.skipped} skipped")
+    return ("interrupted: " if outcome.interrupted else "") + ", ".join(parts)
+
+
+def _failures(failed: list[Planned]) -> list[str]:
+    lines = []
+    for planned in failed[:LISTED]:
+        lines.append(f"failed: {planned.cell.title}: {one_line(planned.why)[:300]}")
+        lines.append(f"  sslbench show {planned.cell.id[:ID]}")
+    if len(failed) > LISTED:
+        lines.append(f"and {len(failed) - LISTED} more: sslbench plan lists them")
+    return lines

@@ -1,0 +1,316 @@
+"""`sslbench show`: one cell whole, or one thing that can be named."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UnknownName, UserError
+from . import completion
+from .app import Command, State, quiet_libraries
+from .options import json_option, store_option
+from .text import duration, one_line, say, say_json, say_table, size
+
+if TYPE_CHECKING:
+    from ..plugins import Entry, Registry
+    from ..records import Record
+    from ..store import CellFolder
+
+KINDS = ("methods", "datasets", "evaluators", "suites")
+LOG = 20  # lines of it
+
+
+@click.command(cls=Command)
+@click.argument("what", metavar="CELL|NAME", shell_complete=completion.cells_and_names)
+@store_option
+@json_option
+@click.pass_context
+def show(ctx: click.Context, what: str, store: Path, as_json: bool) -> None:
+    """Show one cell, or one method, dataset, evaluator or suite.
+
+    A cell is named by the beginning of its id.
+    """
+    state = ctx.ensure_object(State)
+    with quiet_libraries(verbose=state.verbose):
+        entry = _named(what, state.registry)
+        if entry is not None:
+            say_json(_plain(entry)) if as_json else _say_entry(entry)
+            return
+        cell = _cell(what, store, state.registry)
+        say_json(_cell_plain(cell)) if as_json else _say_cell(cell)
+        for notice in cell.notices:
+            say(f"notice: {one_line(notice)}", err=True)
+
+
+def _named(what: str, registry: Registry) -> Entry | None:
+    for kind in KINDS:
+        try:
+            return registry.find(kind, what)
+        except UnknownName:
+            continue
+    return None
+
+
+def _cell(what: str, root: Path, registry: Registry) -> CellFolder:
+    from ..store import Store
+
+    if re.fullmatch(r"[0-9a-f]{4,64}", what):
+        return Store(root).find(what)
+    known = [name for kind in KINDS for name in registry.names(kind)]
+    raise UnknownName("cell or name", what, known)
+
+
+# ---- a cell ----------------------------------------------------------------------------------
+
+
+def _say_cell(cell: CellFolder) -> None:
+    identity, records = cell.identity(), cell.records()
+    train = _last(r for r in records if r.kind == "train")
+    say(cell.id, bold=True)
+    if identity:
+        own = identity
+        title = (own["method"]["name"], own["backbone"], own["dataset"]["name"])
+        say(f"{' · '.join(map(one_line, title))} · seed {own['seed']}")
+    say(f"{train.status if train else 'not trained'}; {cell.path}")
+    _section("identity", _flat({k: v for k, v in (identity or {}).items() if k != "method"}))
+    if train:
+        method = (identity or {}).get("method", {})
+        _section("method", [(k, v) for k, v in method.items() if isinstance(v, str | int)])
+        _section("hyperparameters", _flat(train.hyperparameters))
+        _section("recipe", _flat(train.recipe))
+        _say_costs(train)
+        _section("environment", _flat(train.environment))
+    _say_records(records)
+    for record in records:
+        for warning in record.warnings:
+            say(f"warning: {one_line(warning.code)}: {one_line(warning.message)}", fg="yellow")
+    _say_errors(records)
+    _say_log(cell)
+
+
+def _section(title: str, rows: Iterable[tuple[str, object]]) -> None:
+    rows = list(rows)
+    if not rows:
+        return
+    say()
+    say(title, bold=True)
+    width = max(len(one_line(name)) for name, _ in rows)
+    for name, value in rows:
+        say(f"  {one_line(name):<{width}}  {one_line(value)}".rstrip())
+
+
+def _flat(values: Mapping[str, Any], at: str = "") -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found += _flat(value, f"{at}{key}.")
+        else:
+            found.append((f"{at}{key}", value))
+    return found
+
+
+def _say_costs(train: Record) -> None:
+    costs = train.costs
+    if costs is None:
+        return
+    rows: list[tuple[str, object]] = [("seconds", f"{costs.seconds:.1f}")]
+    rows.append(("images seen", f"{costs.images_seen:,}"))
+    if costs.images_per_second is not None:
+        rows.append(("images/s", f"{costs.images_per_second:,.0f}"))
+    if costs.parameters is not None:
+        rows.append(("parameters", f"{costs.parameters:,}"))
+    if costs.flops is not None:
+        rows.append(("FLOPs/image", f"{costs.flops:,.0f}"))
+    if costs.peak_memory_bytes is not None:
+        rows.append(("peak memory", size(costs.peak_memory_bytes)))
+    for stage in costs.stages:
+        loaded = ", loaded" if stage.reused else ""
+        what = f"{duration(stage.seconds)}, {stage.images_seen:,} images{loaded}"
+        rows.append((f"stage {stage.name}", what))
+    _section("costs", rows)
+
+
+def _say_records(records: list[Record]) -> None:
+    say()
+    say("records", bold=True)
+    if not records:
+        say("  none")
+        return
+    rows = [
+        (r.protocol or "train", r.status, r.attempt, r.finished, r.record_id[:12], _said(r))
+        for r in records
+    ]
+    say_table(("what", "status", "attempt", "finished", "record", "says"), rows)
+
+
+def _said(record: Record) -> str:
+    if record.status != "ok":
+        return record.sentence
+    metrics = [
+        f"{m.name} {m.value:.4f}" + (f" ± {m.stderr:.4f}" if m.stderr is not None else "")
+        for m in record.metrics
+    ]
+    chosen = [f"chose {key} {value}" for key, value in record.chosen.items()]
+    return ", ".join([*metrics, *chosen])
+
+
+def _say_errors(records: list[Record]) -> None:
+    """The last failure of each kind that no later success has answered."""
+    last: dict[str, Record] = {}
+    for record in records:
+        last[record.protocol or "train"] = record
+    for what, record in last.items():
+        if record.error is None:
+            continue
+        error = record.error
+        place = [("stage", error.stage), ("epoch", error.epoch), ("step", error.step)]
+        where = ", ".join(f"{name} {value}" for name, value in place if value not in (None, ""))
+        say()
+        say(f"error of {one_line(what)} ({one_line(error.kind)}){where and f' at {where}'}", bold=True)
+        say(f"  {one_line(error.type)}: {one_line(error.message)}", fg="red")
+        for line in error.traceback.rstrip().splitlines():
+            say(f"  {line}")
+
+
+def _log(cell: CellFolder) -> list[str]:
+    path = cell.path / "log.txt"
+    if not path.is_file():
+        return []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG:]
+
+
+def _say_log(cell: CellFolder) -> None:
+    if lines := _log(cell):
+        say()
+        say(f"the end of {cell.path / 'log.txt'}", bold=True)
+        for line in lines:
+            say(f"  {one_line(line)}")
+
+
+def _last(records: Iterable[Record]) -> Record | None:
+    found = None
+    for found in records:  # noqa: B007 - the last one is wanted
+        pass
+    return found
+
+
+def _cell_plain(cell: CellFolder) -> dict[str, Any]:
+    return {
+        "id": cell.id,
+        "path": str(cell.path),
+        "identity": cell.identity(),
+        "records": [r.model_dump(mode="json", by_alias=True) for r in cell.records()],
+        "files": {p.name: p.stat().st_size for p in sorted(cell.path.iterdir()) if p.is_file()},
+        "log": _log(cell),
+    }
+
+
+# ---- what has a name -------------------------------------------------------------------------
+
+
+def _say_entry(entry: Entry) -> None:
+    say(f"{entry.name}: one of the {entry.kind} of {entry.dist} {entry.version}", bold=True)
+    if entry.kind == "suites":
+        say(Path(str(entry.load())).read_text(encoding="utf-8"))
+        return
+    described = _described(entry)
+    if described["documentation"]:
+        say()
+        say(described["documentation"])
+    for title in ("hyperparameters", "parameters", "recipe", "metrics", "card"):
+        _section(title, described.get(title, {}).items())
+    for stage, recipe in described.get("stages", {}).items():
+        _section(f"recipe of stage {stage}", recipe.items())
+    if "labels" in described:
+        say()
+        say(f"labels it may see: {described['labels']}; version {described['version']}")
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    own = {
+        "name": entry.name,
+        "kind": entry.kind,
+        "distribution": entry.dist,
+        "version_of_distribution": entry.version,
+    }
+    if entry.kind == "suites":
+        return {**own, "file": str(entry.load())}
+    return {**own, **_described(entry)}
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    describe = {"methods": _method, "datasets": _dataset, "evaluators": _evaluator}[entry.kind]
+    return describe(entry)
+
+
+def _method(entry: Entry) -> dict[str, Any]:
+    import dataclasses
+
+    from ..identity import anatomy, described
+
+    parts = anatomy(entry)
+    target = parts.target
+    found: dict[str, Any] = {
+        "documentation": _documentation(target),
+        "version": getattr(target, "version", 1),
+        "labels": getattr(target, "labels", "none"),
+        "hyperparameters": {
+            name: f"{parts.defaults[name]!r}  ({described(kind)})"
+            for name, kind in parts.hints.items()
+        },
+    }
+    if parts.recipe is not None:
+        found["recipe"] = {k: repr(v) for k, v in dataclasses.asdict(parts.recipe).items()}
+        found["stages"] = {
+            name: {k: repr(v) for k, v in dataclasses.asdict(stage.recipe).items()}
+            for name, stage in getattr(target, "stages", {}).items()
+        }
+    return found
+
+
+def _dataset(entry: Entry) -> dict[str, Any]:
+    import dataclasses
+
+    target = entry.load()
+    card = getattr(target, "card", None)
+    return {
+        "documentation": _documentation(target),
+        "parameters": _parameters(target),
+        "card": {k: v for k, v in dataclasses.asdict(card).items() if v is not None}
+        if dataclasses.is_dataclass(card) and not isinstance(card, type)
+        else {},
+    }
+
+
+def _evaluator(entry: Entry) -> dict[str, Any]:
+    target = entry.load()
+    return {
+        "documentation": _documentation(target),
+        "version": getattr(target, "version", 1),
+        "parameters": _parameters(target),
+        "metrics": {
+            metric.name: metric.summary + ("" if metric.higher_is_better else " (lower is better)")
+            for metric in getattr(target, "metrics", ())
+        },
+    }
+
+
+def _parameters(target: Any) -> dict[str, str]:
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{target!r} cannot be looked into: {error}") from error
+    return {
+        p.name: "" if p.default is p.empty else repr(p.default)
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY
+    }
+
+
+def _documentation(target: Any) -> str:
+    return inspect.cleandoc(target.__doc__ or "")

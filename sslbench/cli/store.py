@@ -1,0 +1,201 @@
+"""`sslbench store`: what it weighs, what can go, and encoders to take away."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UserError
+from . import completion
+from .app import Commands, State
+from .options import default_store, json_option, store_option
+from .text import ID, count, one_line, say, say_json, say_table, size
+
+if TYPE_CHECKING:
+    from ..store import CellFolder, Store
+
+LITTER = ("*.damaged-*", ".*.tmp")  # set aside; left by writers that died
+SPENT = ("features-*.safetensors", "resume-*.safetensors", "stage-*.safetensors")
+
+
+@click.group(cls=Commands)
+def store() -> None:
+    """The folder with cells and records."""
+
+
+@store.command()
+@store_option
+@json_option
+def du(store: Path, as_json: bool) -> None:
+    """Size of each cell, largest first."""
+    opened = _open(store)
+    found = sorted(map(_weighed, opened.cells()), key=lambda w: (-w.bytes, w.id))
+    total = sum(w.bytes for w in found)
+    _say_notices(opened)
+    if as_json:
+        cells = [{**vars(w), "identity": None} | {"identity": w.identity} for w in found]
+        say_json({"store": str(store), "bytes": total, "cells": cells})
+        return
+    say_table(
+        ("size", "cell", "method", "backbone", "dataset", "seed"),
+        [(size(w.bytes), w.id[:ID], *w.words) for w in found],
+    )
+    say(f"{size(total)} in {count(len(found), 'cell')}; store {store}")
+
+
+@dataclass(frozen=True)
+class _Weighed:
+    id: str
+    bytes: int
+    identity: dict[str, Any] | None
+
+    @property
+    def words(self) -> tuple[object, ...]:
+        if self.identity is None:
+            return ("?",) * 4
+        own = self.identity
+        return (own["method"]["name"], own["backbone"], own["dataset"]["name"], own["seed"])
+
+
+def _weighed(cell: CellFolder) -> _Weighed:
+    return _Weighed(cell.id, cell.size(), cell.identity())
+
+
+@store.command()
+@click.argument("cells", nargs=-1, required=True, metavar="CELL...", shell_complete=completion.cells)
+@store_option
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def rm(cells: tuple[str, ...], store: Path, yes: bool) -> None:
+    """Remove cells with their records. CELL is the beginning of an id."""
+    opened = _open(store)
+    found = {cell.id: cell for cell in map(opened.find, cells)}
+    weighed = [_weighed(cell) for cell in found.values()]
+    for each in weighed:
+        say(f"{each.id[:ID]}  {' · '.join(map(one_line, each.words))}  {size(each.bytes)}")
+    if not yes and not _confirmed(f"Remove {count(len(found), 'cell')}?"):
+        say("nothing removed")
+        return
+    for cell in found.values():
+        with cell.lock(waiting=lambda: False) as held:
+            if not held:
+                raise UserError(f"cell {cell.id[:ID]} is being worked on; stop that run first")
+            _explained(cell.delete, cell.path)
+    say(f"removed {count(len(found), 'cell')}, {size(sum(w.bytes for w in weighed))}")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        raise UserError("nobody is there to confirm; --yes removes without asking") from None
+
+
+@store.command()
+@store_option
+def gc(store: Path) -> None:
+    """Remove what can be done without: damaged and temporary files, cached features, and the
+    resume state of finished cells.
+
+    Cells that a run works on are left alone.
+    """
+    opened = _open(store)
+    freed, files = _removed(path for path in store.glob(".*.tmp"))
+    busy = 0
+    for cell in opened.cells():
+        litter = _removable(cell)
+        with cell.lock(waiting=lambda: False) as held:
+            if not held:
+                busy += 1
+                continue
+            more = _removed(litter)
+            freed, files = freed + more[0], files + more[1]
+    _say_notices(opened)
+    say(f"freed {size(freed)} ({freed:,} bytes) in {count(files, 'file')}")
+    if busy:
+        say(f"left alone: {count(busy, 'cell')} that a run works on")
+
+
+def _removable(cell: CellFolder) -> list[tuple[Path, int]]:
+    """With sizes: taking the lock sweeps temporary files itself."""
+    folders = (cell.path, cell.path / "records")
+    paths = [path for folder in folders for form in LITTER for path in folder.glob(form)]
+    if any(r.kind == "train" and r.status == "ok" for r in cell.records()):
+        paths += [path for form in SPENT for path in cell.path.glob(form)]
+    # `records` may just have set one more aside
+    paths += [p for folder in folders for p in folder.glob(LITTER[0]) if p not in paths]
+    return [(path, path.stat().st_size) for path in paths]
+
+
+def _removed(paths: Iterable[Path | tuple[Path, int]]) -> tuple[int, int]:
+    """Bytes and files."""
+    freed = files = 0
+    for each in paths:
+        path, bytes_ = each if isinstance(each, tuple) else (each, each.stat().st_size)
+        _explained(lambda path=path: path.unlink(missing_ok=True), path)  # type: ignore[misc]  # bound now
+        freed, files = freed + bytes_, files + 1
+    return freed, files
+
+
+@store.command()
+@click.argument("cell", metavar="CELL", shell_complete=completion.cells)
+@store_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE.safetensors",
+    help="Where the encoder's weights go.",
+)
+@click.pass_context
+def export(ctx: click.Context, cell: str, store: Path, out: Path) -> None:
+    """Copy the encoder of a trained cell, and say how it is loaded."""
+    opened = _open(store)
+    folder = opened.find(cell)
+    sound = folder.load("encoder")  # its checksum holds, or it is set aside
+    _say_notices(opened)
+    if sound is None:
+        raise UserError(f"cell {folder.id[:ID]} has no encoder; `sslbench run` trains it")
+
+    def copy() -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder.path / "encoder.safetensors", out)
+
+    _explained(copy, out)
+    say(f"{out}: {count(len(sound[0]), 'tensor')}, {size(out.stat().st_size)}")
+    where = "" if store == default_store() else f", store={str(store)!r}"
+    files = ctx.ensure_object(State).files
+    where += f", plugins={list(map(str, files))}" if files else ""
+    say("weights:  safetensors.torch.load_file(" + repr(str(out)) + ")")
+    say(f'encoder:  sslbench.load("{folder.id[:ID]}"{where})')
+
+
+def _open(root: Path) -> Store:
+    from ..store import Store
+
+    if not root.is_dir():
+        raise UserError(f"there is no store at {root}; name another with --store DIR")
+    return Store(root)
+
+
+def _say_notices(opened: Store) -> None:
+    for notice in opened.notices:
+        say(f"notice: {one_line(notice)}", err=True)
+
+
+def _explained(work: Any, path: Path) -> None:
+    with _os_errors(path):
+        work()
+
+
+@contextlib.contextmanager
+def _os_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

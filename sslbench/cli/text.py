@@ -1,0 +1,82 @@
+"""What goes to the terminal: nothing but printable text, in columns."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+ID = 12  # characters of a cell's id that tables show
+UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+def shown(text: object) -> str:
+    """Text of plugins and records: control characters are spelt out, lines stay lines."""
+    return "".join(
+        c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode()
+        for c in str(text).expandtabs(4)
+    )
+
+
+def one_line(text: object) -> str:
+    return " ".join(shown(text).split())
+
+
+def say(text: object = "", *, err: bool = False, **style: Any) -> None:
+    """One message; colours reach terminals alone, and none of them under NO_COLOR."""
+    line = shown(text)
+    click.echo(click.style(line, **style) if style else line, err=err)
+
+
+def say_json(plain: Any) -> None:
+    click.echo(json.dumps(plain, indent=1, allow_nan=False))
+
+
+def terminal_width() -> int | None:
+    """Of standard output; None where nobody asks for lines to be folded."""
+    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else None
+
+
+def say_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns below their heads; the last one is folded to a terminal's width."""
+    body = [[one_line(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
+    click.echo(click.style("  ".join(_padded(heads, widths)).rstrip(), bold=True))
+    indent = sum(width + 2 for width in widths[:-1])
+    total = terminal_width()
+    for row in body:
+        *first, last = _padded(row, widths)
+        folded = [last.rstrip()]
+        if total is not None and indent + len(folded[0]) > total and total - indent >= 24:
+            folded = textwrap.wrap(folded[0], total - indent)
+        lines = [*folded[:1], *(" " * indent + rest for rest in folded[1:])]
+        click.echo("\n".join(["  ".join([*first, lines[0]]).rstrip(), *lines[1:]]))
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+
+
+def size(count: int) -> str:
+    """Bytes for a reader."""
+    for unit, one in UNITS:
+        if count >= one:
+            return f"{count / one:.1f} {unit}"
+    return f"{count} B"
+
+
+def duration(seconds: float) -> str:
+    """`0:01:05`; below ten seconds with a tenth."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

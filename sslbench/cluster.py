@@ -1,0 +1,325 @@
+"""What clusterers and judges share: k-means, neighbours, matching, whitening.
+
+On the CPU the nearest of many comes from faiss and the rest from torch, whichever was the faster
+for the same answer (`benchmarks/judges.py`); on an accelerator all of it is torch. Results are a
+function of the input, the seed and the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_MANY = 64  # centroids from which faiss finds the nearest sooner than torch does on the CPU
+_WIDE = 256  # centroids of all restarts that share one pass over the points
+_BLOCK = 1 << 22  # numbers in an intermediate matrix
+
+
+class Clusters(NamedTuple):
+    assignment: Tensor  # int64 [N], the nearest centroid of each point
+    centroids: Tensor  # [k, D]
+    inertia: float  # sum of squared distances to the nearest centroid
+
+
+class Match(NamedTuple):
+    mapping: Tensor  # int64 [K], the class of each cluster, -1 for one left without
+    accuracy: float
+
+
+def kmeans(
+    features: Tensor,
+    k: int,
+    *,
+    restarts: int = 1,
+    iterations: int = 20,
+    spherical: bool = False,
+    seed: int,
+) -> Clusters:
+    """Lloyd's k-means on all points, the restart of lowest inertia kept.
+
+    `features` [N, D]. Seeds are drawn by squared distance (k-means++, Arthur & Vassilvitskii
+    2007; above 32 clusters several a draw). A restart ends when no point moves, after
+    `iterations` updates at the latest. An empty cluster takes half of the one that scatters
+    most. `spherical`: rows and centroids have unit norm, inertia is 2 * sum(1 - cosine).
+    ValueError when k is less than 1 or more than N, or when a feature is not finite.
+    """
+    n = len(features)
+    if not 1 <= k <= n:
+        raise ValueError(f"k-means was asked for {k} clusters of {n} points; ask for 1 to {n}")
+    if restarts < 1:
+        raise ValueError(f"k-means was asked for {restarts} restarts; ask for at least 1")
+    _check_finite(features, "k-means")
+    points = features.detach().float().contiguous()
+    points = F.normalize(points, dim=1) if spherical else points
+    origin = _origin(points, spherical)
+    points = points if origin is None else points - origin
+    generator = torch.Generator().manual_seed(seed)
+    together = 1 if _by_faiss(points, k) else max(1, _WIDE // k)
+    found: list[Clusters] = []
+    for first in range(0, restarts, together):
+        starts = _seeds(points, k, min(together, restarts - first), generator)
+        found += _lloyd(points, starts, iterations, spherical=spherical, generator=generator)
+    best = min(found, key=lambda clusters: clusters.inertia)
+    return best if origin is None else best._replace(centroids=best.centroids + origin)
+
+
+def neighbours(features: Tensor, k: int, *, itself: bool = True) -> Tensor:
+    """int64 [N, k]: of each row the k nearest rows by cosine similarity, nearest first.
+
+    The row itself comes first and counts as one of the k, also among identical rows;
+    `itself=False` leaves it out. ValueError when there are fewer than k.
+    """
+    n = len(features)
+    wanted = k if itself else k + 1
+    if not 1 <= k <= wanted <= n:
+        most = n if itself else n - 1
+        raise ValueError(f"{k} neighbours were asked for among {n} points; ask for 1 to {most}")
+    _check_finite(features, "the search for neighbours")
+    unit = F.normalize(features.detach().float(), dim=1)
+    index = nearest(unit, unit, wanted)[1]  # [N, wanted]
+    own = index == torch.arange(n, device=index.device)[:, None]
+    own[:, -1] |= ~own.any(1)  # more identical rows than asked for: it gives way to the row itself
+    order = own.logical_not().to(torch.int8).argsort(dim=1, stable=True)
+    index = index.gather(1, order)
+    if not itself:
+        return index[:, 1:].contiguous()
+    index[:, 0] = torch.arange(n, device=index.device)
+    return index
+
+
+def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Of each query the k rows of the bank with the largest inner product, exactly.
+
+    `queries` [M, D], `bank` [N, D] -> similarity [M, k], falling, and index int64 [M, k].
+    """
+    if queries.device.type == "cpu":
+        faiss = _faiss()
+        found = faiss.knn(
+            queries.contiguous().numpy(),
+            bank.contiguous().numpy(),
+            k,
+            metric=faiss.METRIC_INNER_PRODUCT,
+        )
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    rows = max(1, 16 * _BLOCK // len(bank))
+    parts = [(part @ bank.T).topk(k, dim=1) for part in torch.split(queries, rows)]
+    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+
+
+def match(
+    truth: Tensor, assignment: Tensor, *, classes: int | None = None, clusters: int | None = None
+) -> Match:
+    """Clusters to classes one to one so that most points agree (Hungarian method).
+
+    `truth` and `assignment` int64 [N]. Their numbers may differ: what is left over has no
+    partner and counts as wrong.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    truth, assignment = truth.cpu(), assignment.cpu()
+    if len(truth) != len(assignment) or not len(truth):
+        raise ValueError(
+            f"{len(assignment)} assignments were to be matched with {len(truth)} labels; "
+            "give one of each for every point, and at least one"
+        )
+    if truth.min() < 0 or assignment.min() < 0:
+        raise ValueError("matching met a label below 0; leave the unlabelled points out")
+    columns = max(int(truth.max()) + 1, classes or 0)
+    rows = max(int(assignment.max()) + 1, clusters or 0)
+    table = torch.bincount(assignment * columns + truth, minlength=rows * columns)
+    table = table.view(rows, columns)  # [K, classes]
+    row, column = linear_sum_assignment(table.numpy(), maximize=True)
+    mapping = torch.full((rows,), -1, dtype=torch.long)
+    mapping[torch.from_numpy(row)] = torch.from_numpy(column)
+    return Match(mapping, int(table[row, column].sum()) / len(truth))
+
+
+def pca_whiten(features: Tensor, dim: int) -> Tensor:
+    """[N, dim]: the leading principal components, each with mean 0 and variance 1.
+
+    A component without variance is 0, not amplified rounding.
+    """
+    n, full = features.shape
+    if not 1 <= dim <= min(n, full):
+        raise ValueError(
+            f"whitening was asked for {dim} components of {n} points in {full} dimensions; "
+            f"ask for 1 to {min(n, full)}"
+        )
+    _check_finite(features, "whitening")
+    features = features.detach().float()
+    mean = features.double().mean(0) if n * full <= 16 * _BLOCK else features.mean(0).double()
+    scatter = torch.zeros(full, full, dtype=torch.float64, device=features.device)
+    for part in _parts(features, full):
+        centred = part - mean.float()
+        scatter += centred.T @ centred
+    values, vectors = torch.linalg.eigh(scatter / max(1, n - 1))  # rising
+    values, vectors = values[-dim:].flip(0), vectors[:, -dim:].flip(1)
+    alive = values > values[0] * 1e-7
+    scale = torch.where(alive, values.clamp(min=1e-30).rsqrt(), torch.zeros_like(values))
+    basis = (vectors * scale).float()  # [D, dim]
+    return torch.cat([(part - mean.float()) @ basis for part in _parts(features, full)])
+
+
+def _check_finite(features: Tensor, asker: str) -> None:
+    bad = sum(int((~part.isfinite()).any(1).sum()) for part in _parts(features, features.shape[1]))
+    if bad:
+        raise ValueError(
+            f"{asker} was given features of which {bad} of {len(features)} rows hold NaN or "
+            "infinity; the encoder has diverged: train it again with a lower learning rate"
+        )
+
+
+def _parts(points: Tensor, width: int) -> Iterator[Tensor]:
+    return iter(torch.split(points, max(256, _BLOCK // max(1, width))))
+
+
+def _faiss() -> Any:
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())  # it has a pool of its own
+    return faiss
+
+
+def _by_faiss(points: Tensor, k: int) -> bool:
+    return k >= _MANY and points.device.type == "cpu"
+
+
+def _origin(points: Tensor, spherical: bool) -> Tensor | None:
+    """The mean, where it is so far out that squared distances lose their digits to it."""
+    if spherical:
+        return None
+    mean = points.mean(0)
+    spread = points.var(0, unbiased=False).sum()
+    return mean if mean.square().sum() > 10 * spread else None
+
+
+def _seeds(points: Tensor, k: int, restarts: int, generator: torch.Generator) -> Tensor:
+    """[R, k, D] points, each drawn by its squared distance to those drawn before."""
+    n = len(points)
+    device = points.device
+    squares = points.square().sum(1)  # [N]
+    chosen = torch.randint(n, (restarts, 1), generator=generator).to(device)  # [R, so far]
+    distance = torch.full((restarts, n), float("inf"), device=device)
+    newest = chosen
+    while chosen.shape[1] < k:
+        width = newest.shape[1]
+        for part, out, square in zip(
+            torch.split(points, rows := max(256, _BLOCK // (restarts * width))),
+            torch.split(distance, rows, dim=1),
+            torch.split(squares, rows),
+            strict=True,
+        ):
+            fresh = points[newest.flatten()]  # [R * width, D]
+            far = torch.addmm(squares[newest.flatten()], part, fresh.T, alpha=-2)
+            far = (far + square[:, None]).view(len(part), restarts, width).amin(2).T
+            torch.minimum(out, far.clamp(min=0), out=out)
+        distance.scatter_(1, newest, 0)  # what rounding left
+        mass = distance.double().cumsum(1)  # [R, N]
+        take = min(-(-k // 32), k - chosen.shape[1])
+        draw = torch.rand(restarts, take, generator=generator, dtype=torch.float64).to(device)
+        newest = torch.searchsorted(mass, draw * mass[:, -1:], right=True)
+        stray = torch.randint(n, (restarts, take), generator=generator).to(device)
+        newest = torch.where(mass[:, -1:] > 0, newest.clamp(max=n - 1), stray)  # all are identical
+        chosen = torch.cat([chosen, newest], dim=1)
+    return points[chosen]
+
+
+def _lloyd(
+    points: Tensor,
+    centroids: Tensor,
+    iterations: int,
+    *,
+    spherical: bool,
+    generator: torch.Generator,
+) -> list[Clusters]:
+    """Every restart in `centroids` [R, k, D] to its end; those at rest leave the common pass."""
+    found = []
+    squares = points.square().sum(1)  # [N]
+    before = torch.full((len(centroids), len(points)), -1, device=points.device)
+    for step in range(iterations + 1):
+        assignment, sums, counts = _pass(points, centroids)  # [R, N], [R, k, D], [R, k]
+        resting = (assignment == before).all(1)
+        if step == iterations:
+            resting.fill_(True)
+        for r in resting.nonzero()[:, 0].tolist():
+            inertia = _inertia(squares, centroids[r], sums[r], counts[r])
+            found.append(Clusters(assignment[r].clone(), centroids[r].clone(), inertia))
+        if resting.all():
+            break
+        going = ~resting
+        before, sums, counts = assignment[going], sums[going], counts[going]
+        centroids = torch.where(
+            counts[..., None] > 0, sums / counts[..., None].clamp(min=1), centroids[going]
+        )
+        for r in (counts == 0).any(1).nonzero()[:, 0].tolist():
+            _split(points, squares, centroids[r], before[r], generator)
+        centroids = F.normalize(centroids, dim=2) if spherical else centroids
+    return found
+
+
+def _pass(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every restart the nearest centroids, and the sum and number of the points of each."""
+    restarts, k, d = centroids.shape
+    if restarts == 1 and _by_faiss(points, k):
+        found = _faiss().knn(points.numpy(), centroids[0].contiguous().numpy(), 1)[1]
+        assignment = torch.from_numpy(found[:, 0])
+        sums = torch.zeros(k, d).index_add_(0, assignment, points)
+        return assignment[None], sums[None], torch.bincount(assignment, minlength=k)[None]
+    flat = centroids.reshape(restarts * k, d)
+    half = flat.square().sum(1) / 2
+    offset = torch.arange(restarts, device=points.device) * k
+    assignment = torch.empty(len(points), restarts, dtype=torch.long, device=points.device)
+    sums = torch.zeros_like(flat)
+    for part, out in zip(
+        torch.split(points, rows := max(256, _BLOCK // len(flat))),
+        torch.split(assignment, rows),
+        strict=True,
+    ):
+        score = torch.addmm(half, part, flat.T, beta=-1)  # [n, R * k]
+        torch.argmax(score.view(len(part), restarts, k), 2, out=out)
+        # a product with ones is as quick as adding rows here, and its order is fixed on a GPU too
+        sums.addmm_(score.zero_().scatter_(1, out + offset, 1).T, part)
+    counts = torch.bincount((assignment + offset).flatten(), minlength=len(flat))
+    return assignment.T.contiguous(), sums.view(restarts, k, d), counts.view(restarts, k)
+
+
+def _inertia(squares: Tensor, centroids: Tensor, sums: Tensor, counts: Tensor) -> float:
+    centroids = centroids.double()
+    cross = (centroids * sums.double()).sum()
+    own = (centroids.square().sum(1) * counts).sum()
+    return max(0.0, float(squares.sum(dtype=torch.float64) - 2 * cross + own))
+
+
+def _split(
+    points: Tensor,
+    squares: Tensor,
+    centroids: Tensor,
+    assignment: Tensor,
+    generator: torch.Generator,
+) -> None:
+    """Gives each empty cluster half of the one that scatters most, in place in `centroids` [k, D].
+
+    The two halves part along the line from the centroid to one of its points.
+    """
+    k = len(centroids)
+    counts = torch.bincount(assignment, minlength=k)
+    total = torch.zeros(k, dtype=torch.float64, device=points.device)
+    total.index_add_(0, assignment, squares.double())
+    scatter = total - counts * centroids.double().square().sum(1)
+    home = list(range(k))
+    for empty in (counts == 0).nonzero()[:, 0].tolist():
+        donor = int(scatter.argmax())
+        if scatter[donor] <= 1e-6 * total[home[donor]]:
+            return  # identical points everywhere: nothing to part
+        members = (assignment == home[donor]).nonzero()[:, 0]
+        one = members[int(torch.randint(len(members), (1,), generator=generator))]
+        away = (points[one] - centroids[donor]) / 64
+        centroids[empty] = centroids[donor] + away
+        centroids[donor] -= away
+        scatter[donor] /= 2
+        scatter[empty] = scatter[donor]
+        home[empty] = home[donor]

@@ -1,0 +1,85 @@
+"""Parts that three or more methods share."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def mlp(*dims: int, norm: bool = True, last_norm: bool = False) -> nn.Sequential:
+    """Linear layers of these widths with ReLU between them.
+
+    `norm` puts batch norm before each ReLU, `last_norm` after the last layer. A layer that a norm
+    follows has no bias: the norm's shift is one. SimCLR: mlp(D, D, 128, last_norm=True); MoCo v2:
+    mlp(D, D, 128, norm=False); SwAV: mlp(D, 2048, 128).
+    """
+    if len(dims) < 2:
+        raise ValueError(f"an MLP has at least two widths, in and out; found {dims}")
+    layers: list[nn.Module] = []
+    for i, (wide, out) in enumerate(pairwise(dims), start=2):
+        last = i == len(dims)
+        normed = last_norm if last else norm
+        layers.append(nn.Linear(wide, out, bias=not normed))
+        if normed:
+            layers.append(nn.BatchNorm1d(out))
+        if not last:
+            layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def copy_frozen(module: ModuleT) -> ModuleT:
+    """A copy that takes no gradient; its training mode stays as it is."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
+    """target = momentum * target + (1 - momentum) * online, in place.
+
+    Parameters only: running statistics of norms are each network's own.
+    """
+    old: list[Tensor] = list(target.parameters())
+    new: list[Tensor] = list(online.parameters())
+    if [p.shape for p in old] != [p.shape for p in new]:
+        raise ValueError("ema takes two networks of the same parameters; these differ")
+    torch._foreach_mul_(old, momentum)
+    torch._foreach_add_(old, new, alpha=1 - momentum)
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, *, eps: float = 0.05, iterations: int = 3) -> Tensor:
+    """Scores [B, K] to float32 codes [B, K] that share the images evenly over the K prototypes.
+
+    Each iteration scales prototypes to equal mass, then images to mass 1, starting from
+    exp(scores / eps) (SwAV, arXiv 2006.09882). Rows sum to 1 up to float32 rounding.
+    """
+    if scores.ndim != 2 or iterations < 1:
+        raise ValueError(
+            f"sinkhorn takes [B, K] scores and one iteration or more; found {list(scores.shape)} "
+            f"and {iterations}"
+        )
+    logits = scores.float() / eps  # [B, K]
+    # The first round is taken on logarithms, so that nothing under- or overflows however far
+    # scores lie apart. After it every row and column has an entry of at least 1 / (B K).
+    codes = torch.softmax(logits - torch.logsumexp(logits, dim=0), dim=1)  # [B, K]
+    for _ in range(iterations - 1):
+        codes /= codes.sum(dim=0)
+        codes /= codes.sum(dim=1, keepdim=True)
+    return codes
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Rows [B, D] of unit length, in float32 whatever the precision of x."""
+    return F.normalize(x.float(), dim=-1)
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """A block in which autocast leaves products alone; give it what a loss is made of as float32."""
+    return torch.autocast(x.device.type, enabled=False)

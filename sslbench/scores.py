@@ -1,0 +1,82 @@
+"""What judges of labels share: features with their labels, accuracies with their errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sslbench.api import Judged, Subject, Value
+
+
+class Labelled(NamedTuple):
+    features: Tensor  # float32 [N, D]
+    labels: Tensor  # int64 [N], each in [0, classes)
+    held_out: Tensor  # bool [N], the tenth of train on which anything is chosen
+
+
+def labelled(subject: Subject, data: Judged, split: Literal["train", "test"]) -> Labelled:
+    """The images of a split that have a label.
+
+    ValueError when a feature is not finite, no image has a label, or a label is no class.
+    """
+    features, labels = subject.features(split).float(), data.labels(split)
+    if len(features) != len(labels):
+        raise ValueError(
+            f"the {split} split has {len(labels)} labels and {len(features)} features; "
+            "extract the features again"
+        )
+    broken = int((~features.isfinite()).any(1).sum())
+    if broken:
+        raise ValueError(
+            f"the features of {split} were to be judged, {broken} of {len(features)} rows hold NaN "
+            "or infinity; train again with a lower learning rate"
+        )
+    known = labels >= 0
+    if not known.any():
+        raise ValueError(
+            f"the {split} split was to be judged by its labels, none of its {len(labels)} images "
+            "has one; use a dataset that labels it"
+        )
+    if int(labels.max()) >= data.classes:
+        raise ValueError(
+            f"the {split} split has label {int(labels.max())} where there are {data.classes} "
+            f"classes; labels run from 0 to {data.classes - 1}"
+        )
+    held_out = data.held_out if split == "train" else torch.zeros(len(labels), dtype=torch.bool)
+    if known.all():
+        return Labelled(features, labels, held_out)
+    return Labelled(features[known], labels[known], held_out[known])
+
+
+def accuracies(scores: Tensor, labels: Tensor) -> Mapping[str, Value]:
+    """`top1`, and `top5` above five classes, with binomial standard errors.
+
+    `scores` [N, C]. A class that scores -inf is not among the five.
+    """
+    found = {"top1": proportion(scores.argmax(1) == labels)}
+    if scores.shape[1] > 5:
+        top = scores.topk(5, dim=1)
+        hit = (top.indices == labels[:, None]) & (top.values > -math.inf)
+        found["top5"] = proportion(hit.any(1))
+    return found
+
+
+def proportion(right: Tensor) -> Value:
+    """The share of `right` [N], bool, with its binomial standard error."""
+    n = len(right)
+    share = int(right.sum()) / n
+    return Value(share, n, math.sqrt(share * (1 - share) / n))
+
+
+def class_warnings(labels: Tensor, classes: int) -> tuple[str, ...]:
+    """What a reader must know of train labels that do not show every class."""
+    shown = int((torch.bincount(labels) > 0).sum())
+    if classes == 1:
+        return ("there is one class only: every answer is right, and the score says nothing",)
+    if shown < classes:
+        return (f"train shows {shown} of {classes} classes: the others cannot be predicted",)
+    return ()

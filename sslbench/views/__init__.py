@@ -1,0 +1,107 @@
+"""Batched augmentations: uint8 [B, 3, H, W] on the device -> float32 in [0, 1].
+
+A view is a small frozen value with `__call__`; every image draws its own numbers. What an
+operation does with given numbers is a function of its own beside it (`resample`, `adjust_hue` ...).
+Between operations images stay float: nothing is rounded to 8 bits, as PIL does after each.
+"""
+
+from .affine import (
+    Rotate,
+    ShearX,
+    ShearY,
+    Translate,
+    affine,
+    rotate,
+    shear_x,
+    shear_y,
+    translate,
+)
+from .batch import ToFloat, plain, to_bytes, to_float
+from .colour import (
+    AutoContrast,
+    ColorJitter,
+    Equalize,
+    Grayscale,
+    Posterize,
+    Solarize,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    autocontrast,
+    equalize,
+    grayscale,
+    jitter,
+    posterize,
+    solarize,
+)
+from .compose import Chain, MultiCrop, PerImage, Views, blur_kernel, contrastive, crop_flip
+from .crops import (
+    CenterCrop,
+    Cutout,
+    HorizontalFlip,
+    PadCrop,
+    RandomResizedCrop,
+    Resize,
+    crop_boxes,
+    cut,
+    resample,
+    shift_crop,
+)
+from .filters import GaussianBlur, Sharpness, Sobel, adjust_sharpness, blur
+from .randaugment import RandAugment
+
+__all__ = [
+    "AutoContrast",
+    "CenterCrop",
+    "Chain",
+    "ColorJitter",
+    "Cutout",
+    "Equalize",
+    "GaussianBlur",
+    "Grayscale",
+    "HorizontalFlip",
+    "MultiCrop",
+    "PadCrop",
+    "PerImage",
+    "Posterize",
+    "RandAugment",
+    "RandomResizedCrop",
+    "Resize",
+    "Rotate",
+    "Sharpness",
+    "ShearX",
+    "ShearY",
+    "Sobel",
+    "Solarize",
+    "ToFloat",
+    "Translate",
+    "Views",
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_hue",
+    "adjust_saturation",
+    "adjust_sharpness",
+    "affine",
+    "autocontrast",
+    "blur",
+    "blur_kernel",
+    "contrastive",
+    "crop_boxes",
+    "crop_flip",
+    "cut",
+    "equalize",
+    "grayscale",
+    "jitter",
+    "plain",
+    "posterize",
+    "resample",
+    "rotate",
+    "shear_x",
+    "shear_y",
+    "shift_crop",
+    "solarize",
+    "to_bytes",
+    "to_float",
+    "translate",
+]

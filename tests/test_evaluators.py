@@ -1,0 +1,507 @@
+"""The judges against scikit-learn, naive loops and what must not matter."""
+
+import itertools
+import math
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    adjusted_rand_score,
+    normalized_mutual_info_score,
+)
+
+from sslbench.errors import UserError
+from sslbench.evaluators import linear
+from sslbench.evaluators.clustering import Clustering, _agreement
+from sslbench.evaluators.knn import GRID, KNN
+from sslbench.evaluators.linear import Linear, fit_probes
+
+JUDGES = [KNN, Linear, Clustering]
+
+
+@dataclass
+class Fake:
+    """Subject and data in one: what the judges ask of both."""
+
+    train: torch.Tensor
+    test: torch.Tensor
+    truth: dict
+    classes: int
+    held_out: torch.Tensor
+    logits: torch.Tensor | None = None
+    device: torch.device = torch.device("cpu")
+    reads: list = field(default_factory=list)
+
+    def features(self, split):
+        self.reads.append(split)
+        return self.train if split == "train" else self.test
+
+    def labels(self, split):
+        return self.truth[split]
+
+    def predict(self, split):
+        return self.logits
+
+    def judged_by(self, evaluator, seed=0):
+        return evaluator(self, self, seed)
+
+
+def fake(n=300, m=200, d=12, classes=4, *, spread=1.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    centres = 2 * torch.randn(classes, d, generator=generator)
+    truth = {"train": torch.arange(n) % classes, "test": torch.arange(m) % classes}
+    made = {
+        split: centres[labels] + spread * torch.randn(len(labels), d, generator=generator)
+        for split, labels in truth.items()
+    }
+    held_out = torch.arange(n) % 10 == torch.arange(n) // 10 % 10  # a tenth of each class
+    return Fake(made["train"], made["test"], truth, classes, held_out)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# ---- every judge
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_perfect_features_score_one(judge):
+    world = fake()
+    for split in ("train", "test"):
+        setattr(world, split, F.one_hot(world.truth[split], 4).float())
+    judgement = world.judged_by(judge())
+    assert judgement.metrics[judge.metrics[0].name].value == 1
+    assert all(value.n == 200 and value.split == "test" for value in judgement.metrics.values())
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_random_labels_score_chance(judge):
+    world = fake(2000, 1000)
+    for split, labels in world.truth.items():
+        world.truth[split] = labels[torch.randperm(len(labels), generator=generator())]
+    judgement = world.judged_by(judge())
+    first = judgement.metrics[judge.metrics[0].name]
+    assert abs(first.value - 0.25) < 5 * first.stderr
+    assert first.stderr == pytest.approx(math.sqrt(first.value * (1 - first.value) / 1000))
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_the_same_seed_gives_the_same_judgement(judge):
+    world = fake(spread=3.0)
+    assert world.judged_by(judge(), seed=1) == world.judged_by(judge(), seed=1)
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_test_is_read_once_and_after_the_choice(judge):
+    world = fake()
+    world.judged_by(judge())
+    assert world.reads == (["test"] if judge is Clustering else ["train", "test"])
+
+
+@pytest.mark.parametrize("judge", [KNN, Linear])
+def test_nothing_of_test_moves_what_is_chosen(judge):
+    world = fake(spread=4.0, seed=2)
+    chosen = world.judged_by(judge()).chosen
+    world.truth["test"] = world.truth["test"].flip(0)
+    assert world.judged_by(judge()).chosen == chosen
+    world.test = torch.randn(200, 12, generator=generator())
+    assert world.judged_by(judge()).chosen == chosen
+
+
+@pytest.mark.parametrize(("judge", "name"), [(KNN, "k"), (Linear, "l2")])
+def test_what_is_chosen_is_best_on_the_held_out_tenth(judge, name):
+    world = fake(spread=4.0, seed=3)
+    chosen = world.judged_by(judge()).chosen[name]
+    held = world.held_out
+    inner = Fake(
+        world.train[~held],
+        world.train[held],
+        {"train": world.truth["train"][~held], "test": world.truth["train"][held]},
+        4,
+        torch.zeros(int((~held).sum()), dtype=torch.bool),
+    )
+    grid = [k for k in GRID if k <= len(inner.train)] if judge is KNN else linear.GRID
+    scores = {v: inner.judged_by(judge(**{name: v})).metrics["top1"].value for v in grid}
+    assert scores[chosen] == max(scores.values())
+    assert len(set(scores.values())) > 1
+
+
+@pytest.mark.parametrize("judge", [KNN, Linear])
+def test_a_fixed_choice_is_kept(judge):
+    name, value = ("k", 3) if judge is KNN else ("l2", 0.02)
+    assert fake().judged_by(judge(**{name: value})).chosen == {name: value}
+
+
+@pytest.mark.parametrize("judge", [KNN, Linear])
+def test_without_a_held_out_tenth_the_default_is_taken_and_said(judge):
+    world = fake(8, 8)
+    world.held_out[:] = False
+    judgement = world.judged_by(judge())
+    assert "no held-out tenth" in judgement.warnings[0]
+    assert judgement.chosen == ({"k": 8} if judge is KNN else {"l2": linear.DEFAULT})
+
+
+@pytest.mark.parametrize("judge", [KNN, Linear])
+def test_unlabelled_images_take_no_part(judge):
+    world = fake(spread=3.0)
+    expected = world.judged_by(judge())
+    noise = torch.randn(50, 12, generator=generator())
+    none = torch.full((50,), -1)
+    world.train, world.test = torch.cat([noise, world.train]), torch.cat([world.test, noise])
+    world.truth["train"] = torch.cat([none, world.truth["train"]])
+    world.truth["test"] = torch.cat([world.truth["test"], none])
+    world.held_out = torch.cat([torch.arange(50) % 2 == 0, world.held_out])
+    assert world.judged_by(judge()) == expected
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_a_sentence(judge, value):
+    world = fake()
+    world.train[3, 2] = world.test[5, 1] = value
+    with pytest.raises(ValueError, match=r"1 of \d+ rows hold NaN or infinity; train again"):
+        world.judged_by(judge())
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_a_split_without_labels_is_a_sentence(judge):
+    world = fake()
+    world.truth = {split: torch.full_like(labels, -1) for split, labels in world.truth.items()}
+    with pytest.raises(ValueError, match="none of its"):
+        world.judged_by(judge())
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_one_class_only_is_judged_with_a_warning(judge):
+    judgement = fake(classes=1).judged_by(judge())
+    assert judgement.metrics[judge.metrics[0].name].value == 1
+    assert any("one class only" in warning for warning in judgement.warnings)
+
+
+@pytest.mark.parametrize("judge", [KNN, Linear])
+def test_a_class_that_train_never_shows_is_warned_of_and_never_predicted(judge):
+    world = fake()
+    world.classes, world.truth["test"] = 7, torch.full((200,), 6)
+    judgement = world.judged_by(judge())
+    assert judgement.metrics["top1"].value == 0
+    assert judgement.metrics["top5"].value == 0
+    assert "train shows 4 of 7 classes" in judgement.warnings[0]
+
+
+@pytest.mark.parametrize("judge", [KNN, Linear])
+def test_a_class_that_test_never_shows_stands_all_the_same(judge):
+    world = fake(classes=8)
+    keep = world.truth["test"] < 3
+    world.test, world.truth["test"] = world.test[keep], world.truth["test"][keep]
+    assert world.judged_by(judge()).metrics["top1"].value > 0.9
+
+
+@pytest.mark.parametrize("judge", [KNN, Linear])
+def test_top5_appears_above_five_classes_and_bounds_top1(judge):
+    assert set(fake(classes=5).judged_by(judge()).metrics) == {"top1"}
+    metrics = fake(classes=9, spread=6.0).judged_by(judge()).metrics
+    assert metrics["top1"].value < metrics["top5"].value < 1
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_collapsed_features_are_judged(judge):
+    world = fake()
+    world.train[:], world.test[:] = 0.5, 0.5
+    assert world.judged_by(judge()).metrics[judge.metrics[0].name].value == 0.25
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_a_handful_of_images_is_judged(judge):
+    world = fake(3, 2, classes=3)
+    world.held_out = torch.tensor([True, False, False])
+    value = world.judged_by(judge()).metrics[judge.metrics[0].name].value
+    assert 0 <= value <= 1
+
+
+@pytest.mark.parametrize(
+    ("judge", "parameters"),
+    [
+        (KNN, {"k": 0}),
+        (KNN, {"temperature": 0}),
+        (Linear, {"l2": -1.0}),
+        (Clustering, {"restarts": 0}),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(judge, parameters):
+    with pytest.raises(UserError, match="give"):
+        judge(**parameters)
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_the_first_metric_is_always_there_and_the_others_are_declared(judge):
+    metrics = fake(classes=6).judged_by(judge()).metrics
+    declared = [metric.name for metric in judge.metrics]
+    assert declared[0] in metrics
+    assert set(metrics) <= set(declared)
+
+
+# ---- kNN
+
+
+def naive_vote(world, k, temperature):
+    bank = F.normalize(world.train.double(), dim=1)
+    queries = F.normalize(world.test.double(), dim=1)
+    right = 0
+    for query, truth in zip(queries, world.truth["test"].tolist(), strict=True):
+        similar = bank @ query
+        scores = [0.0] * world.classes
+        for row in similar.argsort(descending=True)[:k].tolist():
+            scores[int(world.truth["train"][row])] += math.exp(float(similar[row]) / temperature)
+        right += scores.index(max(scores)) == truth
+    return right / len(queries)
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (7, 0.07), (50, 0.5), (300, 0.07)])
+def test_the_vote_is_that_of_a_naive_loop(k, temperature):
+    world = fake(spread=4.0)
+    judgement = world.judged_by(KNN(k=k, temperature=temperature))
+    assert judgement.metrics["top1"].value == naive_vote(world, k, temperature)
+
+
+def test_a_temperature_towards_zero_is_one_nearest_neighbour():
+    world = fake(spread=4.0)
+    cold = world.judged_by(KNN(k=50, temperature=1e-5)).metrics["top1"]
+    assert cold == world.judged_by(KNN(k=1)).metrics["top1"]
+    assert cold != world.judged_by(KNN(k=50)).metrics["top1"]
+
+
+def test_a_hot_vote_of_the_whole_bank_elects_the_largest_class():
+    world = fake(spread=4.0)
+    world.truth["train"][:120] = 2
+    judgement = world.judged_by(KNN(k=300, temperature=1e6))
+    assert judgement.metrics["top1"].value == float((world.truth["test"] == 2).float().mean())
+
+
+def test_the_order_of_the_bank_does_not_matter():
+    world = fake(spread=4.0)
+    expected = world.judged_by(KNN())
+    order = torch.randperm(300, generator=generator())
+    world.train, world.held_out = world.train[order], world.held_out[order]
+    world.truth["train"] = world.truth["train"][order]
+    assert world.judged_by(KNN()) == expected
+
+
+def test_lengths_of_features_do_not_matter():
+    world = fake(spread=4.0)
+    expected = world.judged_by(KNN())
+    world.train = world.train * torch.randint(1, 9, (300, 1), generator=generator())
+    assert world.judged_by(KNN()).metrics == expected.metrics
+
+
+def test_k_of_a_small_bank_is_chosen_among_what_it_holds():
+    world = fake(12, 40, spread=3.0)
+    assert world.judged_by(KNN()).chosen["k"] in (1, 5, 10)
+
+
+def test_a_fixed_k_beyond_the_bank_is_refused():
+    with pytest.raises(
+        UserError, match=r"k=301.* holds 300 labelled images; give k of at most 300"
+    ):
+        fake().judged_by(KNN(k=301))
+
+
+# ---- linear
+
+
+def objective(features, labels, weight, bias, l2):
+    features = features.double()
+    points = (features - features.mean(0)) / features.std(0, unbiased=False)
+    weight, bias = torch.as_tensor(weight).double(), torch.as_tensor(bias).double()
+    loss = F.cross_entropy(points @ weight.T + bias, labels)
+    return float(loss + l2 / 2 * weight.square().sum())
+
+
+@pytest.mark.parametrize(("classes", "spread"), [(2, 2.0), (5, 3.0), (5, 0.8)])
+def test_every_probe_is_scikit_learns_logistic_regression(classes, spread):
+    world = fake(400, 10, 10, classes, spread=spread)
+    x, y = world.train, world.truth["train"]
+    points = ((x - x.mean(0)) / x.std(0, unbiased=False)).double().numpy()
+    l2s = (1e-4, 1e-2, 1.0)
+    for probe, l2 in zip(fit_probes(x, y, l2s, classes), l2s, strict=True):
+        theirs = LogisticRegression(C=1 / (l2 * 400), tol=1e-8, max_iter=5000).fit(points, y)
+        weight, bias = theirs.coef_, theirs.intercept_
+        if classes == 2:  # one score there, two that differ by it here: half the penalty
+            theirs = LogisticRegression(C=2 / (l2 * 400), tol=1e-8, max_iter=5000).fit(points, y)
+            weight = torch.tensor([[-0.5], [0.5]]).double() @ torch.from_numpy(theirs.coef_)
+            bias = torch.tensor([-0.5, 0.5]).double() * float(theirs.intercept_[0])
+        lowest = objective(x, y, weight, bias, l2)
+        ours = objective(x, y, probe.weight, probe.bias, l2)
+        assert probe.converged
+        assert probe.objective == pytest.approx(ours, rel=1e-4)
+        assert lowest * (1 - 1e-6) <= ours <= lowest * (1 + 1e-4)
+        gap = (probe.weight.double() - torch.as_tensor(weight)).abs().max()
+        assert gap < 0.02 * float(abs(torch.as_tensor(weight)).max())
+        assert (
+            float((probe(x).argmax(1) == torch.from_numpy(theirs.predict(points))).float().mean())
+            > 0.99
+        )
+
+
+@pytest.mark.parametrize("d", [30, 700])
+def test_the_basis_does_not_move_the_answer(monkeypatch, d):
+    world = fake(250, 10, d, spread=6.0)
+    rotated = fit_probes(world.train, world.truth["train"], (1e-3, 0.1), 4)
+    monkeypatch.setattr(linear, "_ROTATED", 0)
+    plain = fit_probes(world.train, world.truth["train"], (1e-3, 0.1), 4)
+    for one, two in zip(rotated, plain, strict=True):
+        assert one.objective == pytest.approx(two.objective, rel=1e-4)
+        assert torch.allclose(one.weight, two.weight, atol=0.02 * float(one.weight.abs().max()))
+
+
+def test_probes_fitted_together_are_those_fitted_alone(monkeypatch):
+    world = fake(spread=3.0)
+    x, y = world.train, world.truth["train"]
+    together = fit_probes(x, y, linear.GRID, 4)
+    monkeypatch.setattr(linear, "_HISTORY", 1)
+    for one, l2 in zip(together, linear.GRID, strict=True):
+        alone = fit_probes(x, y, (l2,), 4)[0]
+        assert one.objective == pytest.approx(alone.objective, rel=1e-5)
+    assert [p.objective for p in fit_probes(x, y, linear.GRID, 4)] == pytest.approx(
+        [p.objective for p in together], rel=1e-5
+    )
+
+
+def test_scale_and_offset_of_features_do_not_matter():
+    world = fake(spread=3.0)
+    expected = world.judged_by(Linear())
+    scale, offset = torch.tensor(2.0) ** torch.arange(-6, 6), torch.arange(12) * 3.0
+    world.train, world.test = world.train * scale + offset, world.test * scale + offset
+    judgement = world.judged_by(Linear())
+    assert judgement.chosen == expected.chosen
+    assert judgement.metrics["top1"].value == pytest.approx(
+        expected.metrics["top1"].value, abs=0.011
+    )
+
+
+def test_constant_features_are_ignored():
+    world = fake(spread=3.0)
+    expected = fit_probes(world.train, world.truth["train"], (0.01,), 4)[0]
+    wide = torch.cat([world.train, torch.full((300, 3), 7.3)], dim=1)
+    found = fit_probes(wide, world.truth["train"], (0.01,), 4)[0]
+    assert torch.allclose(found.weight[:, :12], expected.weight, atol=1e-3)
+    assert found.weight[:, 12:].abs().max() < 1e-4
+    assert found.objective == pytest.approx(expected.objective, rel=1e-5)
+
+
+def test_the_standardisation_is_that_of_the_images_fitted_on():
+    world = fake(spread=3.0)
+    probe = fit_probes(world.train, world.truth["train"], (0.01,), 4)[0]
+    assert torch.allclose(probe.mean, world.train.mean(0), atol=1e-5)
+    assert torch.allclose(probe.scale, world.train.std(0, unbiased=False), atol=1e-5)
+
+
+def test_the_head_is_refitted_on_all_of_train():
+    world = fake(spread=3.0)
+    probe, _ = linear.choose_probe(world, world)
+    whole = fit_probes(world.train, world.truth["train"], (probe.l2,), 4)[0]
+    assert torch.equal(probe.weight, whole.weight)
+
+
+def test_a_choice_at_the_edge_of_the_grid_is_warned_of():
+    world = fake(spread=3.0)
+    noise = torch.randn(300, 12, generator=generator())
+    world.train = world.train + 60 * noise
+    grid = (1e-7, 1e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "GRID", grid)
+        assert "edge of the grid" in world.judged_by(Linear()).warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "l2s"),
+    [
+        (torch.tensor([0, 4]), (1.0,)),
+        (torch.tensor([-1, 0]), (1.0,)),
+        (torch.tensor([0, 1]), (0.0,)),
+    ],
+)
+def test_a_probe_of_impossible_labels_or_regularisation_is_refused(labels, l2s):
+    with pytest.raises(ValueError, match="labels run from 0 to 3"):
+        fit_probes(torch.randn(2, 3), labels, l2s, 4)
+
+
+def test_a_probe_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one of each"):
+        fit_probes(torch.randn(0, 3), torch.zeros(0, dtype=torch.long), (1.0,), 4)
+
+
+# ---- clustering
+
+
+def test_agreement_is_scikit_learns_and_acc_the_best_permutation():
+    truth = torch.randint(4, (90,), generator=generator(0))
+    assignment = torch.where(torch.rand(90, generator=generator(1)) < 0.5, (truth + 1) % 4, truth)
+    found = _agreement(truth, assignment, "", 4)
+    pair = truth.numpy(), assignment.numpy()
+    assert found["nmi"].value == normalized_mutual_info_score(*pair, average_method="arithmetic")
+    assert found["ari"].value == adjusted_rand_score(*pair)
+    assert found["ami"].value == adjusted_mutual_info_score(*pair)
+    best = max(
+        float((torch.tensor(order)[assignment] == truth).double().mean())
+        for order in itertools.permutations(range(4))
+    )
+    assert found["acc"].value == pytest.approx(best)
+
+
+def test_nmi_is_normalised_by_the_arithmetic_mean():
+    # geometric would be .7071, the minimum 1, the maximum .5
+    found = _agreement(torch.tensor([0, 0, 1, 1]), torch.arange(4), "", 2)
+    assert found["nmi"].value == pytest.approx(2 / 3)
+    assert found["ari"].value == pytest.approx(0)
+    assert found["acc"].value == 0.5
+
+
+def test_a_methods_own_clusters_are_judged_beside_k_means():
+    world = fake(spread=4.0)
+    world.logits = F.one_hot((world.truth["test"] + 1) % 4, 4).float()
+    metrics = world.judged_by(Clustering()).metrics
+    assert metrics["own_acc"].value == metrics["own_nmi"].value == metrics["own_ari"].value == 1
+    assert metrics["acc"].value < 1
+
+
+@pytest.mark.parametrize(("clusters", "acc"), [(8, 0.5), (2, 0.5)])
+def test_own_clusters_more_or_fewer_than_classes_are_matched_as_they_are(clusters, acc):
+    world = fake()
+    own = torch.arange(200) % 8 if clusters == 8 else world.truth["test"] % 2
+    world.logits = F.one_hot(own, clusters).float()
+    assert world.judged_by(Clustering()).metrics["own_acc"].value == acc
+
+
+def test_own_logits_that_are_not_finite_are_a_sentence():
+    world = fake()
+    world.logits = torch.full((200, 4), float("nan"))
+    with pytest.raises(ValueError, match="its logits hold NaN; train again"):
+        world.judged_by(Clustering())
+
+
+def test_own_clusters_skip_unlabelled_images():
+    world = fake()
+    world.logits = F.one_hot(world.truth["test"], 4).float()
+    world.truth["test"] = world.truth["test"].clone()
+    world.truth["test"][::7] = -1
+    assert world.judged_by(Clustering()).metrics["own_acc"] == (1.0, 171, 0.0, "test")
+
+
+def test_the_clusters_kept_are_those_of_lowest_inertia_whatever_the_labels():
+    world = fake(m=400, spread=4.0)
+    straight = world.judged_by(Clustering(), seed=4).metrics
+    world.truth["test"] = (world.truth["test"] + 1) % 4
+    assert world.judged_by(Clustering(), seed=4).metrics == straight
+
+
+def test_more_classes_than_test_images_are_judged_with_a_warning():
+    world = fake(40, 6, classes=6)
+    world.classes = 20
+    judgement = world.judged_by(Clustering())
+    assert judgement.metrics["acc"].value == 1
+    assert "6 test images for 20 classes: k=6 was taken" in judgement.warnings

@@ -1,0 +1,164 @@
+"""Shared parts against naive loops and the constants of their papers."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sslbench.nn import copy_frozen, ema, mlp, normalised, sinkhorn
+
+
+def kinds(module):
+    return [type(layer).__name__ for layer in module]
+
+
+def test_a_simclr_head_has_a_norm_after_every_layer_and_no_bias_before_one():
+    head = mlp(6, 5, 4, last_norm=True)
+    assert kinds(head) == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
+    assert head[0].bias is None
+    assert head[3].bias is None
+    assert head(torch.randn(8, 6)).shape == (8, 4)
+
+
+def test_a_moco_head_has_no_norm_and_a_swav_head_one_on_the_hidden_layer_only():
+    moco, swav = mlp(6, 5, 4, norm=False), mlp(6, 5, 4)
+    assert kinds(moco) == ["Linear", "ReLU", "Linear"]
+    assert kinds(swav) == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert moco[0].bias is not None
+    assert swav[0].bias is None
+    assert swav[3].bias is not None
+
+
+def test_an_mlp_of_two_widths_is_one_layer_and_of_one_width_an_error():
+    assert kinds(mlp(6, 4)) == ["Linear"]
+    with pytest.raises(ValueError, match="at least two widths"):
+        mlp(6)
+
+
+def test_ema_moves_parameters_by_the_formula_and_leaves_buffers_alone():
+    torch.manual_seed(0)
+    online = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    target = copy_frozen(online)
+    before = copy.deepcopy(target.state_dict())
+    with torch.no_grad():
+        for parameter in online.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    online(torch.randn(5, 3))  # moves the running statistics
+    ema(target, online, 0.9)
+    for name, now in target.named_parameters():
+        expected = before[name] * 0.9 + online.get_parameter(name).detach() * (1 - 0.9)
+        torch.testing.assert_close(now, expected)
+    for name, now in target.named_buffers():
+        assert torch.equal(now, before[name])
+    assert not torch.equal(online[1].running_mean, target[1].running_mean)
+
+
+def test_ema_of_momentum_one_changes_nothing_and_of_zero_copies():
+    online, target = nn.Linear(3, 4), nn.Linear(3, 4)
+    before = copy.deepcopy(target.state_dict())
+    ema(target, online, 1.0)
+    assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
+    ema(target, online, 0.0)
+    assert all(
+        torch.equal(p, q) for p, q in zip(target.parameters(), online.parameters(), strict=True)
+    )
+
+
+def test_ema_refuses_networks_of_other_shapes():
+    with pytest.raises(ValueError, match="same parameters"):
+        ema(nn.Linear(3, 4), nn.Linear(4, 3), 0.9)
+
+
+def test_a_frozen_copy_shares_nothing_takes_no_gradient_and_keeps_its_mode():
+    for mode in (True, False):
+        online = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).train(mode)
+        target = copy_frozen(online)
+        assert target.training is mode
+        assert not any(p.requires_grad for p in target.parameters())
+        assert all(p.requires_grad for p in online.parameters())
+        assert target[0].weight.data_ptr() != online[0].weight.data_ptr()
+
+
+def naive_codes(scores, eps, iterations):
+    """SwAV's appendix, one number at a time, in double precision."""
+    images, prototypes = scores.shape
+    q = [[math.exp(float(scores[b, k]) / eps) for k in range(prototypes)] for b in range(images)]
+    total = sum(map(sum, q))
+    q = [[value / total for value in row] for row in q]
+    for _ in range(iterations):
+        for k in range(prototypes):
+            mass = sum(q[b][k] for b in range(images)) * prototypes
+            for b in range(images):
+                q[b][k] /= mass
+        for b in range(images):
+            mass = sum(q[b]) * images
+            q[b] = [value / mass for value in q[b]]
+    return torch.tensor([[value * images for value in row] for row in q])
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 10])
+def test_codes_are_those_of_the_naive_algorithm(iterations):
+    scores = torch.rand(12, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    codes = sinkhorn(scores, iterations=iterations)
+    expected = naive_codes(scores, 0.05, iterations)
+    torch.testing.assert_close(codes, expected.float(), rtol=1e-4, atol=1e-6)
+
+
+def cosines(images=256, prototypes=20, dim=128):
+    generator = torch.Generator().manual_seed(0)
+    z = normalised(torch.randn(images, dim, generator=generator))
+    return z @ normalised(torch.randn(prototypes, dim, generator=generator)).T
+
+
+def test_every_code_sums_to_one_and_prototypes_share_the_images_evenly():
+    scores = cosines()
+    codes = sinkhorn(scores)
+    torch.testing.assert_close(codes.sum(1), torch.ones(256), rtol=0, atol=5e-7)
+    share = codes.sum(0) * 20 / 256
+    assert 0.70 < share.min() < share.max() < 1.27
+    share = sinkhorn(scores, iterations=50).sum(0) * 20 / 256
+    assert (share - 1).abs().max() < 1e-6
+
+
+def test_a_large_eps_gives_uniform_codes():
+    codes = sinkhorn(cosines(), eps=1e4)
+    torch.testing.assert_close(codes, torch.full_like(codes, 1 / 20), rtol=1e-4, atol=0)
+
+
+def test_permuting_images_or_prototypes_permutes_codes():
+    scores, rows, columns = cosines(), torch.randperm(256), torch.randperm(20)
+    codes = sinkhorn(scores)
+    torch.testing.assert_close(sinkhorn(scores[rows]), codes[rows])
+    torch.testing.assert_close(sinkhorn(scores[:, columns]), codes[:, columns])
+
+
+@pytest.mark.parametrize("spread", [1e2, 1e4, 1e6])
+def test_codes_stay_finite_however_far_scores_lie_apart(spread):
+    scores = cosines() * spread
+    scores[0] -= 10 * spread  # an image far from every prototype
+    scores[:, 0] -= 10 * spread  # a prototype far from every image
+    codes = sinkhorn(scores, iterations=20)
+    assert torch.isfinite(codes).all()
+    torch.testing.assert_close(codes.sum(1), torch.ones(256))
+
+
+def test_codes_are_float32_without_gradient_whatever_comes_in():
+    scores = cosines().bfloat16().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        codes = sinkhorn(scores)
+    assert codes.dtype == torch.float32
+    assert not codes.requires_grad
+    torch.testing.assert_close(codes, sinkhorn(scores.detach().float()))
+    with pytest.raises(ValueError, match=r"\[B, K\]"):
+        sinkhorn(torch.zeros(3))
+
+
+def test_normalised_rows_have_unit_length_in_float32_even_under_autocast():
+    x = torch.randn(4, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = normalised(x.bfloat16())
+    assert z.dtype == torch.float32
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(normalised(x), x / x.pow(2).sum(1, keepdim=True).sqrt())
