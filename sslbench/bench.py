@@ -467,6 +467,7 @@ def members(plan: Plan) -> list[Member]:
             baseline=p.baseline,
             anchor=p.cell.method if p.cell.method == plan.suite.floor else None,
             cell_id=p.cell.id,
+            identity=p.cell.identity(),
             train=p.train,
             evaluations={j.judge.name: j.record for j in p.judges},
             state=p.state,

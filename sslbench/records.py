@@ -115,7 +115,7 @@ class Record(_Part):
 
     def dumps(self) -> str:
         plain = self.model_dump(mode="json", by_alias=True)
-        return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False)
 
 
 def canonical(plain: Any) -> str:
@@ -126,7 +126,7 @@ def canonical(plain: Any) -> str:
 
 
 def digest(plain: Any) -> str:
-    return hashlib.sha256(canonical(plain).encode()).hexdigest()
+    return hashlib.sha256(canonical(plain).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def loads(text: str) -> Record:

@@ -444,7 +444,7 @@ class Loop:
                 "main": at.epoch.main,
                 "step": at.step,
                 "sums": at.sums,
-                "streams": {name: s.batch for name, s in at.epoch.streams.items()},
+                "streams": [[name, s.batch] for name, s in at.epoch.streams.items()],  # in order
             }
             if at.epoch.weights is not None:
                 tensors["epoch/weights"] = at.epoch.weights
@@ -477,7 +477,7 @@ class Loop:
                     plain["at"]["number"],
                     plain["at"]["main"],
                     tensors.get("epoch/weights"),
-                    {k: Stream(tensors[f"stream/{k}"], b) for k, b in plain["at"]["streams"].items()},
+                    {k: Stream(tensors[f"stream/{k}"], b) for k, b in plain["at"]["streams"]},
                 ),
                 plain["at"]["step"],
                 {k: [t, n] for k, (t, n) in plain["at"]["sums"].items()},

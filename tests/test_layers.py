@@ -19,7 +19,7 @@ LAYERS = [
     "nn cluster views corruptions optim arrays scores",
     "methods evaluators datasets backbones suites",
     "plugins builtin train features store records data identity feed state events execute",
-    "bench executors leaderboard testing",
+    "bench executors leaderboard loading testing timing",
     "cli __main__",
 ]
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms.split()}
