@@ -8,12 +8,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Public names, loaded when first asked for: `import sslbench` must not import torch.
+_API = """
+Backbone Batch Card DataInfo Dataset Epoch Evaluator Images Judgement Labels Method Metric Place
+Pretext Recipe Run Split Stream Update Value View
+"""
 _HOMES = {
-    **dict.fromkeys(
-        "Backbone Batch Card DataInfo Dataset Epoch Evaluator Images Judgement Labels Method Metric "
-        "Place Pretext Recipe Run Split Stream Update Value View".split(),
-        "sslbench.api",
-    ),
+    **dict.fromkeys(_API.split(), "sslbench.api"),
     "hookimpl": "sslbench.hookspecs",
     "load": "sslbench.loading",
     "UserError": "sslbench.errors",

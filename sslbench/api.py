@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, NewType, Protocol
 
 from torch import Tensor, nn
 
-API_VERSION = (1, 0)  # (major, minor); a plugin declares what it needs as SSLBENCH_API
+from .hookspecs import API_VERSION as API_VERSION  # what a plugin declares as SSLBENCH_API
 
 View = Callable[[Tensor], Any]  # uint8 [B, 3, H, W] on the device -> float tensor(s) in [0, 1]
 Pretext = NewType("Pretext", str)  # a hyperparameter that names another method
@@ -37,7 +37,7 @@ class DataInfo:
 
 class Batch(NamedTuple):
     views: Any  # what the view returned; None when Epoch.main is off
-    index: Tensor  # [B] position in the pretraining split
+    index: Tensor  # type: ignore[assignment]  # not tuple.index: [B] position in the pretraining split
     label: Tensor  # [B] -1 wherever this method may not see it
     epoch: int
     progress: float  # share of this fit done, [0, 1)
@@ -55,7 +55,8 @@ class Update(NamedTuple):
 class Stream(NamedTuple):
     """Images drawn beside every main batch; they arrive as `batch.also[name]`."""
 
-    pool: Tensor  # [M] positions, reshuffled and repeated as needed; or [N, k]: one of its row for each main image
+    pool: Tensor  # [M] positions, reshuffled and repeated as needed; or
+    # [N, k]: for each main image one of its row
     batch: int | None = None  # images a step; None: as the main batch; of no meaning for [N, k]
 
 
@@ -153,7 +154,9 @@ class Method(nn.Module, ABC):
     version: ClassVar[int] = 1  # raised when the numbers can change; part of the identity
     labels: ClassVar[Labels] = "none"  # stages and pretexts may see no more than their method
     stages: ClassVar[Mapping[str, type[Method]]] = {}  # private stages by name
-    added: ClassVar[Mapping[str, Any]] = {}  # a later hyperparameter -> the value at which it is left out of the identity
+    added: ClassVar[
+        Mapping[str, Any]
+    ] = {}  # a later hyperparameter -> the value at which it is left out of the identity
 
     @classmethod
     def needs(cls, backbone: Backbone, data: DataInfo) -> str | None:
@@ -276,8 +279,12 @@ class Judgement(NamedTuple):
 class Judged(Protocol):
     """The data as a judge sees it."""
 
-    classes: int
-    held_out: Tensor  # bool [N] of train: the tenth on which anything is chosen
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def held_out(self) -> Tensor:
+        """bool [N] of train: the tenth on which anything is chosen."""
 
     def labels(self, split: Literal["train", "test"]) -> Tensor:
         """int64 [N]."""
@@ -289,8 +296,13 @@ class Judged(Protocol):
 class Subject(Protocol):
     """The frozen encoder as a judge sees it."""
 
-    dim: int  # D
-    device: Any  # torch.device on which heavy sums may run
+    @property
+    def dim(self) -> int:
+        """D."""
+
+    @property
+    def device(self) -> Any:
+        """The torch.device on which heavy sums may run."""
 
     def features(self, split: Literal["train", "test"]) -> Tensor:
         """float32 [N, D], computed once per cell and shared by all judges."""

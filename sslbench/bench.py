@@ -80,6 +80,9 @@ class Options:
     block: tuple[str, ...] = ()
     installed: bool = True  # whether installed plugins are looked for
 
+    def __post_init__(self) -> None:
+        self.place = dataclasses.replace(self.place, scratch=self.store / "scratch")
+
 
 @dataclass(frozen=True)
 class PlannedJudge:
@@ -116,10 +119,8 @@ class Plan:
     @property
     def open(self) -> list[Planned]:
         """What `run` would do."""
-        states = ("missing", "stale", "evaluate")
-        if not self.options.skip_failed:
-            states += ("failed",)
-        return [c for c in self.cells if c.state in states]
+        left = ("failed",) if self.options.skip_failed else ()
+        return [c for c in self.cells if c.open and c.state not in left]
 
 
 @dataclass
@@ -350,7 +351,9 @@ class _Planner:
         if train.status != "ok":
             return "missing", "interrupted, goes on from its checkpoint"
         if failed := [j for j in judges if j.state == "failed"]:
-            return "failed", "; ".join(f"{j.judge.protocol}: {j.record.sentence}" for j in failed if j.record)
+            return "failed", "; ".join(
+                f"{j.judge.protocol}: {j.record.sentence}" for j in failed if j.record
+            )
         if missing := [j.judge.protocol for j in judges if j.state == "missing"]:
             return "evaluate", f"to judge: {', '.join(missing)}"
         return "done", ""
@@ -365,7 +368,7 @@ class _Planner:
             for i in self._others
             if i["method"]["name"] == cell.method
             and i["backbone"] == cell.backbone
-            and i["dataset"]["name"] == cell.dataset
+            and i["dataset"]["name"] == own["dataset"]["name"]
             and i["seed"] == cell.seed
         ]
         differences = sorted((_differences(other, own) for other in alike), key=len)
@@ -379,7 +382,9 @@ class _Planner:
 def _differences(old: Any, new: Any, at: str = "") -> list[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted({*old, *new})
-        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{at}.{k}" if at else k)]
+        return [
+            d for k in keys for d in _differences(old.get(k), new.get(k), f"{at}.{k}" if at else k)
+        ]
     if old == new:
         return []
 

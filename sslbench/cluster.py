@@ -7,6 +7,7 @@ function of the input, the seed and the number of threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_MANY = 64  # centroids from which faiss finds the nearest sooner than torch does on the CPU
+_MANY = 32  # centroids from which faiss finds the nearest sooner than torch does on the CPU
 _WIDE = 256  # centroids of all restarts that share one pass over the points
 _BLOCK = 1 << 22  # numbers in an intermediate matrix
+_CACHED = 1 << 20  # numbers of points that are read twice in a row
 
 
 class Clusters(NamedTuple):
@@ -198,34 +200,42 @@ def _origin(points: Tensor, spherical: bool) -> Tensor | None:
 
 
 def _seeds(points: Tensor, k: int, restarts: int, generator: torch.Generator) -> Tensor:
-    """[R, k, D] points, each drawn by its squared distance to those drawn before."""
-    n = len(points)
-    device = points.device
+    """[R, k, D] points, each drawn by its squared distance to those drawn before.
+
+    Of a few candidates the one that brings the points nearest is taken, as scikit-learn does;
+    above 32 clusters all that are drawn at once.
+    """
+    n, device = len(points), points.device
     squares = points.square().sum(1)  # [N]
     chosen = torch.randint(n, (restarts, 1), generator=generator).to(device)  # [R, so far]
-    distance = torch.full((restarts, n), float("inf"), device=device)
-    newest = chosen
-    while chosen.shape[1] < k:
-        width = newest.shape[1]
-        for part, out, square in zip(
-            torch.split(points, rows := max(256, _BLOCK // (restarts * width))),
-            torch.split(distance, rows, dim=1),
-            torch.split(squares, rows),
-            strict=True,
-        ):
-            fresh = points[newest.flatten()]  # [R * width, D]
-            far = torch.addmm(squares[newest.flatten()], part, fresh.T, alpha=-2)
-            far = (far + square[:, None]).view(len(part), restarts, width).amin(2).T
-            torch.minimum(out, far.clamp(min=0), out=out)
-        distance.scatter_(1, newest, 0)  # what rounding left
+    distance = _distances(points, squares, chosen)[:, 0]  # [R, N]
+    take = -(-k // 32)
+    while (missing := k - chosen.shape[1]) > 0:
+        draws = 2 + int(math.log(k)) if take == 1 else min(take, missing)
         mass = distance.double().cumsum(1)  # [R, N]
-        take = min(-(-k // 32), k - chosen.shape[1])
-        draw = torch.rand(restarts, take, generator=generator, dtype=torch.float64).to(device)
-        newest = torch.searchsorted(mass, draw * mass[:, -1:], right=True)
-        stray = torch.randint(n, (restarts, take), generator=generator).to(device)
-        newest = torch.where(mass[:, -1:] > 0, newest.clamp(max=n - 1), stray)  # all are identical
-        chosen = torch.cat([chosen, newest], dim=1)
+        draw = torch.rand(restarts, draws, generator=generator, dtype=torch.float64).to(device)
+        drawn = torch.searchsorted(mass, draw * mass[:, -1:], right=True).clamp(max=n - 1)
+        stray = torch.randint(n, (restarts, draws), generator=generator).to(device)
+        drawn = torch.where(mass[:, -1:] > 0, drawn, stray)  # no distance left: all are identical
+        if take == 1:
+            left = torch.minimum(distance[:, None], _distances(points, squares, drawn))
+            best = left.sum(2).argmin(1)  # [R]
+            lane = torch.arange(restarts, device=device)
+            drawn, distance = drawn[lane, best, None], left[lane, best]
+        else:
+            for some in torch.split(drawn, max(1, 64 // restarts), dim=1):
+                far = _distances(points, squares, some).amin(1)
+                distance = torch.minimum(distance, far)
+        distance.scatter_(1, drawn, 0)  # what rounding left
+        chosen = torch.cat([chosen, drawn], dim=1)
     return points[chosen]
+
+
+def _distances(points: Tensor, squares: Tensor, chosen: Tensor) -> Tensor:
+    """[R, T, N] squared distances of all points to those `chosen` [R, T]."""
+    index = chosen.flatten()
+    far = torch.addmm(squares, points[index], points.T, alpha=-2).add_(squares[index, None])
+    return far.clamp_(min=0).view(*chosen.shape, len(points))
 
 
 def _lloyd(
@@ -270,21 +280,24 @@ def _pass(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sums = torch.zeros(k, d).index_add_(0, assignment, points)
         return assignment[None], sums[None], torch.bincount(assignment, minlength=k)[None]
     flat = centroids.reshape(restarts * k, d)
-    half = flat.square().sum(1) / 2
-    offset = torch.arange(restarts, device=points.device) * k
-    assignment = torch.empty(len(points), restarts, dtype=torch.long, device=points.device)
+    half = flat.square().sum(1, keepdim=True) / 2
+    offset = torch.arange(restarts, device=points.device)[:, None] * k
+    assignment = torch.empty(restarts, len(points), dtype=torch.long, device=points.device)
     sums = torch.zeros_like(flat)
+    rows = max(1024, min(_BLOCK // len(flat), _CACHED // d))
     for part, out in zip(
-        torch.split(points, rows := max(256, _BLOCK // len(flat))),
-        torch.split(assignment, rows),
-        strict=True,
+        torch.split(points, rows), torch.split(assignment, rows, dim=1), strict=True
     ):
-        score = torch.addmm(half, part, flat.T, beta=-1)  # [n, R * k]
-        torch.argmax(score.view(len(part), restarts, k), 2, out=out)
-        # a product with ones is as quick as adding rows here, and its order is fixed on a GPU too
-        sums.addmm_(score.zero_().scatter_(1, out + offset, 1).T, part)
+        score = torch.addmm(half, flat, part.T, beta=-1)  # [R * k, n]
+        out.copy_(score.view(restarts, k, len(part)).max(1).indices)
+        if points.device.type == "cpu":
+            for own in (out + offset).unbind():
+                sums.index_add_(0, own, part)
+        else:
+            # index_add has no fixed order on a GPU
+            sums.addmm_(score.zero_().scatter_(0, out + offset, 1), part)
     counts = torch.bincount((assignment + offset).flatten(), minlength=len(flat))
-    return assignment.T.contiguous(), sums.view(restarts, k, d), counts.view(restarts, k)
+    return assignment, sums.view(restarts, k, d), counts.view(restarts, k)
 
 
 def _inertia(squares: Tensor, centroids: Tensor, sums: Tensor, counts: Tensor) -> float:

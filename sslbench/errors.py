@@ -43,10 +43,12 @@ class Interrupted(Exception):
 def suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'moco'?`, or what there is when nothing is near."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     if near:
         return f"; did you mean {' or '.join(map(repr, near))}?"
     if not known:
         return "; there is none"
     shown = ", ".join(known[:20])
-    return f"; there {'are' if len(known) > 1 else 'is'} {shown}{', ...' if len(known) > 20 else ''}"
+    return (
+        f"; there {'are' if len(known) > 1 else 'is'} {shown}{', ...' if len(known) > 20 else ''}"
+    )

@@ -140,7 +140,7 @@ class Workbench:
             raise
         except UserError:
             raise  # the disk, say: no record could be written either
-        except Exception as error:  # noqa: BLE001 - a failed cell is a row, whatever the method raised
+        except Exception as error:
             failure = _failure(error, cell, session[0].where if session else None)
             record = Record(
                 **common, status="failed", sentence=failure.message, error=failure, finished=now()
@@ -203,14 +203,17 @@ class Workbench:
     def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
         """The module of a cell before any training; Unsupported when its method declines."""
         data, device = self.data(cell.dataset), self.options.device
-        pretraining = data.pretraining(cell.labels, budget=cell.budget, seed=cell.seed)  # type: ignore[arg-type]
-        parts = anatomy(self.registry.find("methods", cell.method))
+        pretraining = data.pretraining(cell.labels, budget=cell.budget, seed=cell.seed)
+        entry = self.registry.find("methods", cell.method)
+        if cell.source and entry.source_sha256() != cell.source:
+            raise ValueError(f"{entry.file} was edited after this run was planned; run it again")
+        parts = anatomy(entry)
         name = parse_name(cell.backbone)
         with kept_generators(torch.device("cpu")):
             # The same first weights for every method of a seed: what `untrained` is.
             seed_all(derive("backbone", cell.backbone, cell.seed), torch.device("cpu"))
             create = self.registry.find("backbones", name.base).load()
-            backbone = create(name.base, size=data.size, **name.params)  # type: ignore[operator]
+            backbone = create(name.base, size=data.size, **name.params)
             if cell.recipe is not None:
                 sentence = parts.target.needs(backbone, pretraining.info)
                 if sentence:
@@ -271,7 +274,10 @@ class Workbench:
         common |= {"evaluator": judge.name, "protocol": judge.protocol}
         common |= {"started": started, "attempt": attempt}
         entry = self.registry.find("evaluators", parse_name(judge.name).base)
-        common["components"] = {**common["components"], "evaluator": component(entry, judge.version)}
+        common["components"] = {
+            **common["components"],
+            "evaluator": component(entry, judge.version),
+        }
         try:
             _, evaluator = resolve_judge(judge.name, self.registry)
             seed = derive("judge", judge.protocol, cell.fingerprint, cell.seed)
@@ -396,7 +402,9 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
     }
 
 
@@ -451,7 +459,9 @@ def compile_backbones(method: Method) -> None:
 
 
 def _failure(error: Exception, cell: Cell, where: tuple[str, int, int] | None) -> Failure:
-    message = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+    message = (
+        f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+    )
     kind = "other"
     if isinstance(error, Diverged):
         kind = "nan"

@@ -109,7 +109,9 @@ def stream_order(
     generator = torch.Generator().manual_seed(seed)
     if pool.dim() == 2:
         if main is None:
-            raise ValueError(f"stream {name!r} gives partners to main images, but epoch.main is off")
+            raise ValueError(
+                f"stream {name!r} gives partners to main images, but epoch.main is off"
+            )
         column = torch.randint(pool.shape[1], main.shape, generator=generator)
         return pool[main, column]
     each = stream.batch or batch

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from .api import Evaluator, Method, Pretext, Recipe
+from .api import Evaluator, Labels, Method, Pretext, Recipe
 from .errors import UserError, suggestion
 from .names import Name
 from .names import parse as parse_name
@@ -41,7 +41,7 @@ class Cell:
     size: int  # pixels
     seed: int
     precision: str
-    labels: str  # none, budget, all
+    labels: Labels
     budget: int | None  # labels, for methods that may see some
     hyperparameters: Mapping[str, Any]
     recipe: Recipe | None  # None: judged, never trained
@@ -70,7 +70,12 @@ class Cell:
             "identity_version": IDENTITY,
             "method": method,
             "backbone": self.backbone,
-            "dataset": {"name": self.dataset, "fingerprint": self.fingerprint, "size": self.size},
+            # a path says where, not what
+            "dataset": {
+                "name": _unplaced(self.dataset),
+                "fingerprint": self.fingerprint,
+                "size": self.size,
+            },
             "labels": self.labels if self.labels != "budget" else {"budget": self.budget},
             "seed": self.seed,
             "precision": self.precision,
@@ -114,6 +119,10 @@ class Judge:
         return {"name": self.name, "version": self.version, "params": plain(self.params)}
 
 
+def _unplaced(dataset: str) -> str:
+    return str(dataclasses.replace(parse_name(dataset), argument=None))
+
+
 def derive(*parts: Any) -> int:
     """A seed from what it belongs to: 63 bits of the sha256 of the parts."""
     return int.from_bytes(hashlib.sha256(canonical(parts).encode()).digest()[:8], "big") >> 1
@@ -145,7 +154,8 @@ class Anatomy(typing.NamedTuple):
 
 def anatomy(entry: Entry) -> Anatomy:
     """Hyperparameters, defaults and recipe of a methods entry; imports it."""
-    target, bound = entry.load(), {}
+    target = entry.load()
+    bound: dict[str, Any] = {}
     while isinstance(target, functools.partial):
         bound = {**target.keywords, **bound}
         target = target.func
@@ -159,7 +169,9 @@ def anatomy(entry: Entry) -> Anatomy:
     hints, defaults = signature(function, what=f"method {entry.name!r}")
     recipe = target.recipe if is_method else None
     if is_method and (clash := sorted(set(hints) & set(FIELDS))):
-        raise UserError(f"hyperparameter {clash[0]!r} of {entry.name!r} takes a recipe field's name")
+        raise UserError(
+            f"hyperparameter {clash[0]!r} of {entry.name!r} takes a recipe field's name"
+        )
     for name in bound:
         if name not in hints and not (is_method and name in FIELDS):
             raise UserError(f"the partial {entry.name!r} sets {name!r}, which it does not have")
@@ -224,7 +236,9 @@ def described(kind: Any) -> str:
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " or ".join("none" if a is type(None) else described(a) for a in typing.get_args(kind))
+        return " or ".join(
+            "none" if a is type(None) else described(a) for a in typing.get_args(kind)
+        )
     return str(kind).replace("typing.", "")
 
 
@@ -318,9 +332,7 @@ def _resolve(
     )
 
 
-def _stages(
-    method: str, parts: Anatomy, settings: Settings
-) -> dict[str, tuple[int, Recipe]]:
+def _stages(method: str, parts: Anatomy, settings: Settings) -> dict[str, tuple[int, Recipe]]:
     stages = getattr(parts.target, "stages", {})
     return {
         name: (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,8 +12,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from .api import Pretext, Recipe
-from .data import Place, default_roots
+from .api import Place, Pretext, Recipe
+from .data import default_roots
 from .errors import UserError
 from .execute import Options, Workbench
 from .features import encoder_of
@@ -29,7 +30,9 @@ def load(
     data: str | Path | None = None,
     plugins: Sequence[str | Path] = (),
 ) -> nn.Module:
-    """The trained encoder of a cell: RGB in [0, 1], [B, 3, H, W] -> [B, D]; on the CPU, in eval mode.
+    """The trained encoder of a cell: RGB in [0, 1], [B, 3, H, W] -> [B, D].
+
+    It is on the CPU and in eval mode.
 
     Args:
         cell: its id, or the beginning of it
@@ -49,6 +52,9 @@ def load(
         raise UserError(f"cell {folder.id[:12]} cannot be loaded: {why}; `sslbench run` trains it")
     found = registry(files=[Path(file) for file in plugins])
     rebuilt = cell_from_identity(identity, found)
+    # an identity says what was learnt from; where that lies, the record of the training knows
+    records = [r for r in folder.records() if r.kind == "train"]
+    rebuilt = replace(rebuilt, dataset=records[-1].dataset) if records else rebuilt
     place = Place(default_roots(None if data is None else Path(data)))
     bench = Workbench(found, Store(root), place, Options(device=torch.device("cpu")))
     module, _ = bench.build(rebuilt)
@@ -106,9 +112,7 @@ def _recipe(plain: Mapping[str, Any] | None, method: str) -> Recipe | None:
     return None if plain is None else resolve_recipe(Recipe(), plain, what=method)
 
 
-def _values(
-    plain: Mapping[str, Any], parts: Anatomy
-) -> tuple[dict[str, Any], dict[str, Cell]]:
+def _values(plain: Mapping[str, Any], parts: Anatomy) -> tuple[dict[str, Any], dict[str, Cell]]:
     """Hyperparameters as the constructor takes them, and the pretexts they name."""
     values: dict[str, Any] = {}
     pretexts: dict[str, Cell] = {}

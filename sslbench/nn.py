@@ -17,8 +17,7 @@ def mlp(*dims: int, norm: bool = True, last_norm: bool = False) -> nn.Sequential
     """Linear layers of these widths with ReLU between them.
 
     `norm` puts batch norm before each ReLU, `last_norm` after the last layer. A layer that a norm
-    follows has no bias: the norm's shift is one. SimCLR: mlp(D, D, 128, last_norm=True); MoCo v2:
-    mlp(D, D, 128, norm=False); SwAV: mlp(D, 2048, 128).
+    follows has no bias: the norm's shift is one.
     """
     if len(dims) < 2:
         raise ValueError(f"an MLP has at least two widths, in and out; found {dims}")
@@ -58,7 +57,7 @@ def sinkhorn(scores: Tensor, *, eps: float = 0.05, iterations: int = 3) -> Tenso
     """Scores [B, K] to float32 codes [B, K] that share the images evenly over the K prototypes.
 
     Each iteration scales prototypes to equal mass, then images to mass 1, starting from
-    exp(scores / eps) (SwAV, arXiv 2006.09882). Rows sum to 1 up to float32 rounding.
+    exp(scores / eps) (arXiv 2006.09882, appendix). Rows sum to 1 up to float32 rounding.
     """
     if scores.ndim != 2 or iterations < 1:
         raise ValueError(
@@ -81,5 +80,5 @@ def normalised(x: Tensor) -> Tensor:
 
 
 def full_precision(x: Tensor) -> torch.autocast:
-    """A block in which autocast leaves products alone; give it what a loss is made of as float32."""
+    """A block in which autocast leaves products alone; give it a loss's parts as float32."""
     return torch.autocast(x.device.type, enabled=False)

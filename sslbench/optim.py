@@ -6,7 +6,7 @@ differently from the plain loop.)
 
 Biases and norms, which are the parameters of at most one dimension, never decay and, under LARS
 and LAMB, are not scaled by the trust ratio; every other parameter is scaled, decay or none. timm's
-LARS multiplies by the learning rate outside the momentum buffer, SimCLR's own inside it.
+LARS multiplies by the learning rate outside the momentum buffer; some papers' own do inside it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import json
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 SCHEMA = "1.0"  # a reader refuses a newer major number
 Status = Literal["ok", "failed", "timeout", "skipped", "interrupted"]
@@ -55,16 +55,13 @@ class Warned(_Part):
 
 
 class Failure(_Part):
-    kind: str = Field(alias="class")  # oom nan killed data plugin config other
+    kind: str  # oom nan killed other
     type: str
     message: str
     traceback: str = ""
     stage: str | None = None
     epoch: int | None = None
     step: int | None = None
-    model_config = ConfigDict(
-        extra="forbid", allow_inf_nan=False, frozen=True, populate_by_name=True
-    )
 
 
 class Record(_Part):
@@ -111,10 +108,10 @@ class Record(_Part):
         return self.record_id == self._digest()
 
     def _digest(self) -> str:
-        return digest(self.model_dump(mode="json", by_alias=True, exclude={"record_id"}))
+        return digest(self.model_dump(mode="json", exclude={"record_id"}))
 
     def dumps(self) -> str:
-        plain = self.model_dump(mode="json", by_alias=True)
+        plain = self.model_dump(mode="json")
         return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False)
 
 

@@ -210,7 +210,8 @@ def newest(records: list[Record], kind: str, identity: Mapping[str, Any]) -> Rec
     wanted = digest(identity)
     matching = [r for r in records if r.kind == kind and digest(r.identity) == wanted]
     sound = [r for r in matching if r.status == "ok"]
-    return (sound or matching or [None])[-1]
+    found = sound or matching
+    return found[-1] if found else None
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .api import Method
+from .api import Method, Recipe
 from .bench import Plan, Planned
 from .errors import Interrupted
 from .execute import Options, Unsupported, Workbench
@@ -110,8 +110,11 @@ def _timed(bench: Workbench, cell: Cell, cells: int) -> Iterator[Estimate]:
 def _only(cell: Cell, stage: str) -> Cell:
     """The cell with no epochs but enough of one stage to time it."""
     assert cell.recipe is not None
-    stages: Mapping[str, tuple[int, object]] = {
-        name: (version, dataclasses.replace(recipe, epochs=WARM + TIMED + 1 if name == stage else 0))
+    stages: Mapping[str, tuple[int, Recipe]] = {
+        name: (
+            version,
+            dataclasses.replace(recipe, epochs=WARM + TIMED + 1 if name == stage else 0),
+        )
         for name, (version, recipe) in cell.stages.items()
     }
     epochs = WARM + TIMED + 1 if stage == "main" else 0

@@ -70,7 +70,9 @@ class _At:
 class Loop:
     """Trains one method, or one stage of it; the `run` that `fit` is given."""
 
-    def __init__(self, session: Session, method: Method, recipe: Recipe, path: str = "main") -> None:
+    def __init__(
+        self, session: Session, method: Method, recipe: Recipe, path: str = "main"
+    ) -> None:
         self.session, self.method, self.recipe, self.path = session, method, recipe, path
         self.steps = len(session.feed) // recipe.batch
         self.optimisation = Optimisation(method, recipe, steps_per_epoch=max(self.steps, 1))
@@ -78,7 +80,7 @@ class Loop:
         self.seconds, self.images = 0.0, 0
         self.curves: dict[str, list[tuple[float, float]]] = {}
         self.untouched = {n for n, p in method.named_parameters() if p.requires_grad}
-        self.scaler = torch.amp.GradScaler(  # type: ignore[attr-defined]  # torch's stubs lag
+        self.scaler = torch.amp.GradScaler(
             session.device.type, enabled=session.cell.precision == "fp16"
         )
         self._at: _At | None = None
@@ -95,7 +97,9 @@ class Loop:
 
     def epochs(self, method: Method) -> Iterator[Epoch]:
         if method is not self.method:
-            raise ValueError("run.epochs trains the method it was given to; a stage goes to run.fit")
+            raise ValueError(
+                "run.epochs trains the method it was given to; a stage goes to run.fit"
+            )
         if self._used:
             raise ValueError("run.epochs can be walked once in a fit; declare a stage for more")
         self._used = True
@@ -118,7 +122,9 @@ class Loop:
 
     def fit(self, method: Method, name: str) -> None:
         if name not in type(self.method).stages:
-            raise ValueError(f"stage {name!r} is not declared in {type(self.method).__name__}.stages")
+            raise ValueError(
+                f"stage {name!r} is not declared in {type(self.method).__name__}.stages"
+            )
         if name in self._fits:
             raise ValueError(f"stage {name!r} can be fitted once")
         if self.path != "main":
@@ -144,7 +150,9 @@ class Loop:
                     f"else; choose a pretext whose encoder is its backbone"
                 )
             restore(into, tensors_of(encoder), what=f"the encoder of pretext {name!r}")
-        self.session.stages += [s.model_copy(update={"reused": True}) for s in stages]
+        for stage in stages:
+            own = str(name) if stage.name == "main" else f"{name}.{stage.name}"
+            self.session.stages.append(stage.model_copy(update={"name": own, "reused": True}))
         return method.requires_grad_(False).eval()
 
     def features(self, encoder: Callable[[Tensor], Tensor]) -> Tensor:
@@ -229,7 +237,7 @@ class Loop:
         while True:
             try:
                 with self._autocast():
-                    yielded = step.send(answer)  # type: ignore[arg-type]  # None starts it
+                    yielded: Any = step.send(answer)  # type: ignore[arg-type]  # None starts it
                     self._check_modes()
             except StopIteration:
                 return
@@ -271,7 +279,7 @@ class Loop:
         parameters = [p for p in groups[update.group] if p.requires_grad]
         if not parameters or not loss.requires_grad:
             return False
-        self.scaler.scale(loss).backward(inputs=parameters)
+        self.scaler.scale(loss).backward(inputs=parameters)  # type: ignore[no-untyped-call]
         if self.recipe.clip is not None:
             self.scaler.unscale_(self.optimisation.optimizer)
             self.optimisation.clip(parameters)

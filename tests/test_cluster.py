@@ -259,5 +259,5 @@ def test_whitening_does_not_amplify_what_has_no_variance():
 
 
 def test_whitening_into_more_dimensions_than_there_are_is_refused():
-    with pytest.raises(ValueError, match="5 components of 3 points .*; ask for 1 to 3"):
+    with pytest.raises(ValueError, match=r"5 components of 3 points .*; ask for 1 to 3"):
         pca_whiten(torch.randn(3, 8), 5)

@@ -425,7 +425,7 @@ def test_a_choice_at_the_edge_of_the_grid_is_warned_of():
 )
 def test_a_probe_of_impossible_labels_or_regularisation_is_refused(labels, l2s):
     with pytest.raises(ValueError, match="labels run from 0 to 3"):
-        fit_probes(torch.randn(2, 3), torch.tensor(labels), l2s, 4)
+        fit_probes(torch.randn(2, 3), labels, l2s, 4)
 
 
 def test_a_probe_of_nothing_is_refused():

@@ -258,7 +258,9 @@ def fit_broken(tmp_path: Path, step) -> None:
     cell_folder = bench.store.cell(cell.id)
     cell_folder.path.mkdir(parents=True)
     backbone, _ = bench.build(cell_of("untrained"))
-    train.fit_main(session_of(bench, cell), Broken(backbone, None, step), Recipe(epochs=1, batch=32))
+    train.fit_main(
+        session_of(bench, cell), Broken(backbone, None, step), Recipe(epochs=1, batch=32)
+    )
 
 
 def test_a_returned_loss_gets_a_sentence(tmp_path):
@@ -271,7 +273,7 @@ def test_a_yield_inside_no_grad_gets_a_sentence(tmp_path):
         with torch.no_grad():
             yield self.head(self.backbone(batch.views)).mean()
 
-    with pytest.raises(RuntimeError, match="inside torch.no_grad"):
+    with pytest.raises(RuntimeError, match=r"inside torch\.no_grad"):
         fit_broken(tmp_path, step)
     assert torch.is_grad_enabled()
 

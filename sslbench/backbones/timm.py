@@ -91,7 +91,7 @@ class Network(Backbone):
 
     Images are normalised with the mean and deviation that timm states for the network's weights,
     whether these are loaded or not. Convolutional networks run channels-last on processors and
-    CUDA (1.2 to 1.7 times the speed on a processor).
+    CUDA (on one thread at 32 pixels 1.35 times the speed for test_resnet, 1.1 for resnet18).
     """
 
     net: Any  # of some class of timm's

@@ -1,4 +1,4 @@
-"""The program: commands loaded when they are asked for, plugins, and what each ending exits with."""
+"""The program: commands loaded when asked for, plugins, and what each ending exits with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import click
 
 from .. import __version__
 from ..errors import UnknownName, UserError
-from .text import one_line, say, shown
+from .text import one_line, say
 
 if TYPE_CHECKING:
     from ..plugins import Registry
@@ -73,16 +73,16 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if not ctx.resilient_parsing and not args[0].startswith("-"):
-            if self.get_command(ctx, args[0]) is None:
-                raise UnknownName("command", args[0], self.list_commands(ctx))
+        typed = not ctx.resilient_parsing and not args[0].startswith("-")
+        if typed and self.get_command(ctx, args[0]) is None:
+            raise UnknownName("command", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 
 
 class Program(Commands):
     """`sslbench`. Everything that ends it ends here."""
 
-    def main(self, args: Any = None, prog_name: str | None = None, **extra: Any) -> Any:
+    def main(self, args: Any = None, prog_name: Any = None, *more: Any, **extra: Any) -> Any:
         typed = list(sys.argv[1:] if args is None else args)
         state = State(args=tuple(typed))
         extra |= {"standalone_mode": False, "obj": state}
@@ -161,7 +161,6 @@ def _ended(work: Any, state: State) -> int:
         say(f"error: {one_line(error)}", err=True, fg="red")
         return error.exit_code
     except click.ClickException as error:
-        error.message = shown(error.message)
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):

@@ -44,7 +44,7 @@ def leaderboard() -> None:
 )
 @json_option
 @click.pass_context
-def show(ctx: click.Context, form: str, out: Path | None, as_json: bool, **given: Any) -> None:
+def show(ctx: click.Context, /, form: str, out: Path | None, as_json: bool, **given: Any) -> None:
     """Print the table of a suite. Nothing is run."""
     from ..bench import make_plan
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..bench import Options
 
 F = TypeVar("F", bound=Callable[..., Any])
+Names = tuple[str, ...] | None
+Seeds = tuple[int, ...] | None
 STORE = "sslbench-store"
 
 
@@ -40,25 +42,18 @@ def split(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
 
 
-class Names(click.ParamType):
-    """Comma-separated names; what is given but empty stays empty, not default."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
-        return value if isinstance(value, tuple) else split(value)
+def names(ctx: click.Context, param: click.Parameter, value: str | None) -> Names:
+    """What is given but empty stays empty, not default."""
+    return None if value is None else split(value)
 
 
-class Seeds(click.ParamType):
-    name = "seeds"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        items = split(value)
-        if bad := [item for item in items if not (item.isascii() and item.isdigit())]:
-            self.fail(f"{bad[0]!r} is no whole number; seeds look like 0,1,2", param, ctx)
-        return tuple(dict.fromkeys(map(int, items)))
+def seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> Seeds:
+    if value is None:
+        return None
+    items = split(value)
+    if bad := [item for item in items if not (item.isascii() and item.isdigit())]:
+        raise click.BadParameter(f"{bad[0]!r} is no whole number; seeds look like 0,1,2")
+    return tuple(dict.fromkeys(map(int, items)))
 
 
 def default_store() -> Path:
@@ -85,7 +80,7 @@ def json_option(function: F) -> F:
 def _names(kind: str, help: str) -> Callable[[F], F]:
     return click.option(
         f"--{kind}",
-        type=Names(),
+        callback=names,
         metavar="A,B",
         help=help,
         shell_complete=completion.names(kind),
@@ -105,7 +100,7 @@ _SELECTION = (
     _names("backbones", "Backbones, instead of the suite's."),
     _names("datasets", "Datasets, such as digits,fashion-mnist[train=10000]."),
     _names("evaluators", "Judges, such as knn,linear."),
-    click.option("--seeds", type=Seeds(), metavar="0,1,2", help="Seeds, instead of the suite's."),
+    click.option("--seeds", callback=seeds, metavar="0,1,2", help="Seeds, instead of the suite's."),
     click.option("--epochs", type=click.IntRange(min=0), help="Epochs of each stage."),
     click.option("--batch", type=click.IntRange(min=1), help="Images a step."),
     click.option("--precision", metavar="fp32|bf16|fp16", help="Instead of the suite's."),

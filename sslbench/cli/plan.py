@@ -1,4 +1,4 @@
-"""`sslbench plan`: every cell of a selection, how it stands in the store, and what it would cost."""
+"""`sslbench plan`: every cell of a selection, how it stands in the store, what it would cost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STATES = ("done", "missing", "stale", "evaluate", "failed", "unsupported")
 )
 @json_option
 @click.pass_context
-def plan(ctx: click.Context, time: bool, device: str, as_json: bool, **given: Any) -> None:
+def plan(ctx: click.Context, /, time: bool, device: str, as_json: bool, **given: Any) -> None:
     """Print every cell and its state. Nothing is trained, nothing is written.
 
     done; missing; stale: the store has its like with another identity, and which field differs;
@@ -61,7 +61,15 @@ def plan(ctx: click.Context, time: bool, device: str, as_json: bool, **given: An
 def _say_cells(made: Plan) -> None:
     say(f"suite {made.suite_id}: {one_line(made.suite.summary)}")
     rows = [
-        (p.cell.id[:ID], p.cell.method, p.cell.backbone, p.cell.dataset, p.cell.seed, p.state, _why(p))
+        (
+            p.cell.id[:ID],
+            p.cell.method,
+            p.cell.backbone,
+            p.cell.dataset,
+            p.cell.seed,
+            p.state,
+            _why(p),
+        )
         for p in made.cells
     ]
     say_table(("cell", "method", "backbone", "dataset", "seed", "state", "why"), rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -56,13 +55,14 @@ class Tally:
     """How far a matrix is."""
 
     cells: int
-    begun: float = field(default_factory=time.monotonic)
+    begun: float = 0.0  # when the first cell started; processes take seconds to
     done: int = 0
     failed: int = 0
     shares: dict[str, float] = field(default_factory=dict)  # of the running cells, [0, 1]
 
     def note(self, event: Event) -> None:
         if isinstance(event, CellStarted):
+            self.begun = self.begun or time.monotonic()
             self.shares[event.cell] = 0.0
         elif isinstance(event, Progress):
             share = (event.epoch + event.step / max(event.steps, 1)) / max(event.epochs, 1)
@@ -71,7 +71,7 @@ class Tally:
             self.shares[event.cell] = min(event.epoch / max(event.epochs, 1), 1.0)
         elif isinstance(event, CellDone):
             self.shares.pop(event.cell, None)
-            self.done += 1
+            self.done += event.status != "interrupted"
             self.failed += event.status == "failed"
 
     @property
@@ -264,6 +264,8 @@ class Stop:
 
 def kill() -> None:
     """At once: no record, no table; the last checkpoint is what is left."""
+    import multiprocessing
+
     for child in multiprocessing.active_children():
         child.kill()
     if sys.stderr.isatty():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,7 +53,7 @@ LISTED = 10  # failed cells named at the end
 @click.option("-v", "--verbose", is_flag=True, help="Warnings of libraries too.")
 @json_option
 @click.pass_context
-def run(ctx: click.Context, quiet: bool, verbose: bool, as_json: bool, **given: Any) -> None:
+def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **given: Any) -> None:
     """Run what is missing and print the leaderboard.
 
     Finished cells are never computed again. Ctrl-C saves and stops; the same command goes on.
@@ -65,13 +68,15 @@ def run(ctx: click.Context, quiet: bool, verbose: bool, as_json: bool, **given: 
         registry = state.registry
         _check(options, registry)
         plan = _planned(options, registry, loud=not quiet, err=as_json)
-        again = typed(ctx, "leaderboard", "show")
+        table = typed(ctx, "leaderboard", "show")
+        ending = _Ending(typed_again(state), table, as_json, _set_aside(plan))
         try:
             outcome = _run(plan, registry, reporter(len(plan.open), quiet=quiet, err=as_json))
         except BaseException:
-            _end(_as_it_stands(plan, registry), again, None, as_json=as_json, state=state)
+            with contextlib.suppress(UserError):  # what broke off the run is the one to tell
+                _end(_as_it_stands(plan, registry), None, ending)
             raise
-        _end(plan, again, outcome, as_json=as_json, state=state)
+        _end(plan, outcome, ending)
     ctx.exit(INTERRUPTED if outcome.interrupted else FAILED if outcome.failed else 0)
 
 
@@ -115,25 +120,50 @@ def _as_it_stands(plan: Plan, registry: Registry) -> Plan:
     """The plan after a run that broke off."""
     from ..bench import make_plan
 
-    return make_plan(plan.options, registry, preflight=False)
+    after = make_plan(plan.options, registry, preflight=False)
+    after.store.notices[:0] = plan.store.notices
+    return after
 
 
-def _end(
-    plan: Plan, again: str, outcome: Outcome | None, *, as_json: bool, state: State
-) -> None:
+@dataclass(frozen=True)
+class _Ending:
+    again: str  # the command that goes on
+    table: str  # the command that shows the table
+    as_json: bool
+    before: set[Path]  # what was set aside before the run
+
+
+def _end(plan: Plan, outcome: Outcome | None, ending: _Ending) -> None:
     """The table, where the store is, and what to type next."""
-    say_board(plan, "json" if as_json else "text")
-    for notice in plan.store.notices:
+    say_board(plan, "json" if ending.as_json else "text")
+    for notice in _notices(plan, ending.before):
         say(f"notice: {one_line(notice)}", err=True)
     failed = [cell for cell in plan.cells if cell.state == "failed"]
-    for line in (_did(outcome), f"store: {plan.store.root.resolve()}", *_failures(failed)):
-        say(line, err=as_json)
+    lines = [_did(outcome), f"store: {plan.store.root.resolve()}", *_failures(failed)]
     if outcome is None or outcome.interrupted:
-        say(f"to continue: {typed_again(state)}", err=as_json)
+        lines.append(f"to continue: {ending.again}")
     elif failed:
-        say(f"to try them again: {typed_again(state)}", err=as_json)
+        lines.append(f"to try them again: {ending.again}")
     else:
-        say(f"to see the table again, or to write it with --out DIR: {again}", err=as_json)
+        lines.append(f"to see the table again, or to write it with --out DIR: {ending.table}")
+    for line in lines:
+        say(line, err=ending.as_json)
+
+
+def _notices(plan: Plan, before: set[Path]) -> list[str]:
+    """What was not used, here and by the processes that worked."""
+    notices = list(plan.store.notices)
+    for path in sorted(_set_aside(plan) - before):
+        whole = path.with_name(path.name.partition(".damaged-")[0])
+        if not any(str(whole) in notice for notice in notices):
+            notices.append(f"damaged, not used: {whole} (kept as {path.name})")
+    return notices
+
+
+def _set_aside(plan: Plan) -> set[Path]:
+    """Damaged files that lie in the store, and are not used."""
+    cells = plan.store.root / "cells"
+    return {*cells.glob("??/*/*.damaged-*"), *cells.glob("??/*/records/*.damaged-*")}
 
 
 def _did(outcome: Outcome | None) -> str:

@@ -171,7 +171,10 @@ def _say_errors(records: list[Record]) -> None:
         place = [("stage", error.stage), ("epoch", error.epoch), ("step", error.step)]
         where = ", ".join(f"{name} {value}" for name, value in place if value not in (None, ""))
         say()
-        say(f"error of {one_line(what)} ({one_line(error.kind)}){where and f' at {where}'}", bold=True)
+        say(
+            f"error of {one_line(what)} ({one_line(error.kind)}){where and f' at {where}'}",
+            bold=True,
+        )
         say(f"  {one_line(error.type)}: {one_line(error.message)}", fg="red")
         for line in error.traceback.rstrip().splitlines():
             say(f"  {line}")

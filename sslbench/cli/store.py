@@ -68,7 +68,9 @@ def _weighed(cell: CellFolder) -> _Weighed:
 
 
 @store.command()
-@click.argument("cells", nargs=-1, required=True, metavar="CELL...", shell_complete=completion.cells)
+@click.argument(
+    "cells", nargs=-1, required=True, metavar="CELL...", shell_complete=completion.cells
+)
 @store_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def rm(cells: tuple[str, ...], store: Path, yes: bool) -> None:
@@ -137,7 +139,7 @@ def _removed(paths: Iterable[Path | tuple[Path, int]]) -> tuple[int, int]:
     freed = files = 0
     for each in paths:
         path, bytes_ = each if isinstance(each, tuple) else (each, each.stat().st_size)
-        _explained(lambda path=path: path.unlink(missing_ok=True), path)  # type: ignore[misc]  # bound now
+        _explained(lambda path=path: path.unlink(missing_ok=True), path)
         freed, files = freed + bytes_, files + 1
     return freed, files
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..bench import Plan, Planned
 
 GRACE = 60.0  # seconds a process gets to save and stop
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the parent hears them, and tells its children
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ class LocalProcesses:
             for i in range(jobs)
         ]
 
-    def _hand_out(self, waiting: list[tuple[Cell, tuple[Judge, ...]]], unfinished: set[str]) -> None:
+    def _hand_out(
+        self, waiting: list[tuple[Cell, tuple[Judge, ...]]], unfinished: set[str]
+    ) -> None:
         for each in self._processes:
             if each.cell is not None:
                 continue
@@ -213,12 +216,12 @@ def _start(setup: Setup) -> _Process:
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, str(setup.threads)))
     main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
+    handlers = {s: signal.signal(s, signal.SIG_IGN) for s in SIGNALS} if main_thread else {}
     try:
         process.start()  # Ctrl-C reaches the whole process group; children are told by us instead
     finally:
-        if main_thread:
-            signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -238,7 +241,8 @@ def _tell(each: _Process, message: object) -> None:
 
 def serve(setup: Setup, connection: Connection) -> None:
     """Does cells until the connection ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     if setup.quiet and not os.environ.get("SSLBENCH_VERBOSE"):
         _hush()
     jobs: queue.Queue[Any] = queue.Queue()

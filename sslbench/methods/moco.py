@@ -54,7 +54,8 @@ class MoCo(Method):
         self.register_buffer("oldest", torch.zeros((), dtype=torch.long))
         self.temperature, self.momentum, self.splits = temperature, momentum_target, splits
         self.view = Views(
-            contrastive(data.size, scale=(crop, 1.0), jitter=jitter, jitter_p=jitter_p, blur=blur), 2
+            contrastive(data.size, scale=(crop, 1.0), jitter=jitter, jitter_p=jitter_p, blur=blur),
+            2,
         )
 
     def views(self):

@@ -45,9 +45,7 @@ class SimCLR(Method):
         self.head = mlp(backbone.dim, backbone.dim, dim, last_norm=True)
         self.temperature = temperature
         strengths = tuple(jitter * s for s in (0.8, 0.8, 0.8, 0.2))
-        self.view = Views(
-            contrastive(data.size, scale=(crop, 1.0), jitter=strengths, blur=blur), 2
-        )
+        self.view = Views(contrastive(data.size, scale=(crop, 1.0), jitter=strengths, blur=blur), 2)
 
     def views(self):
         return self.view

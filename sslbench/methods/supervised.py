@@ -17,9 +17,7 @@ class Supervised(Method):
     """
 
     labels = "all"
-    recipe = Recipe(
-        epochs=90, batch=256, lr=0.1, lr_scaling="linear", weight_decay=1e-4, warmup=5
-    )
+    recipe = Recipe(epochs=90, batch=256, lr=0.1, lr_scaling="linear", weight_decay=1e-4, warmup=5)
 
     def __init__(self, backbone, data, *, crop: float = 0.08):
         super().__init__()

@@ -91,7 +91,9 @@ class SwAV(Method):
     def encode(self, views):
         """One pass for the large crops, one for the small ones."""
         sizes = sorted({v.shape[-1] for v in views}, reverse=True)
-        return torch.cat([self.backbone(torch.cat([v for v in views if v.shape[-1] == s])) for s in sizes])
+        return torch.cat(
+            [self.backbone(torch.cat([v for v in views if v.shape[-1] == s])) for s in sizes]
+        )
 
     @torch.no_grad()
     def code(self, scores, crop, epoch):
