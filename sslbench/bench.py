@@ -185,7 +185,10 @@ def make_plan(options: Options, registry: Registry, *, preflight: bool = True) -
     suite_id = suite.name + (f"+{digest(changed)[:8]}" if changed else "")
     methods = suite.methods if options.methods is None else options.methods
     names = list(dict.fromkeys((*suite.baselines, *methods)))
-    check_settings(registry, settings, set(names))
+    asked = {item.partition(".")[0] for item in options.set}
+    check_settings(registry, settings, {*names, *asked})
+    for name in sorted(asked - set(names)):  # what was typed is checked, though it concerns no cell
+        resolve(name, registry, Setting("", "", "", 0, 0), settings)
     judges = [resolve_judge(name, registry)[0] for name in suite.evaluators]
     cells = _cells(suite, names, registry, settings, options)
     if not cells:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import torch
 from torch import nn
@@ -17,8 +17,9 @@ from .data import default_roots
 from .errors import UserError
 from .execute import Options, Workbench
 from .features import encoder_of
-from .identity import Anatomy, Cell, anatomy, checked, resolve_recipe
+from .identity import Anatomy, Cell, anatomy, checked, plain
 from .plugins import Registry, registry
+from .records import canonical, digest
 from .state import restore
 from .store import Store
 
@@ -91,16 +92,16 @@ def cell_from_identity(identity: Mapping[str, Any], found: Registry) -> Cell:
         labels="budget" if isinstance(labels, Mapping) else labels,
         budget=labels["budget"] if isinstance(labels, Mapping) else None,
         hyperparameters=values,
-        recipe=_recipe(method.get("recipe"), method["name"]),
+        recipe=_recipe(method["recipe"]) if "recipe" in method else None,
         stages={
-            name: (stage["version"], resolve_recipe(Recipe(), stage["recipe"], what=name))
+            name: (stage["version"], _recipe(stage["recipe"]))
             for name, stage in method.get("stages", {}).items()
         },
         pretexts=pretexts,
         left_out=tuple(name for name in values if name not in method["hyperparameters"]),
         source=method.get("source"),
     )
-    if cell.identity() != identity:
+    if cell.id != digest(identity):
         raise UserError(
             f"{method['name']} of {entry.dist} {entry.version} is not the one that the cell was "
             f"trained with: its hyperparameters differ; install that version"
@@ -108,24 +109,35 @@ def cell_from_identity(identity: Mapping[str, Any], found: Registry) -> Cell:
     return cell
 
 
-def _recipe(plain: Mapping[str, Any] | None, method: str) -> Recipe | None:
-    return None if plain is None else resolve_recipe(Recipe(), plain, what=method)
+def _recipe(saved: Mapping[str, Any]) -> Recipe:
+    hints = get_type_hints(Recipe)
+    return Recipe(**{name: _value(value, hints[name], name) for name, value in saved.items()})
 
 
-def _values(plain: Mapping[str, Any], parts: Anatomy) -> tuple[dict[str, Any], dict[str, Cell]]:
+def _value(saved: Any, kind: Any, name: str) -> Any:
+    """As its type wants it, unless that changes how it is written: 10 and 10.0 hash differently."""
+    value = checked(saved, kind, what=name)
+    return value if canonical(plain(value)) == canonical(saved) else _tupled(saved)
+
+
+def _tupled(saved: Any) -> Any:
+    return tuple(map(_tupled, saved)) if isinstance(saved, list) else saved
+
+
+def _values(saved: Mapping[str, Any], parts: Anatomy) -> tuple[dict[str, Any], dict[str, Cell]]:
     """Hyperparameters as the constructor takes them, and the pretexts they name."""
     values: dict[str, Any] = {}
     pretexts: dict[str, Cell] = {}
     added = getattr(parts.target, "added", {})
     for name, kind in parts.hints.items():
-        if name not in plain:
+        if name not in saved:
             if name not in added:
                 raise UserError(f"the cell knows no hyperparameter {name!r} of its method")
             values[name] = added[name]
         elif kind is Pretext:
-            values[name] = plain[name]["method"]
+            values[name] = saved[name]["method"]
             # all that an identity asks of a pretext
-            pretexts[values[name]] = cast(Cell, SimpleNamespace(id=plain[name]["cell"]))
+            pretexts[values[name]] = cast(Cell, SimpleNamespace(id=saved[name]["cell"]))
         else:
-            values[name] = checked(plain[name], kind, what=name)
+            values[name] = _value(saved[name], kind, name)
     return values, pretexts

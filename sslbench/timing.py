@@ -128,9 +128,11 @@ def _step(bench: Workbench, cell: Cell) -> tuple[float, int]:
     assert isinstance(module, Method)
     assert cell.recipe is not None
     clock = _Clock(bench.options.device)
+    folder = bench.store.cell(cell.id)
+    folder.write_identity(cell.identity())
     session = Session(
         cell=cell,
-        folder=bench.store.cell(cell.id),
+        folder=folder,
         feed=Feed(pretraining.images, pretraining.labels, bench.options.device),
         info=pretraining.info,
         device=bench.options.device,

@@ -18,7 +18,7 @@ LAYERS = [
     "api errors hookspecs names sources",
     "nn cluster views corruptions optim arrays scores",
     "methods evaluators datasets backbones suites",
-    "plugins builtin train features store records data identity feed state events execute",
+    "plugins builtin train features store records data identity feed state events execute environment",
     "bench executors leaderboard loading testing timing",
     "cli __main__",
 ]

@@ -92,15 +92,18 @@ class Program(Commands):
         sys.exit(_ended(lambda: super(Program, self).main(typed, "sslbench", **extra), state))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, _plugins_first(args))
-        state = ctx.ensure_object(State)
-        state.files = tuple(ctx.params.get("plugin") or ())
-        state.installed = not ctx.params.get("no_plugins")
-        state.block = tuple(ctx.params.get("no_plugin") or ())
-        state.verbose = state.verbose or bool(ctx.params.get("verbose"))
         if os.environ.get("NO_COLOR"):
             ctx.color = False
-        return rest
+        first, rest = _plugins_apart(args)
+        state = ctx.ensure_object(State)
+        given, _, _ = self.make_parser(ctx).parse_args(list(first))
+        # before `--help` is heard, which ends it all
+        state.files = tuple(Path(file) for file in given.get("plugin") or ())
+        state.installed = not given.get("no_plugins")
+        state.block = tuple(given.get("no_plugin") or ())
+        left = super().parse_args(ctx, [*first, *rest])
+        state.verbose = state.verbose or bool(ctx.params.get("verbose"))
+        return left
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         offered = ctx.ensure_object(State).registry.names("commands")
@@ -134,7 +137,7 @@ class Program(Commands):
             formatter.write_dl(rows)
 
 
-def _plugins_first(args: Sequence[str]) -> list[str]:
+def _plugins_apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
     """Options about plugins decide which commands there are, wherever they stand."""
     first: list[str] = []
     rest: list[str] = []
@@ -150,7 +153,7 @@ def _plugins_first(args: Sequence[str]) -> list[str]:
             first.append(arg)
         else:
             rest.append(arg)
-    return [*first, *rest]
+    return first, rest
 
 
 def _ended(work: Any, state: State) -> int:

@@ -97,7 +97,7 @@ def _version(name: str) -> str:
 def _devices() -> Iterator[Check]:
     import torch
 
-    from ..execute import cpu_name
+    from ..environment import cpu_name
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     asked = os.environ.get("OMP_NUM_THREADS")

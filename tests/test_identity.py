@@ -1,0 +1,174 @@
+"""What a cell is: what changes its id, what does not, and how settings are checked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from sslbench.api import Evaluator, Judgement, Metric, Pretext
+from sslbench.errors import UnknownName, UserError
+from sslbench.identity import (
+    Setting,
+    Settings,
+    anatomy,
+    check_settings,
+    checked,
+    derive,
+    resolve,
+    resolve_judge,
+)
+from sslbench.plugins import Entry, registry
+
+REG = registry(installed=False)
+HERE = Setting("test_resnet", "digits", "f" * 64, 32, 0)
+
+
+def cell(method="moco", here=HERE, for_all=None, **dotted):
+    return resolve(method, REG, here, Settings(((for_all or {}, dotted),)))
+
+
+def test_a_value_equal_to_the_default_is_the_same_cell():
+    assert cell().id == cell(**{"moco.temperature": 0.2}).id
+    assert cell().id != cell(**{"moco.temperature": 0.1}).id
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("backbone", "resnet18"),
+        ("fingerprint", "0" * 64),
+        ("seed", 1),
+        ("precision", "bf16"),
+        ("size", 28),
+    ],
+)
+def test_what_changes_the_number_changes_the_id(field, value):
+    assert cell(here=dataclasses.replace(HERE, **{field: value})).id != cell().id
+
+
+def test_where_a_folder_lies_changes_nothing():
+    a = dataclasses.replace(HERE, dataset="folder:/a/photos")
+    b = dataclasses.replace(HERE, dataset="folder:/elsewhere")
+    assert cell(here=a).id == cell(here=b).id
+
+
+def test_the_last_layer_of_settings_wins_and_stages_get_what_is_for_all():
+    layers = Settings((({"epochs": 5}, {"moco.lr": 1}), ({}, {"moco.lr": "0.5"})))
+    found = resolve("moco", REG, HERE, layers)
+    assert (found.recipe.epochs, found.recipe.lr) == (5, 0.5)
+    assert resolve("scan", REG, HERE, layers).stages["agree"][1].epochs == 5
+
+
+def test_a_stage_has_settings_of_its_own():
+    found = cell("scan", **{"scan.agree.lr": 0.7})
+    assert found.stages["agree"][1].lr == 0.7
+    assert found.recipe.lr != 0.7
+
+
+def test_a_pretext_is_the_cell_it_would_be_by_itself():
+    settings = {"simclr.temperature": 0.3, "moco.lr": 0.5}
+    assert cell("scan", **settings).pretexts["simclr"].id == cell("simclr", **settings).id
+    other = cell("scan", **settings, **{"scan.pretext": "moco"})
+    assert other.pretexts["moco"].id == cell("moco", **settings).id
+    assert cell("scan", **settings).id != cell("scan").id, "its pretext changed"
+
+
+def test_a_pretext_may_see_no_more_labels_than_its_method():
+    with pytest.raises(UserError, match="sees: all"):
+        cell("scan", **{"scan.pretext": "supervised"})
+
+
+def test_a_pretext_cannot_ask_for_itself():
+    with pytest.raises(UserError, match="scan -> scan"):
+        cell("scan", **{"scan.pretext": "scan"})
+
+
+def test_a_partial_carries_hyperparameters_and_recipe_fields():
+    found = cell("moco-v1")
+    assert found.hyperparameters["hidden"] == 0
+    assert found.recipe.schedule == "step"
+
+
+def test_a_hyperparameter_added_later_keeps_old_ids():
+    parts = anatomy(REG.find("methods", "moco"))
+    old = cell()
+    parts.target.added = {"splits": 8}
+    try:
+        assert "splits" not in cell().identity()["method"]["hyperparameters"]
+        assert "splits" in cell(**{"moco.splits": 2}).identity()["method"]["hyperparameters"]
+    finally:
+        del parts.target.added
+    assert cell().id == old.id
+
+
+@pytest.mark.parametrize(
+    "value, kind, expected",
+    [
+        ("0.1", float, 0.1),
+        ("1e-3", float, 0.001),
+        ("3", int, 3),
+        ("true", bool, True),
+        ("none", str, "none"),
+        ("5", str, "5"),
+        ("null", float | None, None),
+        ("[2, 6]", tuple[int, int], (2, 6)),
+        ("simclr", Pretext, "simclr"),
+    ],
+)
+def test_values_are_read_by_their_type(value, kind, expected):
+    assert checked(value, kind, what="x") == expected
+
+
+@pytest.mark.parametrize(
+    "value, kind, words",
+    [
+        ("warm", float, "expects a number, got 'warm'"),
+        ("0.5", int, "expects an integer"),
+        ("true", int, "expects an integer"),
+        ("maybe", bool, "expects true or false"),
+    ],
+)
+def test_a_wrong_type_says_what_was_expected(value, kind, words):
+    with pytest.raises(UserError, match=words):
+        checked(value, kind, what="moco.x")
+
+
+def test_an_unknown_setting_gets_a_suggestion():
+    with pytest.raises(UserError, match="did you mean 'temperature'"):
+        cell(**{"moco.temprature": 0.1})
+    with pytest.raises(UnknownName, match="did you mean 'moco'"):
+        check_settings(REG, Settings((({}, {"moca.lr": 1}),)), {"moco"})
+    with pytest.raises(UserError, match="no stage 'agre'.*'agree'"):
+        check_settings(REG, Settings((({}, {"scan.agre.lr": 1}),)), {"scan"})
+
+
+def test_seeds_depend_on_every_part_and_on_their_order():
+    seeds = {derive("a", 1, 2), derive("a", 2, 1), derive("a", 12), derive("b", 1, 2)}
+    assert len(seeds) == 4
+    assert derive("a", 1, 2) == derive("a", 1, 2) < 2**63
+
+
+def test_a_protocol_names_what_is_not_the_default():
+    assert resolve_judge("knn", REG)[0].protocol == "knn-1"
+    assert resolve_judge("knn[k=5]", REG)[0].protocol == "knn-1[k=5]"
+    with pytest.raises(UserError, match="no parameter 'kk'"):
+        resolve_judge("knn[kk=5]", REG)
+
+
+def test_no_parameter_of_an_evaluator_may_lack_a_default():
+    class Bad(Evaluator):
+        metrics = (Metric("x"),)
+
+        def __init__(self, *, needed: int):
+            self.needed = needed
+
+        def __call__(self, subject, data, seed):
+            return Judgement({})
+
+    class One:
+        def find(self, kind, name):
+            return Entry("evaluators", "bad", Bad, "p", "dist", "1")
+
+    with pytest.raises(UserError, match="needs a default"):
+        resolve_judge("bad", One())
