@@ -200,9 +200,8 @@ def checked(value: Any, kind: Any, *, what: str) -> Any:
     """`value` as `kind`, or a sentence that says what was expected."""
     if kind is Pretext:
         kind = str
-    try:
-        adapter = TypeAdapter(kind)
-    except PydanticUserError:
+    adapter = _adapter(kind)
+    if adapter is None:
         return value  # a type only its method understands
     tries = [value]
     if isinstance(value, str):
@@ -215,6 +214,14 @@ def checked(value: Any, kind: Any, *, what: str) -> Any:
         except ValidationError:
             continue
     raise UserError(f"{what} expects {described(kind)}, got {value!r}")
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any] | None:
+    try:
+        return TypeAdapter(kind)
+    except PydanticUserError:
+        return None
 
 
 def _scalar(text: str) -> Any:
@@ -264,10 +271,16 @@ class Settings:
         return {key for _, dotted in self.layers for key in dotted}
 
 
+@functools.cache
+def _recipe_types() -> dict[str, Any]:
+    return typing.get_type_hints(Recipe)
+
+
 def resolve_recipe(recipe: Recipe, overrides: Mapping[str, Any], *, what: str) -> Recipe:
-    hints = typing.get_type_hints(Recipe)
-    resolved = dataclasses.replace(
-        recipe, **{k: checked(v, hints[k], what=f"{what}.{k}") for k, v in overrides.items()}
+    # Defaults too: 10 and 10.0 must not be two cells.
+    values = {name: overrides.get(name, getattr(recipe, name)) for name in FIELDS}
+    resolved = Recipe(
+        **{k: checked(v, _recipe_types()[k], what=f"{what}.{k}") for k, v in values.items()}
     )
     if resolved.epochs < 0 or resolved.batch < 1:
         raise UserError(f"{what} asks for {resolved.epochs} epochs of batch {resolved.batch}")
@@ -301,10 +314,10 @@ def _resolve(
     parts = anatomy(entry)
     asked = settings.of(method)
     _known(method, asked, parts)
-    values = dict(parts.defaults)
-    for name, value in asked.items():
-        if name in parts.hints:
-            values[name] = checked(value, parts.hints[name], what=f"{method}.{name}")
+    values = {
+        name: checked(asked.get(name, value), parts.hints[name], what=f"{method}.{name}")
+        for name, value in parts.defaults.items()
+    }
     recipe = None
     if parts.recipe is not None:
         of_recipe = {k: v for k, v in asked.items() if k in FIELDS}

@@ -33,6 +33,11 @@ def test_a_value_equal_to_the_default_is_the_same_cell():
     assert cell().id != cell(**{"moco.temperature": 0.1}).id
 
 
+def test_a_whole_number_and_the_same_float_are_one_cell():
+    assert cell("simclr", **{"simclr.warmup": "10.0"}).id == cell("simclr").id
+    assert cell("simclr", **{"simclr.blur": 1}).id == cell("simclr", **{"simclr.blur": "1.0"}).id
+
+
 @pytest.mark.parametrize(
     "field, value",
     [

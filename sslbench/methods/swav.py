@@ -84,7 +84,8 @@ class SwAV(Method):
         with full_precision(z):
             scores = F.linear(z, self.prototypes.weight.float()).split(size)  # each [B, K]
             codes = [self.code(scores[i], i, batch.epoch) for i in range(2)]
-            yield swapped(codes, scores, self.temperature)
+            loss = swapped(codes, scores, self.temperature)
+        yield loss
 
         self.enqueue(z.detach().split(size)[:2])
 
