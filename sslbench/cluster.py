@@ -83,14 +83,11 @@ def neighbours(features: Tensor, k: int, *, itself: bool = True) -> Tensor:
     _check_finite(features, "the search for neighbours")
     unit = F.normalize(features.detach().float(), dim=1)
     index = nearest(unit, unit, wanted)[1]  # [N, wanted]
-    own = index == torch.arange(n, device=index.device)[:, None]
-    own[:, -1] |= ~own.any(1)  # more identical rows than asked for: it gives way to the row itself
-    order = own.logical_not().to(torch.int8).argsort(dim=1, stable=True)
-    index = index.gather(1, order)
-    if not itself:
-        return index[:, 1:].contiguous()
-    index[:, 0] = torch.arange(n, device=index.device)
-    return index
+    row = torch.arange(n, device=index.device)[:, None]
+    order = (index != row).to(torch.int8).argsort(dim=1, stable=True)  # itself to the front
+    others = index.gather(1, order)[:, 1:]
+    # where more rows are identical than were asked for, the one dropped is as near as any
+    return torch.cat([row, others], dim=1) if itself else others.contiguous()
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:

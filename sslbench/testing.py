@@ -15,7 +15,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -150,15 +152,13 @@ def _require(held: bool, sentence: str) -> None:
 
 def _same(trial: Trial, fit: Fit, what: str) -> None:
     """As the whole fit, bit for bit."""
+    whole = trial.fitted
     _require(fit.done.status == "ok", f"{what}, it failed: {fit.done.sentence}")
-    first = next((i for i, (a, b) in enumerate(zip(trial.fitted.losses, fit.losses, strict=False)) if a != b), None)
-    _require(
-        fit.losses == trial.fitted.losses,
-        f"{what}, it took another course: {len(fit.losses)} losses for {len(trial.fitted.losses)}"
-        + ("" if first is None else f", the first to differ is {fit.losses[first]} at {first} for {trial.fitted.losses[first]}"),
-    )
-    other = [k for k, v in trial.fitted.weights.items() if not torch.equal(v, fit.weights[k])]
-    _require(not other, f"{what}, its losses were the same and its weights not: {other[:3]}")
+    pairs = enumerate(zip_longest(fit.losses, whole.losses))
+    other = next((f"loss {i} is {one}, not {two}" for i, (one, two) in pairs if one != two), None)
+    _require(other is None, f"{what}, it took another course: {other}")
+    moved = [k for k, v in whole.weights.items() if not torch.equal(v, fit.weights[k])]
+    _require(not moved, f"{what}, its losses were the same and its weights not: {moved[:3]}")
 
 
 # ---- what everything in `methods` promises -------------------------------------------------------
@@ -174,7 +174,9 @@ def says_what_it_is(trial: Trial) -> None:
         cited = CITATION.search(text) is not None
         _require(cited, f"the docstring of {kind.__name__} has no arXiv id and no DOI")
         told = "Departures:" in text
-        _require(told, f"the docstring of {kind.__name__} has no `Departures:` (`none known` will do)")
+        _require(
+            told, f"the docstring of {kind.__name__} has no `Departures:` (`none known` will do)"
+        )
 
 
 def builds_from_backbone_and_data_alone(trial: Trial) -> None:
@@ -216,28 +218,30 @@ def encodes_each_image_alone(trial: Trial) -> None:
 
 
 def views_serve_any_batch(trial: Trial) -> None:
-    """Views take batches of 1 and 3, draw from torch's generators, and print the same every time."""
-    module = trial.module
-    assert isinstance(module, Method)
-    views = module.views()
+    """Views take batches of 1 and 3, draw from torch's generators, and print no address."""
+    assert isinstance(trial.module, Method)
+    views = trial.module.views()
     named: Mapping[str, View] = views if isinstance(views, Mapping) else {"main": views}
     _require("main" in named, f"views() has {sorted(named)} and no 'main'")
     for name, view in named.items():
-        shown = repr(view)
-        _require(" at 0x" not in shown, f"view {name!r} prints an address: {shown[:90]}")
+        _require(" at 0x" not in repr(view), f"view {name!r} prints an address: {view!r}")
         for size in (1, 3):
-            images = trial.data.train.images[:size].clone()
-            pair = []
-            for _ in range(2):
-                with torch.random.fork_rng():
-                    seed_all(size, CPU)
-                    pair.append([*_leaves(view(images))])
-            _require(torch.equal(images, trial.data.train.images[:size]), f"view {name!r} wrote on its images")
-            for x, again in zip(*pair, strict=True):
-                _require(len(x) == size and x.is_floating_point(), f"view {name!r} made {x.dtype} {[*x.shape]} of {size} images")
-                inside = bool(((x >= -1e-6) & (x <= 1 + 1e-6)).all())
-                _require(inside, f"view {name!r} left [0, 1]: {float(x.min()):.3g} to {float(x.max()):.3g}")
-                _require(torch.equal(x, again), f"view {name!r} differs at the same seed: it draws from a generator of its own")
+            _serves(view, trial.data.train.images[:size].clone(), f"view {name!r}")
+
+
+def _serves(view: View, images: Tensor, what: str) -> None:
+    before, made = images.clone(), []
+    for _ in range(2):
+        with torch.random.fork_rng():
+            seed_all(0, CPU)
+            made.append([*_leaves(view(images))])
+    _require(torch.equal(images, before), f"{what} wrote on its images")
+    for x, again in zip(*made, strict=True):
+        right = len(x) == len(images) and x.is_floating_point()
+        _require(right, f"{what} made {x.dtype} {[*x.shape]} of {len(images)} images")
+        low, high = float(x.min()), float(x.max())
+        _require(low >= -1e-6 and high <= 1 + 1e-6, f"{what} left [0, 1]: {low:.3g} to {high:.3g}")
+        _require(torch.equal(x, again), f"{what} draws from a generator of its own")
 
 
 def _leaves(views: Any) -> Iterator[Tensor]:
@@ -246,3 +250,76 @@ def _leaves(views: Any) -> Iterator[Tensor]:
     else:
         for each in views.values() if isinstance(views, Mapping) else views:
             yield from _leaves(each)
+
+
+def trains_all_it_has(trial: Trial) -> None:
+    """Every loss is a finite scalar, and every trainable parameter gets a gradient."""
+    fit = trial.fitted
+    for kind in (trial.parts.target, *trial.parts.target.stages.values()):
+        yielded = any(name == kind.__name__ for name, _ in fit.losses)
+        _require(yielded, f"{kind.__name__} never yielded a loss")
+    silent = [w.message for w in fit.record.warnings] if fit.record else []
+    _require(not silent, f"some of its parameters {'; '.join(silent)}")
+
+
+def trains_in_bf16(trial: Trial) -> None:
+    """A step under bf16 autocast ends in a finite loss."""
+    fit = trial.fit("bf16", trial.cell(precision="bf16"), steps=1)
+    _require(bool(fit.losses) and fit.done.status != "failed", f"in bf16: {fit.done.sentence}")
+
+
+def repeats_itself(trial: Trial) -> None:
+    """The same seed gives the same losses and weights."""
+    _same(trial, trial.fit("again", trial.cell()), "done a second time")
+
+
+def resumes_exactly(trial: Trial) -> None:
+    """Stopped after every second loss and continued, it ends where it would have."""
+    losses: list[Loss] = []
+    for _ in trial.fitted.losses:
+        fit = trial.fit("resumed", trial.cell(), steps=2)
+        losses += fit.losses
+        if fit.done.status != "interrupted":
+            break
+    _same(trial, fit._replace(losses=losses), "stopped and continued")
+
+
+def sees_no_hidden_label(trial: Trial) -> None:
+    """With other labels where it may see none, nothing changes."""
+    data, cell = trial.data, trial.cell()
+    images, labels = data.train
+    hidden = data.held_out if cell.labels != "none" else torch.ones_like(data.held_out)
+    other = torch.where(hidden, (labels + 1) % data.classes, labels)
+    fit = trial.fit("shuffled", cell, data=replace(data, train=Split(images, other)))
+    _same(trial, fit, "with other hidden labels")
+
+
+def learns(trial: Trial, settings: Mapping[str, Any] | None = None, *, epochs: int = 10) -> None:
+    """The loss falls on a tiny set: its last quarter is below its first, stage by stage.
+
+    `settings` make that plain: mild views, a bolder learning rate; one epoch where targets move.
+    """
+    fit = trial.fit("learns", trial.cell(settings, epochs=epochs))
+    _require(fit.done.status == "ok", f"it did not train: {fit.done.sentence}")
+    for kind in dict.fromkeys(name for name, _ in fit.losses):
+        losses = [loss for name, loss in fit.losses if name == kind]
+        quarter = -(-len(losses) // 4)
+        first, last = mean(losses[:quarter]), mean(losses[-quarter:])
+        _require(last < first, f"the loss of {kind} did not fall: {first:.4g} to {last:.4g}")
+
+
+ENCODER_CHECKS = (
+    says_what_it_is,
+    builds_from_backbone_and_data_alone,
+    encodes_each_image_alone,
+)
+METHOD_CHECKS = (
+    *ENCODER_CHECKS,
+    views_serve_any_batch,
+    trains_all_it_has,
+    trains_in_bf16,
+    repeats_itself,
+    resumes_exactly,
+    sees_no_hidden_label,
+    learns,
+)

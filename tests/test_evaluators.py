@@ -291,11 +291,15 @@ def test_the_order_of_the_bank_does_not_matter():
     assert world.judged_by(KNN()) == expected
 
 
-def test_lengths_of_features_do_not_matter():
+@pytest.mark.parametrize("judge", [KNN, Clustering])
+def test_lengths_of_features_do_not_matter(judge):
     world = fake(spread=4.0)
-    expected = world.judged_by(KNN())
-    world.train = world.train * torch.randint(1, 9, (300, 1), generator=generator())
-    assert world.judged_by(KNN()).metrics == expected.metrics
+    expected = world.judged_by(judge())
+    for split in ("train", "test"):
+        features = getattr(world, split)
+        powers = torch.randint(-3, 4, (len(features), 1), generator=generator())
+        setattr(world, split, features * 2.0**powers)
+    assert world.judged_by(judge()).metrics == expected.metrics
 
 
 def test_k_of_a_small_bank_is_chosen_among_what_it_holds():

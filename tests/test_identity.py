@@ -39,7 +39,7 @@ def test_a_whole_number_and_the_same_float_are_one_cell():
 
 
 @pytest.mark.parametrize(
-    "field, value",
+    ("field", "value"),
     [
         ("backbone", "resnet18"),
         ("fingerprint", "0" * 64),
@@ -108,7 +108,7 @@ def test_a_hyperparameter_added_later_keeps_old_ids():
 
 
 @pytest.mark.parametrize(
-    "value, kind, expected",
+    ("value", "kind", "expected"),
     [
         ("0.1", float, 0.1),
         ("1e-3", float, 0.001),
@@ -126,7 +126,7 @@ def test_values_are_read_by_their_type(value, kind, expected):
 
 
 @pytest.mark.parametrize(
-    "value, kind, words",
+    ("value", "kind", "words"),
     [
         ("warm", float, "expects a number, got 'warm'"),
         ("0.5", int, "expects an integer"),
@@ -144,7 +144,7 @@ def test_an_unknown_setting_gets_a_suggestion():
         cell(**{"moco.temprature": 0.1})
     with pytest.raises(UnknownName, match="did you mean 'moco'"):
         check_settings(REG, Settings((({}, {"moca.lr": 1}),)), {"moco"})
-    with pytest.raises(UserError, match="no stage 'agre'.*'agree'"):
+    with pytest.raises(UserError, match=r"no stage 'agre'.*'agree'"):
         check_settings(REG, Settings((({}, {"scan.agre.lr": 1}),)), {"scan"})
 
 

@@ -22,11 +22,9 @@ CELL = "ab" * 32
 
 
 def record(**given) -> Record:
-    values = dict(
-        kind="train", cell_id=CELL, identity={"x": 1}, status="ok", method="m", backbone="b",
-        dataset="d", seed=0, finished="2026-01-01T00:00:00Z",
-    )  # fmt: skip
-    return Record(**{**values, **given})
+    values = {"kind": "train", "cell_id": CELL, "identity": {"x": 1}, "status": "ok", "seed": 0}
+    names = {"method": "m", "backbone": "b", "dataset": "d", "finished": "2026-01-01T00:00:00Z"}
+    return Record(**{**values, **names, **given})
 
 
 @pytest.fixture
@@ -156,7 +154,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_old_file(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(UserError, match="cannot write .*file: .*--store DIR"):
+        with pytest.raises(UserError, match=r"cannot write .*file: .*--store DIR"):
             write_atomic(path, b"x" * 5000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
