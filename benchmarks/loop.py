@@ -1,14 +1,14 @@
 """Training through the harness against the bare steps of the same modules, in one run.
 
     python benchmarks/loop.py [--methods simclr,moco,swav,supervised] [--suite quick|fashion]
-                              [--views on|off|both] [--steps 20] [--rounds 5]
+                              [--views on|off|both] [--steps 40] [--rounds 5]
 
 The harness's side is all that `sslbench run` does while it trains: the loop, the log, progress,
 the check of each loss, checkpoints at the default interval and the one at the end of the fit. The
 bare side drives the method's `step` by hand: forward, backward, optimiser step, nothing else; in
-NCHW and in channels-last, of which the faster counts. Without views, both sides are fed tensors
-that were made before the clock started, the bare side's in its own layout; with views, both sides
-make them from uint8 images.
+NCHW and in channels-last, of which the one that is faster at first goes on. Without views, both
+sides are fed tensors that were made before the clock started, the bare side's in its own layout;
+with views, both sides make them from uint8 images.
 
 Each round takes about `--steps` steps on every side, in turn, in an order that changes, so that a
 busy machine slows all; the ratio is the median over rounds. The bar is 0.90. Threads are those of
@@ -35,6 +35,7 @@ from sslbench.api import Batch, Method, Place
 from sslbench.bench import load_suite
 from sslbench.data import default_roots, open_data
 from sslbench.execute import Options, Workbench
+from sslbench.executors.memory import keep_freed
 from sslbench.feed import Feed
 from sslbench.identity import Cell, Setting, Settings, resolve
 from sslbench.optim import Optimisation
@@ -150,24 +151,26 @@ def sides(bench: Workbench, cell: Cell, with_views: bool) -> dict[str, Any]:
 
 
 def compare(bench: Workbench, cell: Cell, options: argparse.Namespace, with_views: bool) -> float:
-    clock = time.process_time if options.clock == "cpu" else time.perf_counter
     contestants = sides(bench, cell, with_views)
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    names = list(contestants)
-    for i in range(options.rounds + 1):  # the first is to warm up
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            start = clock()
-            contestants[name].train(bench)
-            seconds[name].append(clock() - start)
-    median = {name: statistics.median(each[1:]) for name, each in seconds.items()}
-    best = min((n for n in names if n != "harness"), key=median.__getitem__)
-    pairs = zip(seconds[best][1:], seconds["harness"][1:], strict=True)
-    ratio = statistics.median(bare / ours for bare, ours in pairs)
+
+    def seconds(name: str) -> float:
+        clock = time.process_time if options.clock == "cpu" else time.perf_counter
+        start = clock()
+        contestants[name].train(bench)
+        return clock() - start
+
+    first = [{name: seconds(name) for name in contestants} for _ in range(2)]  # one to warm up
+    bare = min((n for n in contestants if n != "harness"), key=first[1].__getitem__)
+    rounds = []
+    for i in range(options.rounds):
+        order = ["harness", bare][:: 1 if i % 2 else -1]
+        rounds.append({name: seconds(name) for name in order})
+    ratio = statistics.median(each[bare] / each["harness"] for each in rounds)
     steps = contestants["harness"].steps
-    each = "  ".join(f"{name} {1000 * median[name] / steps:.1f}" for name in names)
+    ms = {n: 1000 / steps * statistics.median(e[n] for e in rounds) for n in ("harness", bare)}
     print(
-        f"{cell.method:10s} {'with' if with_views else 'without':7s} views: harness / bare "
-        f"{ratio:.3f}   ({steps} steps, ms a step: {each})",
+        f"{cell.method:10s} {'with' if with_views else 'without':7s} views: {ratio:.3f} of bare  "
+        f"({steps} steps; ms a step: harness {ms['harness']:.1f}, {bare} {ms[bare]:.1f})",
         flush=True,
     )
     return ratio
@@ -195,10 +198,11 @@ def main() -> None:
     parser.add_argument("--backbone", default="test_resnet")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--views", choices=("on", "off", "both"), default="both")
-    parser.add_argument("--steps", type=int, default=20, help="of a round, about")
+    parser.add_argument("--steps", type=int, default=40, help="of a round, about")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     options = parser.parse_args()
+    keep_freed()  # as the processes of `sslbench run` do
     found, place = registry(), Place(roots=default_roots(None))
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     ratios = []

@@ -43,8 +43,8 @@ class DeepCluster(Method):
         super().__init__()
         if clusters > data.length:
             raise ValueError(
-                f"{clusters} clusters of {data.length} images of {data.name}; choose "
-                f"--set deepcluster.clusters=N below that"
+                f"{clusters} clusters of the {data.length} images of {data.name}; "
+                f"set clusters to at most that"
             )
         self.backbone = backbone.with_input(Sobel(), 2) if sobel else backbone
         self.head = nn.Linear(self.backbone.dim, clusters)

@@ -44,7 +44,7 @@ class MoCo(Method):
         if queue > data.length:
             raise ValueError(
                 f"a queue of {queue} keys is longer than the {data.length} images of {data.name}: "
-                f"an image would meet its own old keys; choose --set moco.queue=N below that"
+                f"an image would meet its own old keys; set a queue of at most that"
             )
         widths = [hidden] if hidden else []
         self.backbone = backbone
@@ -73,7 +73,7 @@ class MoCo(Method):
     def keys(self, x):
         """[B, D] of the target, in shuffled parts: a query's batch statistics must not name its key."""
         order = torch.randperm(len(x), device=x.device)
-        parts = x[order].chunk(min(self.splits, len(x) // 2) or 1)
+        parts = x[order].tensor_split(min(self.splits, len(x) // 2) or 1)  # of 2 or more
         shuffled = torch.cat([self.target(part) for part in parts])
         return torch.empty_like(shuffled).index_copy_(0, order, shuffled)
 
@@ -87,10 +87,11 @@ class MoCo(Method):
 def info_nce(q, k, queue, temperature):
     """Cross-entropy of each query's own key against the queue; q, k [B, D], queue [Q, D], unit rows."""
     with full_precision(q):
-        own = (q * k).sum(1, keepdim=True)  # [B, 1]
-        others = q @ queue.T  # [B, Q]
-        logits = torch.cat([own, others], dim=1) / temperature
-        return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+        q = q / temperature
+        own = (q * k).sum(1)  # [B]
+        others = torch.logsumexp(q @ queue.T, dim=1)  # [B]
+        # one softmax over all would add 65536 small numbers to a large one, in float32
+        return F.softplus(others - own).mean()
 
 
 MoCoV1 = partial(

@@ -43,11 +43,11 @@ class Agree(Method):
 def agreement(anchor, neighbour, entropy):
     """SCAN's loss of logits [B, K]: disagreement less the weighted entropy of the mean assignment."""
     with full_precision(anchor):
-        p, q = anchor.float().softmax(1), neighbour.float().softmax(1)
-        same = (p * q).sum(1).clamp_min(1e-8)  # [B]
-        mean = p.mean(0)  # [K]
+        log_p, log_q = anchor.float().log_softmax(1), neighbour.float().log_softmax(1)
+        same = torch.logsumexp(log_p + log_q, dim=1)  # [B], log of the inner product
+        mean = log_p.exp().mean(0)  # [K]
         spread = -(mean * mean.clamp_min(1e-8).log()).sum()
-        return -same.log().mean() - entropy * spread
+        return -same.mean() - entropy * spread
 
 
 class SCAN(Method):
@@ -84,7 +84,10 @@ class SCAN(Method):
     ):
         super().__init__()
         if neighbours > data.length:
-            raise ValueError(f"{neighbours} neighbours among {data.length} images of {data.name}")
+            raise ValueError(
+                f"{neighbours} neighbours among the {data.length} images of {data.name}; "
+                f"set neighbours to at most that"
+            )
         self.backbone = backbone
         self.head = nn.Linear(backbone.dim, data.classes)
         self.pretext, self.neighbours, self.entropy = pretext, neighbours, entropy

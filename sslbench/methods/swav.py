@@ -56,8 +56,10 @@ class SwAV(Method):
         if queue > data.length:
             raise ValueError(
                 f"a queue of {queue} features is longer than the {data.length} images of "
-                f"{data.name}; choose --set swav.queue=N below that"
+                f"{data.name}; set a queue of at most that"
             )
+        if crops[0] < 2:
+            raise ValueError(f"codes are those of two large crops, crops={crops} has {crops[0]}")
         self.backbone = backbone
         self.head = mlp(backbone.dim, hidden, dim)
         self.prototypes = nn.Linear(dim, prototypes, bias=False)

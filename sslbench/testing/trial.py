@@ -1,0 +1,121 @@
+"""A method on small data: its fits, with every loss they came by."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from ..api import Method, Place, Update
+from ..bench import load_suite
+from ..data import Data, open_data
+from ..events import CellDone
+from ..execute import Options, Workbench
+from ..identity import Cell, Setting, Settings, anatomy, resolve
+from ..plugins import Registry
+from ..state import restore
+from ..store import Store
+
+CPU = torch.device("cpu")
+
+
+Loss = tuple[str, Any]  # the class whose step yielded it, and what
+
+
+class Fit(NamedTuple):
+    done: CellDone
+    losses: list[Loss]
+    weights: Mapping[str, Tensor]  # none before it is done
+    warnings: list[str]
+
+
+@dataclass(eq=False)
+class Trial:
+    """A methods entry on small data: 96 images, batches of 32, two epochs, on the CPU."""
+
+    registry: Registry
+    name: str
+    folder: Path  # for stores, one a fit
+    settings: Mapping[str, Any] = field(default_factory=dict)  # as --set: {"my-method.queue": 64}
+    dataset: str = ""  # unless given, a part of the quick suite's
+    backbone: str = ""  # unless given, the quick suite's
+
+    def __post_init__(self) -> None:
+        suite = load_suite("quick", self.registry)
+        self.dataset = self.dataset or f"{suite.datasets[0]}[test=20,train=96]"
+        self.backbone = self.backbone or suite.backbones[0]
+        self.parts = anatomy(self.registry.find("methods", self.name))
+        self.kinds = [self.parts.target, *getattr(self.parts.target, "stages", {}).values()]
+        self.data = open_data(self.dataset, self.registry, Place())
+
+    def cell(self, *, epochs: int = 2, precision: str = "fp32", **settings: Any) -> Cell:
+        """With `settings` laid over the trial's own."""
+        of = self.data
+        setting = Setting(self.backbone, of.name, of.fingerprint, of.size, 0, precision, budget=40)
+        small = {"epochs": epochs, "batch": 32}
+        layers: tuple[Any, ...] = ((small, self.settings), ({}, settings))
+        return resolve(self.name, self.registry, setting, Settings(layers))
+
+    def bench(self, store: str, stop: Callable[[], bool] = lambda: False) -> Workbench:
+        place, options = Store(self.folder / store), Options(CPU)
+        return Workbench(self.registry, place, Place(), options, stop=stop)
+
+    def fit(self, store: str, cell: Cell, *, steps: int = 0, data: Data | None = None) -> Fit:
+        """Trains or continues; stops after `steps` losses where that is not 0."""
+        losses: list[Loss] = []
+        bench = self.bench(store, stop=lambda: 0 < steps <= len(losses))
+        with ExitStack() as patches:
+            for kind in self.kinds:
+                patches.enter_context(patch.object(kind, "step", _noting(kind, losses)))
+            patches.enter_context(patch.object(bench, "data", lambda name: data or self.data))
+            done = bench.do(cell, [])
+        folder = bench.store.cell(cell.id)
+        record, state = folder.current("train", cell.identity()), folder.load("model")
+        warnings = [w.message for w in record.warnings] if record else []
+        return Fit(done, losses, state[0] if state else {}, warnings)
+
+    @cached_property
+    def fitted(self) -> Fit:
+        """The fit that others are held against."""
+        fit = self.fit("whole", self.cell())
+        if fit.done.status != "ok":
+            raise AssertionError(f"it did not train: {fit.done.sentence}")
+        return fit
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """In eval mode; trained, where it is trained at all."""
+        module, _ = self.bench("whole").build(self.cell())
+        if isinstance(module, Method):
+            restore(module, self.fitted.weights, what="the trained model")
+        return module.eval()
+
+
+def _noting(kind: type[Method], losses: list[Loss]) -> Callable[..., Any]:
+    """The `step` of that class, with each of its losses noted on the way."""
+    whole = kind.step
+
+    def relay(step: Any) -> Iterator[Any]:
+        answer = None
+        while True:
+            try:
+                update = step.send(answer)
+            except StopIteration:
+                return
+            loss: Any = update.loss if isinstance(update, Update) else update
+            losses.append((kind.__name__, loss.tolist() if isinstance(loss, Tensor) else loss))
+            answer = yield update
+
+    def step(self: Method, batch: Any) -> Any:
+        made = whole(self, batch)
+        return relay(made) if inspect.isgenerator(made) else made
+
+    return step

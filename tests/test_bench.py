@@ -1,0 +1,237 @@
+"""Plan and run on the whole command line: processes that die, two runs at once, disks, bad data."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from sslbench.bench import Options, make_plan
+from sslbench.cli.app import program
+from sslbench.evaluators.knn import KNN
+from sslbench.plugins import registry
+from sslbench.store import Store
+
+TINY = """
+summary: a tiny suite
+datasets: ["digits[test=30,train=100]"]
+backbones: [test_resnet]
+methods: [simclr]
+baselines: [untrained]
+floor: untrained
+evaluators: [knn]
+seeds: [0]
+epochs: 1
+batch: 32
+set: {simclr.blur: 0.0}
+"""
+DIES = """
+import os, signal
+import torch
+from sslbench import Method, hookimpl
+class Dies(Method):
+    "It ends its process. arXiv 0000.00000. Departures: all."
+    def __init__(self, backbone, data):
+        super().__init__()
+        self.backbone = backbone
+    def views(self):
+        return lambda images: images.float() / 255
+    def step(self, batch):
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield self.backbone(batch.views).mean()
+class Orphan(Dies):
+    "Its loss is not a number. arXiv 0000.00000. Departures: all."
+    def step(self, batch):
+        yield self.backbone(batch.views).mean() * torch.nan
+@hookimpl
+def methods():
+    return {"dies": Dies, "nan": Orphan}
+"""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("SSLBENCH_STORE", "SSLBENCH_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    Path("tiny.yaml").write_text(TINY)
+    Path("dies.py").write_text(DIES)
+
+
+def sslbench(*args, code=0, **more):
+    done = subprocess.run(
+        [sys.executable, "-m", "sslbench", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        **more,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def refused(*args) -> str:
+    """The one sentence of a run that never began."""
+    done = CliRunner().invoke(program, ["run", "--suite", "tiny.yaml", *args])
+    assert done.exit_code == 2, done.output
+    assert not Path("sslbench-store/cells").exists()
+    return done.stderr
+
+
+def all_records(store="sslbench-store"):
+    return [r for cell in Store(Path(store)).cells() for r in cell.records()]
+
+
+def test_a_process_that_dies_fails_its_cell_and_no_other():
+    said = sslbench(
+        "--plugin", "dies.py", "run", "--suite", "tiny.yaml", "--methods", "dies,nan,simclr", code=3
+    ).stdout
+    status = {(r.method, r.kind): r for r in all_records()}
+    killed = status["file:dies/dies", "train"]
+    assert killed.error.kind == "killed"
+    assert "signal 9" in killed.sentence
+    assert status["file:dies/nan", "train"].error.kind == "nan"
+    assert status["simclr", "evaluation"].status == "ok"
+    assert "signal 9" in said
+    assert "epoch 0, step 0" in said
+
+
+def test_two_runs_at_once_train_each_cell_once():
+    line = [sys.executable, "-m", "sslbench", "run", "--suite", "tiny.yaml", "--epochs", "4"]
+    runs = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [run.communicate(timeout=200)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    made = [(r.method, r.kind) for r in all_records()]
+    assert sorted(made) == [
+        ("simclr", "evaluation"),
+        ("simclr", "train"),
+        ("untrained", "evaluation"),
+        ("untrained", "train"),
+    ]
+    assert all("simclr" in text for text in said)
+
+
+def test_a_full_disk_is_one_sentence_and_the_store_stays_sound():
+    def little():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+
+    done = sslbench("run", "--suite", "tiny.yaml", code=2, preexec_fn=little)
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(Path("sslbench-store").rglob("*.tmp"))
+    sslbench("run", "--suite", "tiny.yaml")
+
+
+def test_a_new_version_of_an_evaluator_judges_again_and_trains_nothing(monkeypatch):
+    assert CliRunner().invoke(program, ["run", "--suite", "tiny.yaml"]).exit_code == 0
+    options, found = Options(suite="tiny.yaml"), registry()
+    assert {p.state for p in make_plan(options, found).cells} == {"done"}
+    monkeypatch.setattr(KNN, "version", 2)
+    plan = make_plan(options, found)
+    assert {p.state for p in plan.cells} == {"evaluate"}
+    assert {p.judges[0].judge.protocol for p in plan.cells} == {"knn-2"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("moco.queue=101", "queue of 101 keys is longer than the 100 images"),
+        ("swav.queue=101", "queue of 101 features is longer"),
+        ("deepcluster.clusters=101", "101 clusters of the 100 images"),
+        ("scan.neighbours=101", "101 neighbours among the 100 images"),
+        ("moco.batch=101", "a batch of 101 is larger than the 100 images"),
+    ],
+)
+def test_what_is_larger_than_the_data_is_refused_before_anything_trains(setting, sentence):
+    method = setting.partition(".")[0]
+    assert sentence in refused("--methods", method, "--set", setting)
+
+
+def test_an_evaluator_larger_than_the_data_fails_with_a_sentence():
+    done = CliRunner().invoke(
+        program, ["run", "--suite", "tiny.yaml", "--methods", "", "--evaluators", "knn[k=500]"]
+    )
+    assert done.exit_code in (2, 3)
+    assert "500" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_dataset_without_files_says_where_it_looked_and_how_to_get_it():
+    said = refused("--datasets", "cifar10", "--data", "nowhere")
+    assert "nowhere" in said
+    assert "--download" in said
+
+
+def test_a_dataset_with_a_wrong_checksum_is_refused():
+    folder = Path("data/cifar-10-batches-bin")
+    folder.mkdir(parents=True)
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        (folder / name).write_bytes(b"\0" * 100)
+    assert "data_batch_1.bin" in refused("--datasets", "cifar10", "--data", "data")
+
+
+def paint(path: Path, mode: str, seed: int, side=(20, 24)):
+    pixels = np.random.default_rng(seed).integers(0, 255, (*side, 4), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if mode == "I;16":
+        Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(path)
+    else:
+        Image.fromarray(pixels).convert(mode).save(path)
+
+
+def photos(classes=("cat", "dog")):
+    for split, n in (("train", 12), ("test", 4)):
+        for k, name in enumerate(classes):
+            for i in range(n):
+                mode = ("RGB", "L", "RGBA", "I;16", "P")[i % 5]
+                paint(Path(f"photos/{split}/{name}/{i}.png"), mode, 100 * k + i)
+    paint(Path(f"photos/train/{classes[0]}/wide.png"), "RGB", 7, (1, 30))
+
+
+FOLDER = ("run", "--suite", "tiny.yaml", "--datasets", "folder:photos[size=32]", "--batch", "8")
+
+
+def test_a_folder_of_all_kinds_of_pictures_runs():
+    photos()
+    done = CliRunner().invoke(program, [*FOLDER])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_broken_image_is_named_and_can_be_left_out_and_counted():
+    photos()
+    Path("photos/train/dog/3.png").write_bytes(b"no picture")
+    done = CliRunner().invoke(program, [*FOLDER])
+    assert done.exit_code == 2
+    assert str(Path("photos/train/dog/3.png")) in done.stderr
+    assert "--skip-broken" in done.stderr
+    done = CliRunner().invoke(program, [*FOLDER, "--skip-broken"])
+    assert done.exit_code == 0, done.output
+    assert {r.components["dataset"]["skipped"] for r in all_records()} == {1}
+
+
+def test_one_class_only_is_judged_with_a_warning():
+    photos(classes=("cat",))
+    done = CliRunner().invoke(program, [*FOLDER, "--evaluators", "knn,linear,clustering"])
+    assert done.exit_code == 0, done.output
+    assert any(r.warnings for r in all_records())
+
+
+def test_a_method_that_cannot_serve_is_skipped_with_its_sentence():
+    Path("picky.py").write_text(
+        DIES.replace(
+            "    def views",
+            "    @classmethod\n    def needs(cls, backbone, data):\n"
+            "        return 'dies wants more than 16 classes'\n    def views",
+            1,
+        )
+    )
+    line = ["run", "--plugin", "picky.py", "--suite", "tiny.yaml", "--methods", "dies"]
+    done = CliRunner().invoke(program, line)
+    assert done.exit_code == 0, done.output
+    assert "wants more than 16 classes" in done.stdout
