@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..events import CellDone, Listener
 from ..identity import Cell, Judge
 from ..records import Failure, Record, now
+from .memory import keep_freed
 
 if TYPE_CHECKING:
     from ..bench import Plan, Planned
@@ -260,6 +261,9 @@ def serve(setup: Setup, connection: Connection) -> None:
 
 
 def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Any:
+    if not setup.place.download:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
+    keep_freed()
     import torch
 
     from ..execute import Options, Workbench

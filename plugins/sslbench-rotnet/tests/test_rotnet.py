@@ -16,6 +16,7 @@ from torch import nn
 
 from sslbench.api import Backbone, Batch, DataInfo
 from sslbench.plugins import registry
+from sslbench.testing import METHOD_CHECKS, Trial
 
 HOME = Path(__file__).parents[1]
 
@@ -143,10 +144,22 @@ def test_the_schedule_is_the_papers():
     assert [round(share * recipe.epochs) for share in recipe.milestones] == [60, 120, 160]
 
 
+def plugin():
+    return registry(installed=False, files=[HOME / "sslbench_rotnet" / "__init__.py"])
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory):
+    return Trial(plugin(), "rotnet", tmp_path_factory.mktemp("stores"))
+
+
+@pytest.mark.parametrize("check", METHOD_CHECKS)
+def test_it_keeps_what_every_method_promises(check, trial):
+    check(trial)
+
+
 def test_the_hook_names_the_method():
-    entry = registry(installed=False, files=[HOME / "sslbench_rotnet" / "__init__.py"]).find(
-        "methods", "rotnet"
-    )
+    entry = plugin().find("methods", "rotnet")
     assert entry.load() is RotNet
     assert entry.summary().startswith("Tells which of four rotations")
 

@@ -1,0 +1,280 @@
+"""The conformance kit: a sound method passes, and each broken promise is caught by its own check."""
+
+from __future__ import annotations
+
+import random
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sslbench import testing
+from sslbench.api import DataInfo, Method, Recipe
+from sslbench.data import Data
+from sslbench.plugins import KINDS, Entry, Registry, registry
+from sslbench.testing import ENCODER_CHECKS, METHOD_CHECKS, Trial, checks
+from sslbench.views import crop_flip
+
+OURS = registry(installed=False)
+
+
+class Sound(Method):
+    """Tells the mean colours of an image. arXiv 0000.00000. Departures: from everything."""
+
+    recipe = Recipe(epochs=1, batch=32, lr=0.05)
+
+    def __init__(self, backbone, data, *, width: int = 3):
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(backbone.dim, width)
+        self.view = crop_flip(data.size, scale=(0.5, 1.0))
+
+    def views(self):
+        return self.view
+
+    def step(self, batch):
+        found = self.head(self.backbone(batch.views))
+        yield F.mse_loss(found, batch.views.mean((2, 3)))
+
+
+def trial_of(kind, folder) -> Trial:
+    entries = [entry for every in KINDS for entry in OURS.entries(every).values()]
+    planted = Entry("methods", "planted", kind, plugin="planted", dist="planted", version="1")
+    return Trial(Registry([], [*entries, planted]), "planted", folder)
+
+
+def with_step(step, **more):
+    return type("Planted", (Sound,), {"__doc__": Sound.__doc__, "step": step, **more})
+
+
+def with_view(view):
+    return type("Planted", (Sound,), {"__doc__": Sound.__doc__, "views": lambda self: view})
+
+
+def with_encoder(forward):
+    class Around(nn.Module):
+        def __init__(self, backbone):
+            super().__init__()
+            self.backbone = backbone
+            self.register_buffer("calls", torch.zeros(()))
+
+        forward = None
+
+    Around.forward = forward
+    members = {"__doc__": Sound.__doc__, "encoder": lambda self: self.around}
+
+    def born(self, backbone, data):
+        Sound.__init__(self, backbone, data)
+        self.around = Around(backbone)
+
+    return type("Planted", (Sound,), {**members, "__init__": born})
+
+
+# ---- plants ----------------------------------------------------------------------------------------
+
+
+class Uncited(Sound):
+    """Tells the mean colours of an image. Departures: none known."""
+
+
+class Undeparted(Sound):
+    """Tells the mean colours of an image. doi 10.1145/279943.279962"""
+
+
+class Staged(Sound):
+    """Has a stage that says nothing. arXiv 0000.00000. Departures: none known."""
+
+    stages: ClassVar = {"mute": Uncited}
+
+
+class Undocumented(Sound):
+    pass
+
+
+class Picky(Sound):
+    __doc__ = Sound.__doc__
+
+    @classmethod
+    def needs(cls, backbone, data):
+        return "it wants a network of patches"
+
+
+class Silent(Sound):
+    __doc__ = Sound.__doc__
+
+    def __init__(self, backbone, data):
+        super().__init__(backbone, data)
+        self.spare = nn.Linear(2, 2)
+
+
+class Counting(Sound):
+    """Keeps a number where no checkpoint finds it."""
+
+    steps = 0
+
+    def step(self, batch):
+        self.steps += 1
+        found = self.head(self.backbone(batch.views))
+        yield F.mse_loss(found, batch.views.mean((2, 3))) * self.steps
+
+
+def draws_from_the_clock(self, batch):
+    found = self.head(self.backbone(batch.views))
+    yield F.mse_loss(found, batch.views.mean((2, 3))) + random.SystemRandom().random()
+
+
+def mixes_types(self, batch):
+    found = self.head(self.backbone(batch.views))
+    bank = torch.zeros(96, 3)
+    bank[batch.index] = found
+    yield bank.square().mean()
+
+
+def stands_still(self, batch):
+    found = self.head(self.backbone(batch.views))
+    yield F.mse_loss(found.detach(), batch.views.mean((2, 3))) + 0 * found.sum()
+
+
+def diverges(self, batch):
+    yield self.head(self.backbone(batch.views)).mean() / 0
+
+
+def reads_labels(self, batch):
+    found = self.head(self.backbone(batch.views))
+    yield F.mse_loss(found, batch.label[:, None].expand(-1, 3).float())
+
+
+def jumbled(images):
+    return images.float() / 255 * float(np.random.default_rng().random())
+
+
+def brightened(images):
+    images += 1
+    return images.float() / 255
+
+
+def squeezed(images):
+    return (images.float() / 255).squeeze(0)
+
+
+class Shown:
+    """A view that prints well."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def __repr__(self):
+        return f"Shown({self.how.__name__})"
+
+    def __call__(self, images):
+        return self.how(images)
+
+
+def counted(self, x):
+    self.calls += 1
+    return self.backbone(x)
+
+
+BROKEN = [
+    (Undocumented, "says_what_it_is", "no docstring"),
+    (Uncited, "says_what_it_is", "Uncited has no arXiv id and no DOI"),
+    (Undeparted, "says_what_it_is", "Undeparted has no `Departures:`"),
+    (Staged, "says_what_it_is", "Uncited has no arXiv id"),
+    (Staged, "trains_all_it_has", "Uncited never yielded a loss"),
+    (Picky, "builds_from_backbone_and_data_alone", "does not take .*network of patches"),
+    (
+        with_encoder(lambda self, x: self.backbone.maps(x)[-1]),
+        "encodes_each_image_alone",
+        "gave .5, ",
+    ),
+    (
+        with_encoder(lambda self, x: F.dropout(self.backbone(x), 0.5)),
+        "encodes_each_image_alone",
+        "the same images gave other features",
+    ),
+    (
+        with_encoder(lambda self, x: self.backbone(x) - self.backbone(x).mean(0)),
+        "encodes_each_image_alone",
+        "alone an image has other features",
+    ),
+    (
+        with_encoder(lambda self, x: self.backbone(x) * torch.nan),
+        "encodes_each_image_alone",
+        "not finite",
+    ),
+    (with_encoder(counted), "encodes_each_image_alone", r"changed \['around.calls'\]"),
+    (with_view(lambda images: images.float() / 255), "views_serve_any_batch", "prints an address"),
+    (with_view(Shown(jumbled)), "views_serve_any_batch", "generator of its own"),
+    (with_view(Shown(brightened)), "views_serve_any_batch", "wrote on its images"),
+    (with_view(Shown(squeezed)), "views_serve_any_batch", r"made torch.float32 \[3, 32, 32\] of 1"),
+    (with_view(Shown(torch.Tensor.float)), "views_serve_any_batch", r"left \[0, 1\]"),
+    (Silent, "trains_all_it_has", r"never got a gradient: spare.bias, spare.weight"),
+    (with_step(diverges), "trains_all_it_has", "did not train: the loss is "),
+    (with_step(mixes_types), "trains_in_bf16", "in bf16: .*dtypes match"),
+    (with_step(draws_from_the_clock), "repeats_itself", "another course: loss 0 is"),
+    (Counting, "resumes_exactly", "another course: loss 2 is"),
+    (with_step(stands_still), "learns", "the loss of Planted did not fall"),
+]
+
+
+@pytest.mark.parametrize("check", METHOD_CHECKS)
+def test_a_sound_method_passes_every_check(check, tmp_path):
+    check(trial_of(Sound, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "check", "sentence"), BROKEN, ids=[f"{c}-{s[:20]}" for _, c, s in BROKEN]
+)
+def test_a_broken_promise_is_a_sentence(kind, check, sentence, tmp_path):
+    with pytest.raises(AssertionError, match=sentence):
+        getattr(testing, check)(trial_of(kind, tmp_path))
+
+
+def test_a_label_that_reaches_the_method_is_found(tmp_path, monkeypatch):
+    leaking = with_step(reads_labels)
+    testing.sees_no_hidden_label(trial_of(leaking, tmp_path / "sound"))
+    whole = Data.pretraining
+
+    def leaks(self, labels, **given):
+        return whole(self, labels, **given)._replace(labels=self.train.labels)
+
+    monkeypatch.setattr(Data, "pretraining", leaks)
+    with pytest.raises(AssertionError, match="other hidden labels, it took another course"):
+        testing.sees_no_hidden_label(trial_of(leaking, tmp_path / "leaking"))
+    supervised = with_step(reads_labels, labels="all")
+    with pytest.raises(AssertionError, match="other hidden labels, it took another course"):
+        testing.sees_no_hidden_label(trial_of(supervised, tmp_path / "held out"))
+
+
+def test_labels_that_may_be_seen_are_not_called_hidden(tmp_path):
+    testing.sees_no_hidden_label(trial_of(with_step(reads_labels, labels="all"), tmp_path))
+
+
+def test_an_encoder_gets_the_checks_that_concern_it(tmp_path):
+    def colours(backbone, data: DataInfo, *, power: float = 1.0):
+        """The mean colours."""
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    trial = trial_of(colours, tmp_path)
+    assert checks(trial) == ENCODER_CHECKS
+    assert checks(trial_of(Sound, tmp_path)) == METHOD_CHECKS
+    for check in checks(trial):
+        check(trial)
+
+
+def test_every_check_states_its_promise():
+    for check in METHOD_CHECKS:
+        assert (check.__doc__ or "").splitlines()[0].endswith(".")
+
+
+def test_checks_leave_the_callers_random_numbers_alone(tmp_path):
+    trial = trial_of(Sound, tmp_path)
+    trial.module  # noqa: B018 - trained before the numbers are drawn
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    testing.views_serve_any_batch(trial)
+    testing.encodes_each_image_alone(trial)
+    assert torch.equal(torch.rand(3), expected)
