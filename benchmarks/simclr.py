@@ -3,29 +3,35 @@
     pip install -e ".[bench]"
     python benchmarks/simclr.py [--data fashion-mnist[train=2560]] [--workers 0,1,2] [--rounds 5]
 
-Both sides train the same backbone (channels-last, our own class), a head of the same widths, the
-same optimiser and batch, on the same uint8 images in memory, through one epoch a round: crops of
-area .2 to 1, flips, jitter of strength .5, greyscale, no blur. lightly's side is its SimCLRTransform
-on PIL images in a torch DataLoader, its projection head and its NT-Xent loss; its workers outlive
-the rounds and it keeps no log and no checkpoint. Ours is the whole harness, both included.
+Both sides train timm's network of the same name with a head of the same widths, the same optimiser
+and batch, on the same uint8 images in memory, one epoch a round: crops of area .2 to 1, flips,
+jitter of strength .5, greyscale, no blur. lightly's side is written as its own example is: its
+SimCLRTransform on PIL images in a torch DataLoader, the network as timm makes it, its projection
+head and NT-Xent loss; its workers outlive the rounds and it keeps no log and no checkpoint. Ours is
+the whole harness, both included. What the harness does for speed beside its views is to lay networks
+out channels-last and to keep freed memory; `--favour` gives lightly's side these two as well.
 
-In each round every contestant runs once, in turn; the ratio of a round is against its best number of
-workers, and the median over rounds is what counts. The bar is 3. Threads are those of
-OMP_NUM_THREADS, or all.
+Every contestant lives in a process of its own, and in each round runs once, in turn, while the
+others wait. The ratio of a round is against the best number of workers in it; the median over
+rounds is what counts. The bar is 3. Each contestant has the threads of OMP_NUM_THREADS, or all.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightly
+import timm
 import torch
 from lightly.loss import NTXentLoss
 from lightly.models.modules.heads import SimCLRProjectionHead
@@ -35,7 +41,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sslbench.api import Place
-from sslbench.backbones.timm import create
 from sslbench.bench import load_suite
 from sslbench.data import default_roots, open_data
 from sslbench.execute import Options, Workbench
@@ -67,15 +72,14 @@ class Pictures(Dataset):
 class Lightly:
     """One epoch of SimCLR as lightly's own example writes it."""
 
-    def __init__(self, images: Tensor, cell: Cell, workers: int) -> None:
+    def __init__(self, images: Tensor, cell: Cell, workers: int, *, favour: bool) -> None:
         recipe, asked = cell.recipe, cell.hyperparameters
         transform = SimCLRTransform(
             input_size=cell.size,
             cj_strength=asked["jitter"],
             min_scale=asked["crop"],
             gaussian_blur=0.0,
-            normalize=None,  # the backbone normalises, here as there
-        )
+        )  # it normalises, which ours does in the backbone
         self.loader = DataLoader(
             Pictures(images, transform),
             batch_size=recipe.batch,
@@ -84,9 +88,10 @@ class Lightly:
             num_workers=workers,
             persistent_workers=workers > 0,
         )
-        backbone = create(cell.backbone, size=cell.size)
-        head = SimCLRProjectionHead(backbone.dim, backbone.dim, asked["dim"])
-        self.model = nn.Sequential(backbone, head)
+        self.layout = torch.channels_last if favour else torch.contiguous_format
+        backbone = timm.create_model(cell.backbone, num_classes=0).to(memory_format=self.layout)
+        dim = backbone.num_features
+        self.model = nn.Sequential(backbone, SimCLRProjectionHead(dim, dim, asked["dim"]))
         self.loss = NTXentLoss(temperature=asked["temperature"])
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -96,7 +101,8 @@ class Lightly:
         )
 
     def train(self) -> None:
-        for one, other in self.loader:
+        for views in self.loader:
+            one, other = (view.contiguous(memory_format=self.layout) for view in views)
             loss = self.loss(self.model(one), self.model(other))
             loss.backward()
             self.optimizer.step()
@@ -136,10 +142,51 @@ def cell_of(options: argparse.Namespace, found: Any, place: Place) -> Cell:
     return replace(cell, recipe=replace(cell.recipe, warmup=0.0))
 
 
-def seconds(contestant: Any) -> float:
-    start = time.perf_counter()
-    contestant.train()
-    return time.perf_counter() - start
+def serve(connection: Any, name: str, options: argparse.Namespace) -> None:
+    """A contestant: trains an epoch and says how long it took, as often as it is asked."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(options.threads)
+    ours = name == "harness"
+    if ours or options.favour:
+        keep_freed()  # as the processes of `sslbench run` do
+    found, place = registry(), Place(roots=default_roots(None))
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Workbench(found, Store(Path(folder)), place, Options(device=torch.device("cpu")))
+        cell = cell_of(options, found, place)
+        images = bench.data(cell.dataset).pretraining("none").images
+        workers = int(name.split()[-1]) if not ours else 0
+        contestant: Any = (
+            Harness(images, cell, bench)
+            if ours
+            else Lightly(images, cell, workers, favour=options.favour)
+        )
+        contestant.train()  # to warm up, and to start the workers
+        connection.send(len(images) // cell.recipe.batch * cell.recipe.batch)
+        while connection.recv():
+            start = time.perf_counter()
+            contestant.train()
+            connection.send(time.perf_counter() - start)
+
+
+@contextmanager
+def contestant(name: str, options: argparse.Namespace) -> Iterator[tuple[int, Callable[[], float]]]:
+    """In a process of its own: images of an epoch, and what trains one and returns its seconds."""
+    context = multiprocessing.get_context("spawn")
+    mine, its = context.Pipe()
+    process = context.Process(target=serve, args=(its, name, options))
+    process.start()
+    its.close()
+
+    def train() -> float:
+        mine.send(True)
+        return float(mine.recv())
+
+    try:
+        yield mine.recv(), train
+    finally:
+        mine.send(False)
+        process.join(20)
+        process.kill()
 
 
 def main() -> None:
@@ -151,32 +198,25 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--workers", default="0,1,2", help="numbers of lightly's contestants")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--favour", action="store_true", help="lend lightly's side our layout")
     options = parser.parse_args()
-    keep_freed()  # as the processes of `sslbench run` do; lightly's side profits alike
-    found, place = registry(), Place(roots=default_roots(None))
+    options.threads = torch.get_num_threads()
     print(
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{options.threads} threads, torch {torch.__version__}, "
         f"lightly {lightly.__version__}, {options.data}, batch {options.batch}"
     )
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Workbench(found, Store(Path(folder)), place, Options(device=torch.device("cpu")))
-        cell = cell_of(options, found, place)
-        images = bench.data(cell.dataset).pretraining("none").images
-        contestants: dict[str, Any] = {
-            f"lightly, {n} workers": Lightly(images, cell, int(n))
-            for n in options.workers.split(",")
-        }
-        contestants["harness"] = Harness(images, cell, bench)
-        for contestant in contestants.values():
-            contestant.train()  # to warm up, and to start the workers
+    names = [f"lightly, workers: {n}" for n in options.workers.split(",")] + ["harness"]
+    with ExitStack() as stack:
+        found = {name: stack.enter_context(contestant(name, options)) for name in names}
         rounds = []
         for i in range(options.rounds):
-            order = list(contestants)[:: 1 if i % 2 else -1]
-            rounds.append({name: seconds(contestants[name]) for name in order})
-            print(f"round {i + 1}: " + "  ".join(f"{n} {s:.2f} s" for n, s in rounds[-1].items()))
-    count = len(images) // cell.recipe.batch * cell.recipe.batch
-    for name in contestants:
-        print(f"{name:20s} {count / statistics.median(r[name] for r in rounds):7.0f} images/s")
+            order = names[:: 1 if i % 2 else -1]
+            rounds.append({name: found[name][1]() for name in order})
+            shown = "  ".join(f"{name} {s:.2f} s" for name, s in rounds[-1].items())
+            print(f"round {i + 1}: {shown}", flush=True)
+    for name in names:
+        speed = found[name][0] / statistics.median(r[name] for r in rounds)
+        print(f"{name:22s} {speed:7.0f} images/s")
     ratios = [min(s for n, s in r.items() if n != "harness") / r["harness"] for r in rounds]
     ratio = statistics.median(ratios)
     print(f"ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}): ", end="")

@@ -167,9 +167,13 @@ class CellFolder:
     # ---- the rest ----
 
     def log(self, line: str) -> None:
-        """One line to the cell's log; a full disk must not end a training that needs none."""
-        with (self.path / "log.txt").open("a") as file:
-            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
+        """One line to the cell's log."""
+        path = self.path / "log.txt"
+        try:
+            with path.open("a") as file:
+                file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
     @contextlib.contextmanager
     def lock(self, waiting: Callable[[], bool] = lambda: True) -> Iterator[bool]:

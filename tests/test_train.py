@@ -243,6 +243,7 @@ class Broken(Method):
 def session_of(bench: Workbench, cell: Cell) -> train.Session:
     data = bench.data(cell.dataset)
     seen = data.pretraining("none")
+    bench.store.cell(cell.id).path.mkdir(parents=True, exist_ok=True)
     return train.Session(
         cell=cell,
         folder=bench.store.cell(cell.id),
@@ -250,13 +251,12 @@ def session_of(bench: Workbench, cell: Cell) -> train.Session:
         info=seen.info,
         device=torch.device("cpu"),
         pretrain=bench.pretext,
+        stop=bench.stop,
     )
 
 
 def fit_broken(tmp_path: Path, step) -> None:
     bench, cell = workbench(tmp_path), cell_of("simclr")
-    cell_folder = bench.store.cell(cell.id)
-    cell_folder.path.mkdir(parents=True)
     backbone, _ = bench.build(cell_of("untrained"))
     train.fit_main(
         session_of(bench, cell), Broken(backbone, None, step), Recipe(epochs=1, batch=32)
@@ -345,7 +345,6 @@ def test_hidden_labels_change_nothing(tmp_path):
 
 def test_interrupted_says_where(tmp_path):
     bench, cell = workbench(tmp_path, stop=lambda: True), cell_of("simclr")
-    (tmp_path / "x").mkdir()
     with pytest.raises(Interrupted, match="epoch 0, step 1"):
         train.fit_main(session_of(bench, cell), bench.build(cell)[0], cell.recipe)
 

@@ -25,8 +25,6 @@ from ..state import restore
 from ..store import Store
 
 CPU = torch.device("cpu")
-
-
 Loss = tuple[str, Any]  # the class whose step yielded it, and what
 
 
