@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import sys
@@ -14,6 +15,7 @@ from torch import nn
 from . import __version__
 
 
+@functools.cache  # a digest of the source takes a while, and a worker asks for each record
 def component(entry: Any, version: int) -> dict[str, Any]:
     found = {"version": version, "dist": entry.dist, "dist_version": entry.version}
     return found | {"source_sha256": entry.source_sha256()}
