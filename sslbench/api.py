@@ -11,8 +11,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple, NewType, Protocol
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NewType, Protocol
 
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from .hookspecs import API_VERSION as API_VERSION  # what a plugin declares as SSLBENCH_API
@@ -20,6 +21,12 @@ from .hookspecs import API_VERSION as API_VERSION  # what a plugin declares as S
 View = Callable[[Tensor], Any]  # uint8 [B, 3, H, W] on the device -> float tensor(s) in [0, 1]
 Pretext = NewType("Pretext", str)  # a hyperparameter that names another method
 Labels = Literal["none", "budget", "all"]
+
+# Types of hyperparameters that say their range; what lies outside is refused before anything runs.
+Positive = Annotated[float, Gt(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(1)]
+Natural = Annotated[int, Ge(0)]
 
 
 # ---- methods -------------------------------------------------------------------------------
@@ -115,8 +122,12 @@ class Recipe:
     lr_end: float = 0.0  # share of lr at the end of the cosine
     warmup: float = 0.0  # epochs of linear warm-up from zero
     clip: float | None = None  # largest gradient norm of an update
+    clip_each: bool = False  # of each parameter by itself
     per: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    # glob over any name a parameter has -> lr (as a factor), momentum, weight_decay, schedule
+    # glob over any name a parameter has, or "vectors", which are the biases and norms
+    # -> lr (as a factor), momentum, weight_decay, schedule
+
+    added: ClassVar[Mapping[str, Any]] = {"clip_each": False}  # as Method.added
 
 
 class Backbone(nn.Module, ABC):
@@ -157,6 +168,10 @@ class Method(nn.Module, ABC):
     added: ClassVar[
         Mapping[str, Any]
     ] = {}  # a later hyperparameter -> the value at which it is left out of the identity
+    least: ClassVar[int] = 1  # images in the smallest batch that its loss and norms can take
+    queues: ClassVar[tuple[str, ...]] = ()  # buffers [..., Q, D] of past features: each is written
+    # only after the yield, B rows a step, so that Q is a multiple of B and no row grows old
+    targets: ClassVar[tuple[str, ...]] = ()  # submodules that follow others, without a gradient
 
     @classmethod
     def needs(cls, backbone: Backbone, data: DataInfo) -> str | None:
@@ -187,7 +202,15 @@ class Method(nn.Module, ABC):
         return self.backbone  # type: ignore[return-value]  # every method names it so
 
     def predict(self, x: Tensor) -> Tensor | None:
-        """Logits [B, K], for methods that end in some."""
+        """Logits [B, K] over the data's classes, for methods that end in some."""
+        return None
+
+    def clusters(self, x: Tensor) -> Tensor | None:
+        """Logits [B, K] over whatever it sorts images into: prototypes, k-means' names."""
+        return self.predict(x)
+
+    def uniform(self) -> float | None:
+        """The loss of a guess, such as log K: where a fit ends there, nothing was learned."""
         return None
 
     def reconstruct(self, x: Tensor) -> Tensor | None:

@@ -58,10 +58,10 @@ class Cell:
             "hyperparameters": self._hyperparameters(),
         }
         if self.recipe:
-            method["recipe"] = plain(dataclasses.asdict(self.recipe))
+            method["recipe"] = _plain_recipe(self.recipe)
         if self.stages:
             method["stages"] = {
-                name: {"version": version, "recipe": plain(dataclasses.asdict(recipe))}
+                name: {"version": version, "recipe": _plain_recipe(recipe)}
                 for name, (version, recipe) in self.stages.items()
             }
         if self.source:
@@ -117,6 +117,11 @@ class Judge:
 
     def identity(self) -> dict[str, Any]:
         return {"name": self.name, "version": self.version, "params": plain(self.params)}
+
+
+def _plain_recipe(recipe: Recipe) -> dict[str, Any]:
+    fields = dataclasses.asdict(recipe).items()
+    return {k: plain(v) for k, v in fields if k not in recipe.added or v != recipe.added[k]}
 
 
 def _unplaced(dataset: str) -> str:
@@ -183,7 +188,7 @@ def anatomy(entry: Entry) -> Anatomy:
 
 def signature(function: Any, *, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Types and defaults of the keyword-only parameters."""
-    hints = typing.get_type_hints(function)
+    hints = typing.get_type_hints(function, include_extras=True)
     types_: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
@@ -240,6 +245,9 @@ def described(kind: Any) -> str:
     words = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
     if kind in words:
         return words[kind]
+    if typing.get_origin(kind) is typing.Annotated:
+        plain_kind, *limits = typing.get_args(kind)
+        return " ".join([described(plain_kind), *map(_limit, limits)])
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
@@ -247,6 +255,11 @@ def described(kind: Any) -> str:
             "none" if a is type(None) else described(a) for a in typing.get_args(kind)
         )
     return str(kind).replace("typing.", "")
+
+
+def _limit(limit: Any) -> str:
+    words = {"gt": "above", "ge": "from", "lt": "below", "le": "to"}
+    return " ".join(f"{word} {getattr(limit, k)}" for k, word in words.items() if hasattr(limit, k))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from itertools import pairwise
 from typing import TypeVar
 
@@ -13,11 +14,17 @@ from torch import Tensor, nn
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def mlp(*dims: int, norm: bool = True, last_norm: bool = False) -> nn.Sequential:
+def mlp(
+    *dims: int,
+    norm: bool = True,
+    last_norm: bool = False,
+    last_affine: bool = True,
+    last_bias: bool = True,
+) -> nn.Sequential:
     """Linear layers of these widths with ReLU between them.
 
-    `norm` puts batch norm before each ReLU, `last_norm` after the last layer. A layer that a norm
-    follows has no bias: the norm's shift is one.
+    `norm` puts batch norm before each ReLU, `last_norm` after the last layer, with scale and shift
+    unless `last_affine` is off. A layer that a norm follows has no bias: the norm's shift is one.
     """
     if len(dims) < 2:
         raise ValueError(f"an MLP has at least two widths, in and out; found {dims}")
@@ -25,12 +32,17 @@ def mlp(*dims: int, norm: bool = True, last_norm: bool = False) -> nn.Sequential
     for i, (wide, out) in enumerate(pairwise(dims), start=2):
         last = i == len(dims)
         normed = last_norm if last else norm
-        layers.append(nn.Linear(wide, out, bias=not normed))
+        layers.append(nn.Linear(wide, out, bias=not normed and (last_bias or not last)))
         if normed:
-            layers.append(nn.BatchNorm1d(out))
+            layers.append(nn.BatchNorm1d(out, affine=last_affine or not last))
         if not last:
             layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """From start to end along half a cosine, as `progress` goes from 0 to 1."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
 def copy_frozen(module: ModuleT) -> ModuleT:

@@ -12,7 +12,6 @@ LARS multiplies by the learning rate outside the momentum buffer; some papers' o
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from .api import Recipe
 from .errors import UnknownName, UserError, suggestion
+from .nn import cosine
 
 PER = ("lr", "momentum", "weight_decay", "weight_decay_end", "schedule")  # what a glob may set
 SCHEDULES = ("cosine", "step", "constant")
@@ -93,20 +93,26 @@ class Optimisation:
             passed = sum(step >= round(share * self.steps) for share in self.recipe.milestones)
             return float(self.recipe.gamma**passed)
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        return _cosine(1.0, self.recipe.lr_end, done)
+        return cosine(1.0, self.recipe.lr_end, done)
 
     def _decay(self, rule: Rule, step: int) -> float:
         if rule.vectors:
             return 0.0
         if rule.weight_decay_end is None:
             return rule.weight_decay
-        return _cosine(rule.weight_decay, rule.weight_decay_end, step / max(self.steps, 1))
+        return cosine(rule.weight_decay, rule.weight_decay_end, step / max(self.steps, 1))
 
     def clip(self, parameters: Iterable[nn.Parameter]) -> Tensor | None:
-        """Scales their gradients to a total norm of at most `recipe.clip`; the norm they had."""
+        """Scales their gradients to a norm of at most `recipe.clip`; the total norm they had.
+
+        The norm of all together, or with `clip_each` of each parameter by itself.
+        """
         if self.recipe.clip is None:
             return None
-        return nn.utils.clip_grad_norm_(list(parameters), self.recipe.clip)
+        if not self.recipe.clip_each:
+            return nn.utils.clip_grad_norm_(list(parameters), self.recipe.clip)
+        each = [nn.utils.clip_grad_norm_(p, self.recipe.clip) for p in parameters]
+        return torch.stack(each).norm() if each else None
 
     def forget(self, module: nn.Module) -> None:
         """Drops what the optimiser remembers of the module's parameters."""
@@ -160,11 +166,6 @@ class Optimisation:
             group.update(kept)
 
 
-def _cosine(start: float, end: float, done: float) -> float:
-    """From start to end, as `done` goes from 0 to 1."""
-    return end + (start - end) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-
-
 def _names(method: nn.Module) -> dict[nn.Parameter, list[str]]:
     """Every parameter with all its names: a shared one has several."""
     names: dict[nn.Parameter, list[str]] = {}
@@ -187,7 +188,10 @@ def _rules(names: Mapping[nn.Parameter, list[str]], recipe: Recipe) -> dict[nn.P
     rules = {parameter: replace(plain, vectors=parameter.ndim <= 1) for parameter in names}
     for glob, wish in recipe.per.items():
         settings = _settings(glob, wish)
-        matched = [p for p, found in names.items() if any(fnmatchcase(n, glob) for n in found)]
+        if glob == "vectors":
+            matched = [p for p in names if p.ndim <= 1]
+        else:
+            matched = [p for p, found in names.items() if any(fnmatchcase(n, glob) for n in found)]
         if not matched:
             every = [name for found in names.values() for name in found]
             raise UserError(f"per {glob!r} matches no parameter{suggestion(glob, every)}")

@@ -35,7 +35,16 @@ from .colour import (
     posterize,
     solarize,
 )
-from .compose import Chain, MultiCrop, PerImage, Views, blur_kernel, contrastive, crop_flip
+from .compose import (
+    Chain,
+    MultiCrop,
+    PerImage,
+    Views,
+    asymmetric,
+    blur_kernel,
+    contrastive,
+    crop_flip,
+)
 from .crops import (
     CenterCrop,
     Cutout,
@@ -83,6 +92,7 @@ __all__ = [
     "adjust_saturation",
     "adjust_sharpness",
     "affine",
+    "asymmetric",
     "autocontrast",
     "blur",
     "blur_kernel",

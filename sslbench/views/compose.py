@@ -159,6 +159,28 @@ def contrastive(
     return Chain(*(op for p, op in ops if p > 0))
 
 
+def asymmetric(
+    size: int,
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    jitter: float = 1.0,
+    blur: tuple[float, float] = (1.0, 0.1),
+    solarise: tuple[float, float] = (0.0, 0.2),
+) -> Views:
+    """BYOL's two views (arXiv 2006.07733), which are not drawn alike, and its family's.
+
+    Args:
+        jitter: factor on BYOL's strengths (0.4, 0.4, 0.2, 0.1)
+        blur, solarise: chances in the first and in the second view
+    """
+    strengths = (0.4 * jitter, 0.4 * jitter, 0.2 * jitter, 0.1 * jitter)
+    first, second = (
+        contrastive(size, scale=scale, jitter=strengths, blur=b, solarise=s)
+        for b, s in zip(blur, solarise, strict=True)
+    )
+    return Views((first, second))
+
+
 def blur_kernel(size: int) -> int:
     """A tenth of the side made odd, SimCLR's: 3 taps at 32 pixels, 9 at 96, 23 at 224.
 
