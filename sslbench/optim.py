@@ -12,6 +12,7 @@ LARS multiplies by the learning rate outside the momentum buffer; some papers' o
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +24,6 @@ from torch import Tensor, nn
 
 from .api import Recipe
 from .errors import UnknownName, UserError, suggestion
-from .nn import cosine
 
 PER = ("lr", "momentum", "weight_decay", "weight_decay_end", "schedule")  # what a glob may set
 SCHEDULES = ("cosine", "step", "constant")
@@ -93,14 +93,14 @@ class Optimisation:
             passed = sum(step >= round(share * self.steps) for share in self.recipe.milestones)
             return float(self.recipe.gamma**passed)
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        return cosine(1.0, self.recipe.lr_end, done)
+        return _cosine(1.0, self.recipe.lr_end, done)
 
     def _decay(self, rule: Rule, step: int) -> float:
         if rule.vectors:
             return 0.0
         if rule.weight_decay_end is None:
             return rule.weight_decay
-        return cosine(rule.weight_decay, rule.weight_decay_end, step / max(self.steps, 1))
+        return _cosine(rule.weight_decay, rule.weight_decay_end, step / max(self.steps, 1))
 
     def clip(self, parameters: Iterable[nn.Parameter]) -> Tensor | None:
         """Scales their gradients to a norm of at most `recipe.clip`; the total norm they had.
@@ -164,6 +164,11 @@ class Optimisation:
             self.optimizer.state[self._parameters[name]] = kept
         for group, kept in zip(self.optimizer.param_groups, counters, strict=True):
             group.update(kept)
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    """From start to end, as `done` goes from 0 to 1."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
 def _names(method: nn.Module) -> dict[nn.Parameter, list[str]]:
