@@ -41,7 +41,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sslbench.api import Place
-from sslbench.bench import load_suite
 from sslbench.data import default_roots, open_data
 from sslbench.execute import Options, Workbench
 from sslbench.executors.memory import keep_freed
@@ -49,6 +48,7 @@ from sslbench.feed import Feed
 from sslbench.identity import Cell, Setting, Settings, resolve
 from sslbench.plugins import registry
 from sslbench.store import Store
+from sslbench.suite import load_suite
 from sslbench.train import Session, fit_main
 
 BAR = 3.0

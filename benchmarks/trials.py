@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 
 from sslbench.api import Place
-from sslbench.bench import load_suite
 from sslbench.data import default_roots, open_data
 from sslbench.execute import Options, Workbench
 from sslbench.features import Frozen, Inner
 from sslbench.identity import Setting, Settings, resolve, resolve_judge
 from sslbench.plugins import registry
 from sslbench.store import Store
+from sslbench.suite import load_suite
 
 SEED = 100
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from .api import Place
-from .errors import EmptySelection, UserError, suggestion
+from .errors import EmptySelection, UserError
 from .events import CellDone, Listener
 from .identity import (
     PRECISIONS,
@@ -20,7 +18,9 @@ from .identity import (
     Judge,
     Setting,
     Settings,
+    anatomy,
     check_settings,
+    judged_identity,
     resolve,
     resolve_judge,
 )
@@ -28,30 +28,12 @@ from .names import parse as parse_name
 from .plugins import Registry
 from .records import Record, digest
 from .store import Store, newest
+from .suite import Suite, Tuning, load_suite
+from .tuning import choice, trials, verdict
 
 if TYPE_CHECKING:
+    from .data import Data
     from .leaderboard.table import Member
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A named protocol."""
-
-    name: str
-    summary: str
-    datasets: tuple[str, ...]
-    backbones: tuple[str, ...]
-    methods: tuple[str, ...]  # unless others are asked for
-    baselines: tuple[str, ...]
-    evaluators: tuple[str, ...]
-    seeds: tuple[int, ...]
-    epochs: int | None = None  # a stage, for all methods; None: each recipe's own
-    batch: int | None = None
-    precision: str = "fp32"
-    labels: int | None = None  # the budget of methods that may see some
-    floor: str | None = None  # the baseline that a trained method should beat
-    requires: tuple[str, ...] = ()  # distributions
-    set: Mapping[str, Any] = field(default_factory=dict)  # METHOD.PARAM -> value
 
 
 @dataclass
@@ -101,6 +83,7 @@ class Planned:
     judges: tuple[PlannedJudge, ...]
     baseline: bool = False
     needed_by: str | None = None  # only there for this method's sake
+    trial: tuple[int, str] | None = None  # one of a tuning: its number, what was drawn
     train: Record | None = None
 
     @property
@@ -115,6 +98,7 @@ class Plan:
     cells: list[Planned]
     options: Options
     store: Store
+    waiting: int = 0  # cells whose settings are not known before the trials among `cells` are done
 
     @property
     def open(self) -> list[Planned]:
@@ -131,46 +115,6 @@ class Outcome:
     trained: int = 0
     evaluated: int = 0
     interrupted: bool = False
-
-
-# ---- suites ----------------------------------------------------------------------------------
-
-
-def load_suite(name: str, registry: Registry) -> Suite:
-    """A suite by name, or from a YAML file's path."""
-    by_path = name.endswith((".yaml", ".yml"))
-    path = Path(name) if by_path else Path(str(registry.find("suites", name).load()))
-    if not path.is_file():
-        raise UserError(f"no suite file {path}")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
-        raise UserError(f"the suite {path} is no readable YAML: {error}") from error
-    return _suite(path.stem if by_path else name, content, path)
-
-
-def _suite(name: str, content: Any, path: Path) -> Suite:
-    if not isinstance(content, Mapping):
-        raise UserError(f"the suite {path} must be a mapping of fields")
-    known = {f.name: f for f in dataclasses.fields(Suite) if f.name != "name"}
-    for key in content:
-        if key not in known:
-            raise UserError(f"the suite {path} has no field {key!r}{suggestion(str(key), known)}")
-    needed = ("summary", "datasets", "backbones", "methods", "baselines", "evaluators", "seeds")
-    if lacking := [key for key in needed if key not in content]:
-        raise UserError(f"the suite {path} lacks {', '.join(lacking)}")
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        if str(known[key].type).startswith("tuple"):
-            if not isinstance(value, list):
-                raise UserError(f"{key} of the suite {path} must be a list, not {value!r}")
-            value = tuple(value if key == "seeds" else map(str, value))
-        values[key] = value
-    if not all(isinstance(s, int) and s >= 0 for s in values["seeds"]):
-        raise UserError(f"seeds of the suite {path} must be whole numbers, not {values['seeds']}")
-    if not isinstance(values.get("set", {}), Mapping):
-        raise UserError(f"set of the suite {path} must map METHOD.PARAMETER to values")
-    return Suite(name=name, **values)
 
 
 # ---- plans -----------------------------------------------------------------------------------
@@ -190,13 +134,12 @@ def make_plan(options: Options, registry: Registry, *, preflight: bool = True) -
     for name in sorted(asked - set(names)):  # what was typed is checked, though it concerns no cell
         resolve(name, registry, Setting("", "", "", 0, 0), settings)
     judges = [resolve_judge(name, registry)[0] for name in suite.evaluators]
-    cells = _cells(suite, names, registry, settings, options)
-    if not cells:
-        raise EmptySelection("the selection is empty: no method, dataset, backbone or seed is left")
     store = Store(options.store)
     planner = _Planner(store, judges, set(suite.baselines) - set(options.methods or ()))
-    planned = [planner.look(cell, needed_by) for cell, needed_by in cells]
-    plan = Plan(suite, suite_id, planned, options, store)
+    planned, waiting = _Cells(suite, names, registry, settings, options).all(planner)
+    if not planned:
+        raise EmptySelection("the selection is empty: no method, dataset, backbone or seed is left")
+    plan = Plan(suite, suite_id, planned, options, store, waiting)
     if preflight and plan.open:
         _preflight(plan, registry)
     return plan
@@ -251,64 +194,123 @@ def _settings(suite: Suite, options: Options) -> Settings:
     return Settings(((given(from_suite), suite.set), (given(from_options), asked)))
 
 
-def _cells(
-    suite: Suite, names: list[str], registry: Registry, settings: Settings, options: Options
-) -> list[tuple[Cell, str | None]]:
-    """Cells in the order in which they are done: pretexts before those who ask for them."""
-    from .data import open_data
+@dataclass
+class _Cells:
+    """The cells of a selection, in the order in which they are done."""
 
-    found: dict[str, tuple[Cell, str | None]] = {}
-    for backbone in suite.backbones:
-        registry.find("backbones", parse_name(backbone).base)
-    for name in names:
-        registry.find("methods", name)
-    for dataset in suite.datasets:
-        data = open_data(dataset, registry, options.place)
-        for backbone in suite.backbones:
-            for seed in suite.seeds:
-                setting = Setting(
-                    str(parse_name(backbone)),
-                    data.name,
-                    data.fingerprint,
-                    data.size,
-                    seed,
-                    suite.precision,
-                    suite.labels,
-                )
-                cells = [resolve(name, registry, setting, settings) for name in names]
-                for cell in cells:
-                    _check_size(cell, data)
-                    for pretext in _pretexts(cell):
-                        found.setdefault(pretext.id, (pretext, cell.method))
-                    found[cell.id] = (cell, None)
-    return _in_order(list(found.values()))
+    suite: Suite
+    names: list[str]
+    registry: Registry
+    settings: Settings
+    options: Options
+
+    def all(self, planner: _Planner) -> tuple[list[Planned], int]:
+        """Them, and how many more wait for the trials among them."""
+        from .data import open_data
+
+        for backbone in self.suite.backbones:
+            self.registry.find("backbones", parse_name(backbone).base)
+        for name in self.names:
+            self.registry.find("methods", name)
+        found: list[Planned] = []
+        waiting = 0
+        for dataset in self.suite.datasets:
+            data = open_data(dataset, self.registry, self.options.place)
+            for backbone in self.suite.backbones:
+                tuned, chosen = self._tuned(data, backbone, planner)
+                found += tuned
+                settings = Settings((*self.settings.layers, ({}, chosen or {})))
+                for seed in self.suite.seeds:
+                    setting = self._setting(data, backbone, seed)
+                    cells = [resolve(name, self.registry, setting, settings) for name in self.names]
+                    known = [c for c in cells if chosen is not None or not c.trained]
+                    unknown = [c for c in cells if c not in known]
+                    waiting += len(self._with_pretexts(unknown, data))
+                    found += [planner.look(*c) for c in self._with_pretexts(known, data)]
+        return list({p.cell.id: p for p in found}.values()), waiting
+
+    def _setting(self, data: Data, backbone: str, seed: int) -> Setting:
+        return Setting(
+            str(parse_name(backbone)),
+            data.name,
+            data.fingerprint,
+            data.size,
+            seed,
+            self.suite.precision,
+            self.suite.labels,
+        )
+
+    def _tuned(
+        self, data: Data, backbone: str, planner: _Planner
+    ) -> tuple[list[Planned], dict[str, Any] | None]:
+        """The trials, and what they chose; None while some are undone."""
+        tuning = self.suite.tuning
+        if tuning is None:
+            return [], {}
+        setting = self._setting(data, backbone, tuning.seed)
+        bases = [resolve(name, self.registry, setting, self.settings) for name in self.names]
+        whole = {c.id: c for base in bases for c in (*_pretexts(base), base) if c.trained}
+        tried = trials(
+            whole.values(), self.registry, setting, self.settings, self._shortened(tuning)
+        )
+        judge = resolve_judge(tuning.judge, self.registry, held_out=True)[0]
+        of = {t.cell.id: t for t in tried}
+        planned = []
+        for cell, needed_by in self._with_pretexts([t.cell for t in tried], data):
+            trial = of.get(cell.id)
+            seen = planner.look(cell, needed_by, [judge] if trial else [])
+            if trial:
+                seen = dataclasses.replace(seen, trial=(trial.number, trial.title))
+            planned.append(seen)
+        found = [(t, verdict(t, judge, planner.store)) for t in tried]
+        known = [(t, value) for t, value in found if value is not None]
+        return planned, choice(known) if len(known) == len(found) else None
+
+    def _shortened(self, tuning: Tuning) -> Tuning:
+        """What the command line fixes is not searched, and no trial is longer than its fit."""
+        fixed = {item.partition("=")[0].strip() for item in self.options.set}
+        space = {key: choices for key, choices in tuning.space.items() if key not in fixed}
+        epochs = min(tuning.epochs, self.options.epochs or tuning.epochs)
+        return dataclasses.replace(tuning, epochs=epochs, space=space)
+
+    def _with_pretexts(self, cells: list[Cell], data: Data) -> list[tuple[Cell, str | None]]:
+        """Pretexts before those who ask for them; each with the method that alone needs it."""
+        found: dict[str, tuple[Cell, str | None]] = {}
+        for cell in cells:
+            _check_size(cell, data, self.registry)
+            for pretext in _pretexts(cell):
+                found.setdefault(pretext.id, (pretext, cell.method))
+            found[cell.id] = (cell, None)
+        return sorted(found.values(), key=lambda c: _depth(c[0]))
 
 
 def _pretexts(cell: Cell) -> list[Cell]:
     return [c for p in cell.pretexts.values() for c in (*_pretexts(p), p)]
 
 
-def _in_order(cells: list[tuple[Cell, str | None]]) -> list[tuple[Cell, str | None]]:
-    depth: Callable[[Cell], int] = lambda c: 1 + max(map(depth, c.pretexts.values()), default=-1)  # noqa: E731 - recursive
-    groups: dict[tuple[str, str, int], int] = {}
-    for cell, _ in cells:
-        groups.setdefault((cell.dataset, cell.backbone, cell.seed), len(groups))
-    return sorted(
-        cells, key=lambda c: (groups[c[0].dataset, c[0].backbone, c[0].seed], depth(c[0]))
-    )
+def _depth(cell: Cell) -> int:
+    return 1 + max(map(_depth, cell.pretexts.values()), default=-1)
 
 
-def _check_size(cell: Cell, data: Any) -> None:
-    split = data.unlabelled if cell.labels == "none" and data.unlabelled else data.train
-    length = len(split.images)
+def _check_size(cell: Cell, data: Data, registry: Registry) -> None:
+    """A batch that the data can fill, and that is enough for the method's loss and norms."""
     if cell.recipe is None:
         return
-    for stage, recipe in [("", cell.recipe), *((s, r) for s, (_, r) in cell.stages.items())]:
+    split = data.unlabelled if cell.labels == "none" and data.unlabelled else data.train
+    length = len(split.images)
+    target = anatomy(registry.find("methods", cell.method)).target
+    kinds = {"": target, **target.stages}
+    for stage, recipe in {"": cell.recipe, **{s: r for s, (_, r) in cell.stages.items()}}.items():
+        where = f"{cell.method}.{stage}".rstrip(".")
         if recipe.batch > length and recipe.epochs:
-            where = f"{cell.method}{'.' + stage if stage else ''}"
             raise UserError(
                 f"{where}: a batch of {recipe.batch} is larger than the {length} images of "
                 f"{data.name}; try --batch N or --set {where}.batch=N with at most {length}"
+            )
+        if recipe.batch < (least := kinds[stage].least):
+            raise UserError(
+                f"{where}: a batch of {recipe.batch} is too small for its loss and norms; "
+                f"try --batch N or --set {where}.batch=N with at least {least}"
             )
 
 
@@ -319,14 +321,15 @@ class _Planner:
         self.store, self.judges, self.baselines = store, judges, baselines
         self._others: list[dict[str, Any]] | None = None
 
-    def look(self, cell: Cell, needed_by: str | None) -> Planned:
-        from .execute import judged_identity
-
+    def look(
+        self, cell: Cell, needed_by: str | None, judged_by: Sequence[Judge] | None = None
+    ) -> Planned:
         folder = self.store.cell(cell.id)
         records = folder.records()
         train = newest(records, "train", cell.identity())
         judges = []
-        for judge in self.judges if needed_by is None else ():
+        asked = self.judges if judged_by is None else judged_by
+        for judge in asked if needed_by is None else ():
             record = newest(records, "evaluation", judged_identity(cell, judge))
             state = "missing" if record is None else "done" if record.status == "ok" else "failed"
             judges.append(PlannedJudge(judge, state, record))
@@ -411,7 +414,8 @@ def _preflight(plan: Plan, registry: Registry) -> None:
         key = digest({**planned.cell.identity(), "seed": 0})
         if key not in seen:
             try:
-                bench.build(planned.cell)
+                module, _ = bench.build(planned.cell)
+                _check_queues(planned.cell, module)
                 seen[key] = None
             except Unsupported as error:
                 seen[key] = str(error)
@@ -419,6 +423,16 @@ def _preflight(plan: Plan, registry: Registry) -> None:
                 raise UserError(f"{planned.cell.method}: {error}") from error
         if sentence := seen[key]:
             plan.cells[i] = dataclasses.replace(planned, state="unsupported", why=sentence)
+
+
+def _check_queues(cell: Cell, module: Any) -> None:
+    for name in getattr(module, "queues", ()):
+        rows, batch = getattr(module, name).shape[-2], cell.recipe.batch if cell.recipe else 1
+        if rows % batch:
+            raise ValueError(
+                f"its {name} of {rows} is no multiple of the batch of {batch}: keys would be "
+                f"split; set one of {rows - rows % batch or batch}, or another batch"
+            )
 
 
 # ---- running ---------------------------------------------------------------------------------
@@ -430,28 +444,44 @@ def run(
     listener: Listener = lambda event: None,
     stop: threading.Event | None = None,
 ) -> Outcome:
-    """Does what is missing; a failed cell never ends the run."""
+    """Does what is missing, trials before the cells whose settings they choose.
+
+    A failed cell never ends the run.
+    """
+    stop = stop or threading.Event()
+    outcome = Outcome()
+    _do(plan, registry, outcome, listener, stop)
+    if plan.waiting:
+        chosen = make_plan(plan.options, registry)
+        plan.cells, plan.waiting = chosen.cells, chosen.waiting
+        if not plan.waiting and not outcome.interrupted:
+            _do(plan, registry, outcome, listener, stop)
+    outcome.skipped += sum(p.state == "unsupported" for p in plan.cells)
+    return outcome
+
+
+def _do(
+    plan: Plan, registry: Registry, outcome: Outcome, listener: Listener, stop: threading.Event
+) -> None:
+    """What is open in the plan, which then says how its cells stand."""
     from .executors.local import LocalProcesses
 
-    outcome = Outcome()
     todo = plan.open
-    before = {p.cell.id: sum(j.state == "done" for j in p.judges) for p in todo}
+    before = {p.cell.id: sum(j.state == "done" for j in p.judges) for p in plan.cells}
     if todo:
         plan.store.create()
         with LocalProcesses(plan, listener) as processes:
-            for done in processes.work(todo, stop or threading.Event()):
+            for done in processes.work(todo, stop):
                 _count(outcome, done)
-    outcome.skipped += sum(p.state == "unsupported" for p in plan.cells)
-    outcome.interrupted |= bool(stop and stop.is_set())
+    outcome.interrupted |= stop.is_set()
     outcome.failed += sum(p.state == "failed" for p in plan.cells if plan.options.skip_failed)
     after = make_plan(plan.options, registry, preflight=False)
-    for planned in after.cells:
-        if planned.cell.id in before:
-            done_now = sum(j.state == "done" for j in planned.judges)
-            outcome.evaluated += max(0, done_now - before[planned.cell.id])
+    known = {p.cell.id: p for p in after.cells}
     unsupported = {p.cell.id: p for p in plan.cells if p.state == "unsupported"}
-    plan.cells = [unsupported.get(p.cell.id, p) for p in after.cells]
-    return outcome
+    plan.cells = [unsupported.get(p.cell.id) or known.get(p.cell.id, p) for p in plan.cells]
+    for planned in plan.cells:
+        done_now = sum(j.state == "done" for j in planned.judges)
+        outcome.evaluated += max(0, done_now - before[planned.cell.id])
 
 
 def _count(outcome: Outcome, done: CellDone) -> None:
@@ -482,5 +512,5 @@ def members(plan: Plan) -> list[Member]:
             sentence=p.why,
         )
         for p in plan.cells
-        if p.needed_by is None
+        if p.needed_by is None and p.trial is None
     ]

@@ -58,5 +58,6 @@ def suites() -> dict[str, str]:
     return {
         "quick": "sslbench.suites:quick.yaml",
         "fashion": "sslbench.suites:fashion.yaml",
+        "fashion-tuned": "sslbench.suites:fashion-tuned.yaml",
         "cifar": "sslbench.suites:cifar.yaml",
     }

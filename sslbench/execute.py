@@ -19,7 +19,7 @@ from .errors import Interrupted, UserError
 from .events import CellDone, CellStarted, Judged, Listener
 from .features import Frozen, Inner, encoder_of
 from .feed import Feed, kept_generators, seed_all
-from .identity import Cell, Judge, anatomy, derive, plain, resolve_judge
+from .identity import Cell, Judge, anatomy, derive, judged_identity, plain, resolve_judge
 from .names import parse as parse_name
 from .plugins import Registry
 from .records import Costs, Failure, MetricValue, Record, Stage, Warned, now
@@ -280,14 +280,14 @@ class Workbench:
             seed = derive("judge", judge.protocol, cell.fingerprint, cell.seed)
             with kept_generators(self.options.device):
                 seed_all(seed, self.options.device)
-                judgement = evaluator(subject, JudgedData(subject.data), seed % 2**31)
+                judgement = evaluator(*_asked(subject, judge), seed % 2**31)
             higher = {m.name: m.higher_is_better for m in evaluator.metrics}
             metrics = tuple(
                 MetricValue(
                     name=name,
                     value=float(v.value),
                     higher_is_better=higher.get(name, True),
-                    split=v.split,
+                    split="held-out" if judge.held_out else v.split,
                     n=v.n,
                     stderr=None if v.stderr is None else float(v.stderr),
                 )
@@ -350,8 +350,12 @@ class Workbench:
         )
 
 
-def judged_identity(cell: Cell, judge: Judge) -> dict[str, Any]:
-    return {"cell": cell.id, "evaluator": judge.identity()}
+def _asked(subject: Frozen, judge: Judge) -> tuple[Any, Any]:
+    """What the judge looks at: the encoder and the data, or train alone."""
+    if not judge.held_out:
+        return subject, JudgedData(subject.data)
+    inner = Inner(subject, subject.data)
+    return inner, inner
 
 
 def is_judged(records: list[Record], cell: Cell, judge: Judge) -> bool:

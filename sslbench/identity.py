@@ -114,9 +114,16 @@ class Judge:
     version: int
     params: Mapping[str, Any]  # resolved
     protocol: str  # "knn-1", or "knn-1[k=5]" away from the defaults
+    held_out: bool = False  # judges on the held-out tenth of train
 
     def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "version": self.version, "params": plain(self.params)}
+        own = {"name": self.name, "version": self.version, "params": plain(self.params)}
+        return {**own, "on": "held-out"} if self.held_out else own
+
+
+def judged_identity(cell: Cell, judge: Judge) -> dict[str, Any]:
+    """That of the record of a judge on a cell."""
+    return {"cell": cell.id, "evaluator": judge.identity()}
 
 
 def _plain_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -407,7 +414,9 @@ def check_settings(registry: Registry, settings: Settings, methods: set[str]) ->
 # ---- evaluators ------------------------------------------------------------------------------
 
 
-def resolve_judge(name: str, registry: Registry) -> tuple[Judge, Evaluator]:
+def resolve_judge(
+    name: str, registry: Registry, *, held_out: bool = False
+) -> tuple[Judge, Evaluator]:
     """The judge that `knn` or `knn[k=5]` names, and what runs it."""
     asked: Name = parse_name(name)
     entry = registry.find("evaluators", asked.base)
@@ -423,5 +432,6 @@ def resolve_judge(name: str, registry: Registry) -> tuple[Judge, Evaluator]:
     bracket = "[" + ",".join(f"{k}={given[k]}" for k in sorted(given)) + "]" if given else ""
     own = entry.name if entry.builtin else f"{entry.dist}/{entry.name}"
     protocol = f"{own}-{cls.version}{bracket}"
-    judge = Judge(own + bracket, cls.version, {**defaults, **given}, protocol)
+    protocol += "@held-out" if held_out else ""
+    judge = Judge(own + bracket, cls.version, {**defaults, **given}, protocol, held_out)
     return judge, cls(**given)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from sslbench.bench import load_suite
 from sslbench.cli.app import program
 from sslbench.plugins import registry
+from sslbench.suite import load_suite
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

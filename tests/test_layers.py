@@ -18,8 +18,8 @@ LAYERS = [
     "api errors hookspecs names sources",
     "nn cluster views corruptions optim arrays scores",
     "methods evaluators datasets backbones suites",
-    "plugins builtin train features store records data identity feed state events execute environment",
-    "bench executors leaderboard loading testing timing",
+    "plugins builtin train features store records data identity feed state events execute environment suite",
+    "bench executors leaderboard loading testing timing tuning",
     "cli __main__",
 ]
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms.split()}

@@ -76,10 +76,14 @@ def _say_cells(made: Plan) -> None:
     counts = Counter(p.state for p in made.cells)
     parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
     say(f"{count(len(made.cells), 'cell')}: {', '.join(parts)}; store {made.store.root}")
+    if made.waiting:
+        say(f"and {count(made.waiting, 'cell')} whose settings these trials choose")
 
 
 def _why(planned: Planned) -> str:
     notes = [planned.why]
+    if planned.trial:
+        notes.append(planned.trial[1])
     if planned.needed_by:
         notes.append(f"needed by {planned.needed_by}")
     elif planned.baseline:
@@ -95,7 +99,7 @@ def _recipes(made: Plan) -> dict[str, str]:
     found: dict[str, str] = {}
     for planned in made.cells:
         cell = planned.cell
-        if cell.recipe is None:
+        if cell.recipe is None or planned.trial:
             continue
         stages = {name: recipe for name, (_, recipe) in cell.stages.items()}
         for name, recipe in {"": cell.recipe, **stages}.items():
@@ -189,6 +193,7 @@ def _plain(made: Plan, estimates: list[Estimate], changed: list[str]) -> dict[st
     return {
         "suite": made.suite_id,
         "store": str(made.store.root),
+        "waiting": made.waiting,
         "counts": dict(Counter(p.state for p in made.cells)),
         "cells": [
             {
@@ -202,6 +207,7 @@ def _plain(made: Plan, estimates: list[Estimate], changed: list[str]) -> dict[st
                 "why": p.why,
                 "baseline": p.baseline,
                 "needed_by": p.needed_by,
+                "trial": p.trial and p.trial[0],
                 "judges": {judge.judge.protocol: judge.state for judge in p.judges},
             }
             for p in made.cells

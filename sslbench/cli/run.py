@@ -71,7 +71,8 @@ def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
         table = typed(ctx, "leaderboard", "show")
         ending = _Ending(typed_again(state), table, as_json, _set_aside(plan))
         try:
-            outcome = _run(plan, registry, reporter(len(plan.open), quiet=quiet, err=as_json))
+            cells = len(plan.open) + plan.waiting
+            outcome = _run(plan, registry, reporter(cells, quiet=quiet, err=as_json))
         except BaseException:
             with contextlib.suppress(UserError):  # what broke off the run is the one to tell
                 _end(_as_it_stands(plan, registry), None, ending)
@@ -105,7 +106,8 @@ def _planned(options: Options, registry: Registry, *, loud: bool, err: bool) -> 
     todo = len(plan.open)
     if loud and todo:
         cells = count(len(plan.cells), "cell")
-        say(f"suite {plan.suite_id}: {cells}, {todo} to do; store {plan.store.root}", err=err)
+        then = f", then {plan.waiting} whose settings they choose" if plan.waiting else ""
+        say(f"suite {plan.suite_id}: {cells}, {todo} to do{then}; store {plan.store.root}", err=err)
     return plan
 
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from ..api import Method, Place, Update
-from ..bench import load_suite
 from ..data import Data, open_data
 from ..events import CellDone
 from ..execute import Options, Workbench
@@ -23,8 +22,10 @@ from ..identity import Cell, Setting, Settings, anatomy, resolve
 from ..plugins import Registry
 from ..state import restore
 from ..store import Store
+from ..suite import load_suite
 
 CPU = torch.device("cpu")
+LARGEST = 64  # of a queue, of clusters, of a width: what 96 images and a test's patience bear
 Loss = tuple[str, Any]  # the class whose step yielded it, and what
 
 
@@ -37,7 +38,10 @@ class Fit(NamedTuple):
 
 @dataclass(eq=False)
 class Trial:
-    """A methods entry on small data: 96 images, batches of 32, two epochs, on the CPU."""
+    """A methods entry on small data: 96 images, batches of 32, two epochs, on the CPU.
+
+    Every integer hyperparameter above 64, its pretexts' too, is 64 unless `settings` say otherwise.
+    """
 
     registry: Registry
     name: str
@@ -58,9 +62,10 @@ class Trial:
         """With `settings` laid over the trial's own."""
         of = self.data
         setting = Setting(self.backbone, of.name, of.fingerprint, of.size, 0, precision, budget=40)
-        small = {"epochs": epochs, "batch": 32}
-        layers: tuple[Any, ...] = ((small, self.settings), ({}, settings))
-        return resolve(self.name, self.registry, setting, Settings(layers))
+        asked: tuple[Any, ...] = (({}, self.settings), ({}, settings))
+        large = resolve(self.name, self.registry, setting, Settings(asked))
+        small = ({"epochs": epochs, "batch": 32}, _shrunk(self.name, large))
+        return resolve(self.name, self.registry, setting, Settings((small, *asked)))
 
     def bench(self, store: str, stop: Callable[[], bool] = lambda: False) -> Workbench:
         place, options = Store(self.folder / store), Options(CPU)
@@ -95,6 +100,17 @@ class Trial:
         if isinstance(module, Method):
             restore(module, self.fitted.weights, what="the trained model")
         return module.eval()
+
+
+def _shrunk(name: str, cell: Cell) -> dict[str, Any]:
+    """The hyperparameters of a cell and its pretexts that are too large, at the largest allowed."""
+    found: dict[str, Any] = {}
+    for pretext, other in cell.pretexts.items():
+        found |= _shrunk(pretext, other)
+    for key, value in cell.hyperparameters.items():
+        if type(value) is int and value > LARGEST:
+            found[f"{name}.{key}"] = LARGEST
+    return found
 
 
 def _noting(kind: type[Method], losses: list[Loss]) -> Callable[..., Any]:

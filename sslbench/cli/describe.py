@@ -1,0 +1,179 @@
+"""What a method is: its idea, its defaults with the source of each, and what suites override."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..sources import Remark, above, definition, headings, remarks
+
+if TYPE_CHECKING:
+    from ..api import Recipe
+    from ..identity import Anatomy
+    from ..plugins import Entry, Registry
+
+HARNESS = "default of the harness"
+UNKNOWN = "unknown"
+NOTHING = Remark("", "")
+
+
+def method(entry: Entry, registry: Registry) -> dict[str, Any]:
+    """A methods entry as plain data; imports it, and reads the comments of its source."""
+    from ..identity import anatomy, described
+
+    parts = anatomy(entry)
+    said = _said(entry, parts)
+    own = definition(entry.target).documentation if isinstance(entry.target, str) else None
+    found: dict[str, Any] = {
+        **_prose(own or "", _documentation(parts.target)),
+        "version": getattr(parts.target, "version", 1),
+        "labels": getattr(parts.target, "labels", "none"),
+        "sets": sorted(parts.bound),  # a partial: what it sets of what it is made of
+        "hyperparameters": {
+            name: {
+                "default": _jsonable(parts.defaults[name]),
+                "what": said.get(name, NOTHING).what,
+                "range": described(kind),
+                "source": said.get(name, NOTHING).source or UNKNOWN,
+            }
+            for name, kind in parts.hints.items()
+        },
+    }
+    if parts.recipe is not None:
+        found["recipe"] = _recipe(parts.recipe, said)
+        found["stages"] = {
+            name: {**_prose(_documentation(stage)), "recipe": _recipe(stage.recipe, _of(stage))}
+            for name, stage in getattr(parts.target, "stages", {}).items()
+        }
+    found["suites"] = dict(_suites(entry, parts, registry))
+    return found
+
+
+def _said(entry: Entry, parts: Anatomy) -> dict[str, Remark]:
+    """The class's remarks, below the partial's: what a partial sets has the partial's source."""
+    said = above(_of(parts.target), dict.fromkeys(parts.bound, NOTHING))
+    if isinstance(entry.target, str):
+        path, _, name = definition(entry.target)
+        return above(said, remarks(path, name)) if path else said
+    return said
+
+
+def _of(target: Any) -> dict[str, Remark]:
+    """The remarks in a class's or a function's source; none where there is no source."""
+    try:
+        return remarks(Path(inspect.getsourcefile(target) or ""), target.__qualname__)
+    except (OSError, TypeError, SyntaxError, UnicodeDecodeError):
+        return {}
+
+
+def _recipe(recipe: Recipe, said: Mapping[str, Remark]) -> dict[str, dict[str, Any]]:
+    from ..api import Recipe as Plain
+
+    plain, general = Plain(), _of(Plain)
+    found = {}
+    for field in dataclasses.fields(recipe):
+        value, here = getattr(recipe, field.name), said.get(field.name)
+        by_method = here is not None or value != getattr(plain, field.name)
+        here = above(general, {field.name: here or NOTHING})[field.name]
+        source = here.source or UNKNOWN if by_method else HARNESS
+        found[field.name] = {"default": _jsonable(value), "what": here.what, "source": source}
+    return found
+
+
+def _prose(*documentations: str) -> dict[str, str]:
+    """Idea, citation and departures; what the first text does not say, the next may."""
+    found = {"idea": "", "citation": "", "departures": ""}
+    for text in documentations:
+        idea, _, rest = text.partition("\n")
+        before, sign, after = rest.partition("Departures:")
+        parts = {"idea": idea, "citation": before, "departures": after if sign else ""}
+        for key, part in parts.items():
+            found[key] = found[key] or " ".join(part.split())
+    return found
+
+
+def _documentation(target: Any) -> str:
+    return inspect.cleandoc(target.__doc__ or "")
+
+
+def _suites(
+    entry: Entry, parts: Anatomy, registry: Registry
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Suite -> what it sets for this method, stages' with their names; "tuned": found by trials."""
+    from ..identity import Settings
+    from ..suite import load_suite
+
+    name = entry.name if registry.find("methods", entry.name) == entry else entry.qualified
+    for suite_name in registry.names("suites"):
+        try:
+            suite = load_suite(suite_name, registry)
+        except UserError:  # another's broken suite says nothing of this method
+            continue
+        concerns = any(key.startswith(f"{name}.") for key in suite.set)
+        if not concerns and name not in (*suite.methods, *suite.baselines):
+            continue
+        for_all = {"epochs": suite.epochs, "batch": suite.batch} if parts.recipe else {}
+        settings = Settings((({k: v for k, v in for_all.items() if v is not None}, suite.set),))
+        found = {key: _jsonable(value) for key, value in settings.of(name).items()}
+        known = {*parts.hints, *vars(parts.recipe or object)}
+        for stage in getattr(parts.target, "stages", {}):
+            found |= {f"{stage}.{k}": _jsonable(v) for k, v in settings.of(name, stage).items()}
+        for key in suite.tuning.space if suite.tuning else ():
+            whose, _, what = key.partition(".")
+            if whose in ("*", name) and what in known:
+                found[what] = "tuned"
+        if found:
+            yield suite_name, found
+
+
+def _jsonable(value: Any) -> Any:
+    """As JSON has it, else as Python writes it."""
+    from ..identity import plain
+
+    try:
+        found = plain(value)
+        json.dumps(found, allow_nan=False)
+    except ValueError:
+        return repr(value)
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if isinstance(value, str) and value:
+        return value
+    return "none" if value is None else json.dumps(value)
+
+
+# ---- the page --------------------------------------------------------------------------------
+
+
+def page(registry: Registry) -> str:
+    """`docs/methods.md`: a section a method, under the headings of the built-in plugin."""
+    entries = registry.entries("methods")
+    families: dict[str, list[str]] = {}
+    for name, family in headings(Path(__file__).parents[1] / "builtin.py", "methods").items():
+        families.setdefault(family or "Methods", []).append(name)
+    lines = [
+        "# Methods",
+        "",
+        "Made from the sources by `pytest tests/test_docs.py --regold`. Defaults are the paper's;",
+        "`sslbench show METHOD` prints what each suite sets instead. Recipe fields that a method",
+        "does not name are the harness's defaults (`Recipe` in `sslbench/api.py`).",
+        "",
+    ]
+    for family, names in families.items():
+        lines.append(f"- {family}: {', '.join(f'[{name}](#{name})' for name in names)}")
+    classes: dict[str, str] = {}  # documentation of a class -> the name that is the class itself
+    for family, names in families.items():
+        lines += ["", f"## {family}"]
+        for name in names:
+            found = method(entries[name], registry)
+            lines += ["", f"### {name}", "", *_section(found, classes.setdefault(found["citation"], name))]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,137 @@
+"""Suites: named protocols, read from YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import UserError, suggestion
+from .plugins import Registry
+
+NEEDED = ("summary", "datasets", "backbones", "methods", "baselines", "evaluators", "seeds")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a suite finds each method's recipe: the same number of random trials for all."""
+
+    trials: int
+    epochs: int  # of a trial, a stage
+    judge: str  # its first metric on the held-out tenth of train chooses
+    seed: int  # of the trials' cells, and of the draws; none of the suite's own
+    space: Mapping[str, Any]  # METHOD.PARAM or *.PARAM -> a list of values, or {times: [low, high]}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named protocol."""
+
+    name: str
+    summary: str
+    datasets: tuple[str, ...]
+    backbones: tuple[str, ...]
+    methods: tuple[str, ...]  # unless others are asked for
+    baselines: tuple[str, ...]
+    evaluators: tuple[str, ...]
+    seeds: tuple[int, ...]
+    epochs: int | None = None  # a stage, for all methods; None: each recipe's own
+    batch: int | None = None
+    precision: str = "fp32"
+    labels: int | None = None  # the budget of methods that may see some
+    floor: str | None = None  # the baseline that a trained method should beat
+    requires: tuple[str, ...] = ()  # distributions
+    set: Mapping[str, Any] = field(default_factory=dict)  # METHOD.PARAM -> value
+    tuning: Tuning | None = None
+
+
+def load_suite(name: str, registry: Registry) -> Suite:
+    """A suite by name, or from a YAML file's path."""
+    by_path = name.endswith((".yaml", ".yml"))
+    path = Path(name) if by_path else _home(name, registry)
+    return _suite(path.stem if by_path else name, _content(path, registry), path)
+
+
+def _home(name: str, registry: Registry) -> Path:
+    return Path(str(registry.find("suites", name).load()))
+
+
+def _content(path: Path, registry: Registry, asking: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A file's fields over those of the suite it extends; of `set`, each setting by itself."""
+    if not path.is_file():
+        raise UserError(f"no suite file {path}")
+    if path in asking:
+        raise UserError(f"the suite {path} extends itself")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+        raise UserError(f"the suite {path} is no readable YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"the suite {path} must be a mapping of fields")
+    own = dict(content)
+    if "extends" not in own:
+        return own
+    whole = _content(_home(str(own.pop("extends")), registry), registry, (*asking, path))
+    if isinstance(own.get("set"), Mapping):
+        own["set"] = {**whole.get("set", {}), **own["set"]}
+    return {**whole, **own}
+
+
+def _suite(name: str, content: Mapping[str, Any], path: Path) -> Suite:
+    known = {f.name: f for f in dataclasses.fields(Suite) if f.name != "name"}
+    for key in content:
+        if key not in known:
+            raise UserError(f"the suite {path} has no field {key!r}{suggestion(str(key), known)}")
+    if lacking := [key for key in NEEDED if key not in content]:
+        raise UserError(f"the suite {path} lacks {', '.join(lacking)}")
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if str(known[key].type).startswith("tuple"):
+            if not isinstance(value, list):
+                raise UserError(f"{key} of the suite {path} must be a list, not {value!r}")
+            value = tuple(value if key == "seeds" else map(str, value))
+        values[key] = value
+    if not all(isinstance(s, int) and s >= 0 for s in values["seeds"]):
+        raise UserError(f"seeds of the suite {path} must be whole numbers, not {values['seeds']}")
+    if not isinstance(values.get("set", {}), Mapping):
+        raise UserError(f"set of the suite {path} must map METHOD.PARAMETER to values")
+    if "tuning" in values:
+        values["tuning"] = _tuning(values["tuning"], values["seeds"], path)
+    return Suite(name=name, **values)
+
+
+def _tuning(content: Any, seeds: tuple[int, ...], path: Path) -> Tuning:
+    fields = [f.name for f in dataclasses.fields(Tuning)]
+    if not isinstance(content, Mapping) or set(content) != set(fields):
+        raise UserError(f"tuning of the suite {path} must map {', '.join(fields)}")
+    tuning = Tuning(**content)
+    for what, number in (("trials", tuning.trials), ("epochs", tuning.epochs)):
+        if not isinstance(number, int) or number < 1:
+            raise UserError(f"tuning.{what} of the suite {path} must be 1 or more, not {number!r}")
+    if tuning.seed in seeds:
+        raise UserError(
+            f"tuning.seed of the suite {path} is {tuning.seed}, one of its seeds {list(seeds)}: "
+            f"what is chosen on a seed must not be reported on it; set another"
+        )
+    if not isinstance(tuning.space, Mapping) or not tuning.space:
+        raise UserError(f"tuning.space of the suite {path} must map METHOD.PARAMETER to choices")
+    for key, choices in tuning.space.items():
+        _check_choices(key, choices, path)
+    return tuning
+
+
+def _check_choices(key: str, choices: Any, path: Path) -> None:
+    if isinstance(choices, list) and choices:
+        return
+    if isinstance(choices, Mapping) and set(choices) == {"times"}:
+        low, high = choices["times"] if len(choices["times"]) == 2 else (0, 0)
+        if 0 < low < high:
+            return
+    raise UserError(
+        f"tuning.space of the suite {path}: {key} must be a list of values, or "
+        f"{{times: [low, high]}} with 0 < low < high, not {choices!r}"
+    )
