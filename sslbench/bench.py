@@ -268,10 +268,9 @@ class _Cells:
 
     def _shortened(self, tuning: Tuning) -> Tuning:
         """What the command line fixes is not searched, and no trial is longer than its fit."""
-        fixed = {item.partition("=")[0].strip() for item in self.options.set}
-        space = {key: choices for key, choices in tuning.space.items() if key not in fixed}
+        settled = frozenset(item.partition("=")[0].strip() for item in self.options.set)
         epochs = min(tuning.epochs, self.options.epochs or tuning.epochs)
-        return dataclasses.replace(tuning, epochs=epochs, space=space)
+        return dataclasses.replace(tuning, epochs=epochs, settled=settled)
 
     def _with_pretexts(self, cells: list[Cell], data: Data) -> list[tuple[Cell, str | None]]:
         """Pretexts before those who ask for them; each with the method that alone needs it."""

@@ -25,6 +25,7 @@ class Tuning:
     judge: str  # its first metric on the held-out tenth of train chooses
     seed: int  # of the trials' cells, and of the draws; none of the suite's own
     space: Mapping[str, Any]  # METHOD.PARAM or *.PARAM -> a list of values, or {times: [low, high]}
+    settled: frozenset[str] = frozenset()  # METHOD.PARAM that the command line sets: not searched
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _suite(name: str, content: Mapping[str, Any], path: Path) -> Suite:
 
 
 def _tuning(content: Any, seeds: tuple[int, ...], path: Path) -> Tuning:
-    fields = [f.name for f in dataclasses.fields(Tuning)]
+    fields = [f.name for f in dataclasses.fields(Tuning) if f.default is dataclasses.MISSING]
     if not isinstance(content, Mapping) or set(content) != set(fields):
         raise UserError(f"tuning of the suite {path} must map {', '.join(fields)}")
     tuning = Tuning(**content)

@@ -59,8 +59,9 @@ def _space(base: Cell, tuning: Tuning) -> dict[str, tuple[Any, Any]]:
     found = {}
     for key, choices in tuning.space.items():
         method, _, name = key.partition(".")
-        if method in ("*", base.method) and name in own:
-            found[f"{base.method}.{name}"] = (choices, own[name])
+        whole = f"{base.method}.{name}"
+        if method in ("*", base.method) and name in own and whole not in tuning.settled:
+            found[whole] = (choices, own[name])
     return found
 
 
