@@ -158,7 +158,7 @@ class Anatomy(typing.NamedTuple):
     """A methods entry taken apart."""
 
     target: Any  # Method class, or the function of an encoder
-    bound: Mapping[str, Any]  # arguments of a partial
+    bound: Mapping[str, Any]  # arguments of a partial; a stage's as "agree.lr"
     hints: Mapping[str, Any]  # hyperparameter -> type
     defaults: Mapping[str, Any]
     recipe: Recipe | None
@@ -184,8 +184,11 @@ def anatomy(entry: Entry) -> Anatomy:
         raise UserError(
             f"hyperparameter {clash[0]!r} of {entry.name!r} takes a recipe field's name"
         )
+    stages = getattr(target, "stages", {})
     for name in bound:
-        if name not in hints and not (is_method and name in FIELDS):
+        stage, _, leaf = name.rpartition(".")
+        known = leaf in FIELDS and (stage in stages if stage else is_method)
+        if name not in hints and not known:
             raise UserError(f"the partial {entry.name!r} sets {name!r}, which it does not have")
     if recipe is not None:
         recipe = dataclasses.replace(recipe, **{k: v for k, v in bound.items() if k in FIELDS})
@@ -366,14 +369,14 @@ def _resolve(
 
 
 def _stages(method: str, parts: Anatomy, settings: Settings) -> dict[str, tuple[int, Recipe]]:
-    stages = getattr(parts.target, "stages", {})
-    return {
-        name: (
-            stage.version,
-            resolve_recipe(stage.recipe, settings.of(method, name), what=f"{method}.{name}"),
-        )
-        for name, stage in stages.items()
-    }
+    found = {}
+    for name, stage in getattr(parts.target, "stages", {}).items():
+        dot = f"{name}."
+        own = {k.removeprefix(dot): v for k, v in parts.bound.items() if k.startswith(dot)}
+        asked = {**own, **settings.of(method, name)}
+        recipe = resolve_recipe(stage.recipe, asked, what=f"{method}.{name}")
+        found[name] = (stage.version, recipe)
+    return found
 
 
 def _known(method: str, asked: Mapping[str, Any], parts: Anatomy) -> None:

@@ -177,3 +177,10 @@ def test_no_parameter_of_an_evaluator_may_lack_a_default():
 
     with pytest.raises(UserError, match="needs a default"):
         resolve_judge("bad", One())
+
+
+def test_a_partial_may_set_the_recipe_of_a_stage():
+    name = "scan-imagenet"
+    assert (cell(name).stages["agree"][1].lr, cell(name).recipe.lr) == (5.0, 0.03)
+    assert cell(name, **{f"{name}.agree.lr": "0.5"}).stages["agree"][1].lr == 0.5
+    assert cell("scan").stages["agree"][1].lr == 1e-4
