@@ -1,120 +1,214 @@
-"""Training through the harness against the bare steps of the same modules, in one run.
+"""Training through the harness against bare steps of the same modules, in one run.
 
-    python benchmarks/loop.py [--methods simclr,moco,swav,supervised] [--suite quick|fashion]
-                              [--views on|off|both] [--steps 40] [--rounds 5]
+    python benchmarks/loop.py [--suite fashion|quick] [--methods simclr,scan] [--images 4096]
+                              [--views on|off|both] [--seconds 12] [--out speed.md]
 
-The harness's side is all that `sslbench run` does while it trains: the loop, the log, progress,
-the check of each loss, checkpoints at the default interval and the one at the end of the fit. The
-bare side drives the method's `step` by hand: forward, backward, optimiser step, nothing else; in
-NCHW and in channels-last, of which the one that is faster at first goes on. Without views, both
-sides are fed tensors that were made before the clock started, the bare side's in its own layout;
-with views, both sides make them from uint8 images.
+For every trained method of the suite, with the suite's settings on the first of its images; of a
+method with stages, each stage too. The harness's side is what `sslbench run` does while it trains:
+the loop, the log, progress, the check of each loss and of health; what it does once a fit or once
+a minute (a first look, checkpoints, verdicts) is off the clock, for a round here has few steps to
+share it. The bare side draws the same batches and drives the method's `step` by hand: views,
+forward, backward, optimiser step and its schedule, nothing else; in NCHW and in channels-last, of
+which the one that is faster at first goes on. What a method does between epochs (k-means,
+neighbours, another method's weights) is no step and is on neither clock. Without views, both sides
+are fed what was made at first, the bare side in its own layout.
 
-Each round takes about `--steps` steps on every side, in turn, in an order that changes, so that a
-busy machine slows all; the ratio is the median over rounds. The bar is 0.90. Threads are those of
-OMP_NUM_THREADS, or all. `--clock cpu` counts processor time instead, for a first look on a machine
-that others use (with OMP_NUM_THREADS=1: threads that wait count too).
+A round is a pass over the images, or about a tenth of `--seconds` of it and no less than four
+steps, on both sides, in an order that changes, so that a busy machine slows both; the ratio is the
+median over rounds. The bar is bare / harness >= 0.87: a step of the harness takes at most 1.15 bare
+ones. `--out` writes the table as Markdown. Threads are those of OMP_NUM_THREADS, or all. `--clock
+cpu` counts processor time instead, for a first look on a machine that others use (with
+OMP_NUM_THREADS=1: threads that wait count too).
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
-from sslbench.api import Batch, Method, Place
-from sslbench.bench import load_suite
+from sslbench import train
+from sslbench.api import Batch, Method, Place, Recipe, Update
 from sslbench.data import default_roots, open_data
-from sslbench.execute import Options, Workbench
+from sslbench.environment import environment
+from sslbench.errors import UserError
+from sslbench.execute import Options, Unsupported, Workbench
 from sslbench.executors.memory import keep_freed
-from sslbench.feed import Feed
-from sslbench.identity import Cell, Setting, Settings, resolve
-from sslbench.optim import Optimisation
-from sslbench.plugins import registry
+from sslbench.feed import Feed, orders
+from sslbench.identity import Cell, Setting, Settings, anatomy, resolve
+from sslbench.names import parse
+from sslbench.plugins import Registry, registry
 from sslbench.store import Store
-from sslbench.train import Session, fit_main
+from sslbench.suite import load_suite
+from sslbench.train import Loop, Session, fit_main
 
-BAR = 0.90
-OWN = {"swav.freeze": 0}  # its prototypes rest in the first epoch, and a round has few
-
-
-@dataclass
-class Side:
-    """The modules of one contestant, and how it trains them."""
-
-    module: Method
-    feed: Feed
-    cell: Cell
-    ready: list[Any] | None = None  # views made beforehand, or None to make them
-
-    @property
-    def steps(self) -> int:
-        assert self.cell.recipe is not None
-        return self.cell.recipe.epochs * (len(self.feed) // self.cell.recipe.batch)
+BAR = 1 / 1.15
+# Short fits must do all the work of long ones: nothing rests, nothing is skipped as not sure.
+OWN = {"freeze": 0, "confidence": 0.0}
+CPU = torch.device("cpu")
+WARM, LEAST = 2, 4  # steps of the first round, and of every other
 
 
 class Ready:
-    """A view that hands out what was made beforehand."""
+    """A view whose outputs of the first round serve all later ones."""
 
-    def __init__(self, made: list[Any]) -> None:
-        self.made = itertools.cycle(made)
+    def __init__(self, view: Callable[[Tensor], Any], layout: torch.memory_format) -> None:
+        self.view, self.layout = view, layout
+        self.made: list[Any] = []
+        self.at = 0
+
+    @property
+    def wants(self) -> bool:
+        return self.at == len(self.made)
 
     def __call__(self, images: Tensor) -> Any:
-        return next(self.made)
-
-
-class Harness(Side):
-    def train(self, bench: Workbench) -> None:
-        if self.ready is not None:
-            view = Ready(self.ready)
-            self.module.views = lambda: view
-        folder = bench.store.cell(self.cell.id)
-        session = Session(
-            cell=self.cell,
-            folder=folder,
-            feed=self.feed,
-            info=bench.data(self.cell.dataset).pretraining("none").info,
-            device=torch.device("cpu"),
-            pretrain=bench.pretext,
-        )
-        with folder.lock():
-            fit_main(session, self.module, self.cell.recipe)
-            folder.remove("resume-main")
-
-
-class Bare(Side):
-    def train(self, bench: Workbench) -> None:
-        recipe = self.cell.recipe
-        optimizer = Optimisation(self.module, recipe, steps_per_epoch=self.steps).optimizer
-        view = self.module.views() if self.ready is None else Ready(self.ready)
-        self.module.train()
-        for batch in self.batches(view, recipe.batch):
-            for loss in self.module.step(batch):
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-
-    def batches(self, view: Callable[[Tensor], Any], size: int) -> Iterator[Batch]:
-        for _ in range(self.cell.recipe.epochs):
-            for index in torch.randperm(len(self.feed)).split(size):
-                if len(index) == size:
-                    images = self.feed.images[index] if self.ready is None else self.feed.images
-                    yield Batch(view(images), index, self.feed.labels[index], 0, 0.0)
+        if self.wants:
+            self.made.append(laid_out(self.view(images), self.layout))
+        self.at += 1
+        return self.made[self.at - 1]
 
 
 def laid_out(made: Any, layout: torch.memory_format) -> Any:
     if isinstance(made, Tensor):
         return made.contiguous(memory_format=layout)
     return [laid_out(each, layout) for each in made]
+
+
+@dataclass
+class Timed(Session):
+    """A session that knows what each fit in it took."""
+
+    clock: Callable[[], float] = time.perf_counter
+    layout: torch.memory_format | None = None  # of ready views; None: they are made in each step
+    ready: dict[tuple[str, str], Ready] = field(default_factory=dict)
+    most: dict[str, int] = field(default_factory=dict)  # path of a fit -> steps of an epoch
+    spent: dict[str, float] = field(default_factory=dict)  # seconds
+    steps: dict[str, int] = field(default_factory=dict)
+    images: dict[str, float] = field(default_factory=dict)  # a step, of all streams
+
+    def watched(self, loop: Loop) -> None:
+        """Begins a fit."""
+        self.spent[loop.path] = 0.0
+        loop.steps = min(loop.steps, self.most.get(loop.path, WARM))
+        self.steps[loop.path] = loop.recipe.epochs * loop.steps
+        if self.layout is None:
+            return
+        for name, view in loop.views.items():
+            made = self.ready.setdefault((loop.path, name), Ready(view, self.layout))
+            loop.views[name], made.at = made, 0
+
+
+class Harness(Loop):
+    """The loop as it is, on the clock while an epoch trains."""
+
+    session: Timed
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.session.watched(self)
+
+    def _save(self) -> None:
+        start = self.session.clock()
+        super()._save()
+        self.session.spent[self.path] -= self.session.clock() - start
+
+    def _finish_epoch(self) -> None:
+        start = self.session.clock()
+        super()._finish_epoch()
+        self.session.spent[self.path] += self.session.clock() - start
+        self.session.images[self.path] = self.images / self.session.steps[self.path]
+
+
+class Bare(Loop):
+    """The loop with epochs trained by hand, and nothing kept."""
+
+    session: Timed
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.session.watched(self)
+
+    def _save(self) -> None:
+        return
+
+    def _finish_epoch(self) -> None:
+        start = self.session.clock()
+        epoch, feed, total = self._at.epoch, self.session.feed, self.recipe.epochs * self.steps
+        drawn = orders(
+            epoch,
+            len(feed),
+            steps=self.steps,
+            batch=self.recipe.batch,
+            origin=self.session.origin,
+        )
+        groups = self.method.groups()
+        for step in range(self.steps):
+            seen = epoch.number * self.steps + step
+            self.optimisation.set(seen)
+            made = {
+                name: self.made(name, order[step], epoch.number, seen / total)
+                for name, order in drawn.items()
+            }
+            nothing = Batch(None, feed.labels[:0], feed.labels[:0], epoch.number, seen / total)
+            main = made.pop("main", nothing)
+            self.move(main._replace(also=made), groups)
+        self.session.spent[self.path] += self.session.clock() - start
+
+    def made(self, name: str, index: Tensor, epoch: int, progress: float) -> Batch:
+        view, feed = self.views.get(name, self.views["main"]), self.session.feed
+        made = isinstance(view, Ready) and not view.wants
+        views = view(feed.images if made else feed.images[index])
+        return Batch(views, index, feed.labels[index], epoch, progress)
+
+    def move(self, batch: Batch, groups: Mapping[str, Any]) -> None:
+        optimizer = self.optimisation.optimizer
+        running, applied = self.method.step(batch), None
+        while True:
+            try:
+                yielded = running.send(applied)
+            except StopIteration:
+                return
+            update = yielded if isinstance(yielded, Update) else Update(yielded)
+            if len(groups) == 1:
+                parameters = None
+            else:
+                parameters = [p for p in self.method.groups()[update.group] if p.requires_grad]
+            update.loss.backward(inputs=parameters)
+            if self.recipe.clip is not None:
+                self.optimisation.clip(p for p in self.method.parameters() if p.grad is not None)
+            optimizer.step()
+            optimizer.zero_grad()
+            applied = True
+
+
+@dataclass
+class Side:
+    """One contestant: modules of its own, and the loop that trains them."""
+
+    loop: type[Loop]
+    module: Method
+    session: Timed
+
+    def round(self) -> dict[str, float]:
+        """Seconds that each fit took."""
+        session, folder = self.session, self.session.folder
+        with folder.lock(), mock.patch.object(train, "Loop", self.loop):
+            fit_main(session, self.module, session.cell.recipe)
+            for path in ("main", *session.cell.stages):
+                folder.remove(f"resume-{path}")
+                folder.remove(f"stage-{path}")
+        session.stages.clear()
+        return dict(session.spent)
 
 
 def in_layout(module: Method, layout: torch.memory_format) -> Method:
@@ -126,95 +220,181 @@ def in_layout(module: Method, layout: torch.memory_format) -> Method:
     return module
 
 
-def sides(bench: Workbench, cell: Cell, with_views: bool) -> dict[str, Any]:
-    """Every contestant with modules of its own."""
-
-    def parts() -> tuple[Method, Feed]:
-        module, seen = bench.build(cell)
-        assert isinstance(module, Method)
-        return module, Feed(seen.images, seen.labels, torch.device("cpu"))
-
-    module, feed = parts()
-    made = None
-    if not with_views:
-        view, size = module.views(), cell.recipe.batch
-        made = [view(feed.images[i : i + size]) for i in range(0, len(feed) - size + 1, size)]
-    found: dict[str, Any] = {"harness": Harness(module, feed, cell, made)}
-    for name, layout in (
-        ("bare, NCHW", torch.contiguous_format),
-        ("bare, channels-last", torch.channels_last),
+def sides(bench: Workbench, cell: Cell, *, with_views: bool, clock: Any) -> dict[str, Side]:
+    """Every contestant; what they start from is trained here."""
+    for pretext in cell.pretexts.values():
+        bench.pretext(pretext)
+    found = {}
+    for name, loop, layout in (
+        ("harness", Harness, torch.contiguous_format),
+        ("NCHW", Bare, torch.contiguous_format),
+        ("channels-last", Bare, torch.channels_last),
     ):
-        module, feed = parts()
-        mine = None if made is None else [laid_out(each, layout) for each in made]
-        found[name] = Bare(in_layout(module, layout), feed, cell, mine)
+        module, seen = bench.build(cell)
+        session = Timed(
+            cell=cell,
+            folder=bench.store.cell(cell.id),
+            feed=Feed(seen.images, seen.labels, CPU),
+            info=seen.info,
+            device=CPU,
+            pretrain=bench.pretext,
+            clock=clock,
+            layout=None if with_views else layout,
+        )
+        own = in_layout(module, layout) if loop is Bare else module
+        found[name] = Side(loop, own, session)
     return found
 
 
-def compare(bench: Workbench, cell: Cell, options: argparse.Namespace, with_views: bool) -> float:
-    contestants = sides(bench, cell, with_views)
+@dataclass(frozen=True)
+class Row:
+    """One fit of one method."""
 
-    def seconds(name: str) -> float:
-        clock = time.process_time if options.clock == "cpu" else time.perf_counter
-        start = clock()
-        contestants[name].train(bench)
-        return clock() - start
+    fit: str
+    views: str
+    recipe: Recipe
+    steps: int
+    images: float  # a step
+    layout: str
+    harness: float  # seconds a step
+    bare: float
+    ratio: float  # of bare to harness, over rounds
 
-    first = [{name: seconds(name) for name in contestants} for _ in range(2)]  # one to warm up
-    bare = min((n for n in contestants if n != "harness"), key=first[1].__getitem__)
-    rounds = []
-    for i in range(options.rounds):
-        order = ["harness", bare][:: 1 if i % 2 else -1]
-        rounds.append({name: seconds(name) for name in order})
-    ratio = statistics.median(each[bare] / each["harness"] for each in rounds)
-    steps = contestants["harness"].steps
-    ms = {n: 1000 / steps * statistics.median(e[n] for e in rounds) for n in ("harness", bare)}
-    print(
-        f"{cell.method:10s} {'with' if with_views else 'without':7s} views: {ratio:.3f} of bare  "
-        f"({steps} steps; ms a step: harness {ms['harness']:.1f}, {bare} {ms[bare]:.1f})",
-        flush=True,
-    )
-    return ratio
+    @property
+    def texts(self) -> list[str]:
+        speed = f"{self.images / self.harness:,.0f}"
+        ms = (f"{1000 * self.bare:.1f}", f"{1000 * self.harness:.1f}")
+        steps = f"{self.steps} x {self.recipe.batch}"
+        return [self.fit, self.views, steps, self.layout, *ms, f"{self.ratio:.3f}", speed]
 
 
-def cell_of(method: str, options: argparse.Namespace, found: Any, place: Place) -> Cell:
-    """The suite's cell of a method, with as many epochs as make up a round."""
-    suite = load_suite(options.suite, found)
-    data = open_data(options.data or suite.datasets[0], found, place)
-    batch = options.batch or suite.batch
-    epochs = max(1, round(options.steps / (len(data.train.images) // batch)))
-    layers = (({"epochs": epochs, "batch": batch}, {**suite.set, **OWN}),)
-    setting = Setting(options.backbone, data.name, data.fingerprint, data.size, 0)
-    cell = resolve(method, found, setting, Settings(layers))
-    return replace(cell, recipe=replace(cell.recipe, epochs=epochs))
+HEADS = ("fit", "views", "steps", "bare layout", "bare ms", "harness ms", "ratio", "images/s")
 
 
-def main() -> None:
+def compare(bench: Workbench, cell: Cell, asked: argparse.Namespace, views: str) -> list[Row]:
+    clock = {"wall": time.perf_counter, "cpu": time.process_time}[asked.clock]
+    found = sides(bench, cell, with_views=views == "with", clock=clock)
+    for side in found.values():  # to warm up, and to see how long a step takes
+        side.round()
+    for session in (side.session for side in found.values()):
+        for path, seconds in found["NCHW"].session.spent.items():
+            session.most[path] = max(LEAST, round(WARM * asked.seconds / 10 / seconds))
+    looks = {name: sum(found[name].round().values()) for name in found if name != "harness"}
+    bare = min(looks, key=looks.__getitem__)
+    rounds: list[dict[str, dict[str, float]]] = []
+    begun = time.perf_counter()
+    while len(rounds) < 3 or (
+        len(rounds) < asked.rounds and time.perf_counter() - begun < asked.seconds
+    ):
+        order = ["harness", bare][:: 1 if len(rounds) % 2 else -1]
+        rounds.append({name: found[name].round() for name in order})
+    rows = []
+    for path in rounds[0][bare]:
+        recipe = cell.recipe if path == "main" else cell.stages[path][1]
+        steps = found[bare].session.steps[path]
+        ours, theirs = ([each[n][path] / steps for each in rounds] for n in ("harness", bare))
+        ratio = statistics.median(b / h for h, b in zip(ours, theirs, strict=True))
+        fit = cell.method if path == "main" else f"{cell.method}.{path}"
+        speeds = (statistics.median(ours), statistics.median(theirs))
+        images = found["harness"].session.images[path]
+        rows.append(Row(fit, views, recipe, steps, images, bare, *speeds, ratio))
+    return rows
+
+
+def cell_of(
+    method: str, asked: argparse.Namespace, found: Registry, place: Place, names: list[str]
+) -> Cell:
+    """The suite's cell of a method on fewer images, one epoch a fit."""
+    suite = load_suite(asked.suite, found)
+    name = parse(asked.data or suite.datasets[0])
+    most = min(asked.images, int(name.params.get("train", asked.images)))
+    short = replace(name, params={**name.params, "train": most})
+    data = open_data(str(short), found, place)
+    own = {
+        f"{other}.{key}": value
+        for other in names
+        for key, value in OWN.items()
+        if key in anatomy(found.find("methods", other)).hints
+    }
+    for_all = {"epochs": suite.epochs, "batch": suite.batch}
+    layers = ((for_all, suite.set), ({"epochs": 1}, own))
+    layers += (({"batch": asked.batch}, {}),) if asked.batch else ()
+    backbone = asked.backbone or suite.backbones[0]
+    setting = Setting(backbone, data.name, data.fingerprint, data.size, 0)
+    return resolve(method, found, setting, Settings(layers))
+
+
+def markdown(rows: list[Row], failed: dict[str, str]) -> str:
+    here = environment(CPU)
+    command = " ".join(["python benchmarks/loop.py", *sys.argv[1:]])
+    lines = [
+        "# Images a second, and the harness against bare steps",
+        "",
+        f"Measured by `{command}` (what is measured: its first lines) on",
+        f"{here['cpu']}, {here['threads']} of {here['cores']} cores, torch {here['torch']}, timm",
+        f"{here['timm']}. Ratio: bare / harness, median over rounds; the bar is {BAR:.2f}. Images are",
+        "those drawn from the data, of every stream, however many views are made of each.",
+        "",
+        f"| {' | '.join(HEADS)} |",
+        "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |",
+        *(f"| {' | '.join(row.texts)} |" for row in rows),
+    ]
+    lines += [f"\n{method} was not measured: {why}" for method, why in failed.items()]
+    return "\n".join(lines) + "\n"
+
+
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--methods", default="simclr,moco,swav,supervised")
-    parser.add_argument("--suite", default="quick", help="whose settings and data to take")
-    parser.add_argument("--data", help="another dataset, such as fashion-mnist[train=5120]")
-    parser.add_argument("--backbone", default="test_resnet")
+    parser.add_argument("--methods", help="the suite's trained ones unless given")
+    parser.add_argument("--suite", default="fashion", help="whose settings and data to take")
+    parser.add_argument("--data", help="another dataset, such as digits")
+    parser.add_argument("--images", type=int, default=4096, help="of it, at most: a round")
+    parser.add_argument("--backbone")
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--views", choices=("on", "off", "both"), default="both")
-    parser.add_argument("--steps", type=int, default=40, help="of a round, about")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--views", choices=("on", "off", "both"), default="on")
+    parser.add_argument("--seconds", type=float, default=12, help="of rounds, at least 3 of them")
+    parser.add_argument("--rounds", type=int, default=15, help="at most")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    options = parser.parse_args()
+    parser.add_argument("--out", type=Path, help="a Markdown file for the table")
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = options()
     keep_freed()  # as the processes of `sslbench run` do
     found, place = registry(), Place(roots=default_roots(None))
+    suite = load_suite(asked.suite, found)
+    every = asked.methods.split(",") if asked.methods else [*suite.methods, *suite.baselines]
+    trained = [m for m in every if anatomy(found.find("methods", m)).recipe is not None]
+    known = list(dict.fromkeys((*trained, *suite.methods)))
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
-    ratios = []
+    print(("{:20} {:8}" + "{:>14}" * 6).format(*HEADS))
+    rows: list[Row] = []
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
-        bench = Workbench(found, store, place, Options(device=torch.device("cpu")))
-        for method in options.methods.split(","):
-            cell = cell_of(method, options, found, place)
-            for with_views in {"on": [True], "off": [False], "both": [False, True]}[options.views]:
-                ratios.append(compare(bench, cell, options, with_views))
-    print(f"smallest ratio {min(ratios):.3f}: {'PASS' if min(ratios) >= BAR else 'FAIL'} ({BAR})")
-    raise SystemExit(min(ratios) < BAR)
+        store.create()
+        bench = Workbench(found, store, place, Options(device=CPU))
+        for method in trained:
+            try:
+                cell = cell_of(method, asked, found, place, known)
+                for views in {"on": ["with"], "off": ["without"]}.get(
+                    asked.views, ["without", "with"]
+                ):
+                    rows += (new := compare(bench, cell, asked, views))
+                    for row in new:
+                        print(("{:20} {:8}" + "{:>14}" * 6).format(*row.texts), flush=True)
+            except (UserError, ValueError, Unsupported) as error:
+                failed[method] = str(error)
+                print(f"{method:20} was not measured: {error}", flush=True)
+    if asked.out:
+        asked.out.write_text(markdown(rows, failed))
+    least = min((row.ratio for row in rows), default=0.0)
+    passed = least >= BAR and not failed
+    print(f"smallest ratio {least:.3f}: {'PASS' if passed else 'FAIL'} ({BAR:.2f})")
+    raise SystemExit(not passed)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,12 @@ Labels = Literal["none", "budget", "all"]
 
 # Types of hyperparameters that say their range; what lies outside is refused before anything runs.
 Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
 Natural = Annotated[int, Ge(0)]
+Strengths = tuple[NonNegative, NonNegative, NonNegative, NonNegative]  # of colour jitter:
+# brightness, contrast, saturation, hue
 
 
 # ---- methods -------------------------------------------------------------------------------
@@ -113,17 +116,17 @@ class Recipe:
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # lr * (batch / 256) ** (0, 1, 1/2)
     momentum: float = 0.9  # SGD's and LARS's
     betas: tuple[float, float] = (0.9, 0.999)  # the Adam family's
-    nesterov: bool = False
+    nesterov: bool = False  # SGD's
     weight_decay: float = 1e-4  # not on biases and norms
     weight_decay_end: float | None = None  # where a cosine takes it; None: constant
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    schedule: Literal["cosine", "step", "constant"] = "cosine"  # of lr, after the warm-up
     milestones: tuple[float, ...] = (0.6, 0.8)  # shares of the fit at which `step` acts
     gamma: float = 0.1  # by which `step` multiplies
     lr_end: float = 0.0  # share of lr at the end of the cosine
     warmup: float = 0.0  # epochs of linear warm-up from zero
     clip: float | None = None  # largest gradient norm of an update
     clip_each: bool = False  # of each parameter by itself
-    per: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    per: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # exceptions:
     # glob over any name a parameter has, or "vectors", which are the biases and norms
     # -> lr (as a factor), momentum, weight_decay, schedule
 
@@ -208,6 +211,10 @@ class Method(nn.Module, ABC):
     def clusters(self, x: Tensor) -> Tensor | None:
         """Logits [B, K] over whatever it sorts images into: prototypes, k-means' names."""
         return self.predict(x)
+
+    def embed(self, x: Tensor) -> Tensor | None:
+        """[B, D] that its loss compares by direction: what collapses before the features do."""
+        return None
 
     def uniform(self) -> float | None:
         """The loss of a guess, such as log K: where a fit ends there, nothing was learned."""

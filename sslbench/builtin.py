@@ -10,16 +10,50 @@ SSLBENCH_API = (1, 0)
 @hookimpl
 def methods() -> dict[str, str]:
     return {
+        # baselines
         "pixels": "sslbench.methods.pixels:pixels",
         "untrained": "sslbench.methods.untrained:untrained",
         "pretrained": "sslbench.methods.pretrained:pretrained",
         "supervised": "sslbench.methods.supervised:Supervised",
+        # instances
+        "npid": "sslbench.methods.npid:NPID",
+        "cpc": "sslbench.methods.cpc:CPC",
         "simclr": "sslbench.methods.simclr:SimCLR",
+        "simclr-imagenet": "sslbench.methods.simclr:SimCLRImageNet",
+        "simclr-v2": "sslbench.methods.simclr:SimCLRv2",
+        "simclr-v2-imagenet": "sslbench.methods.simclr:SimCLRv2ImageNet",
         "moco": "sslbench.methods.moco:MoCo",
+        "moco-imagenet": "sslbench.methods.moco:MoCoImageNet",
         "moco-v1": "sslbench.methods.moco:MoCoV1",
+        "moco-v3": "sslbench.methods.moco_v3:MoCoV3",
+        "moco-v3-imagenet": "sslbench.methods.moco_v3:MoCoV3ImageNet",
+        "moco-v3-vit": "sslbench.methods.moco_v3:MoCoV3ViT",
+        # self-distillation and decorrelation
+        "byol": "sslbench.methods.byol:BYOL",
+        "byol-imagenet": "sslbench.methods.byol:BYOLImageNet",
+        "simsiam": "sslbench.methods.simsiam:SimSiam",
+        "simsiam-imagenet": "sslbench.methods.simsiam:SimSiamImageNet",
+        "barlow-twins": "sslbench.methods.barlow_twins:BarlowTwins",
+        "barlow-twins-imagenet": "sslbench.methods.barlow_twins:BarlowTwinsImageNet",
+        "vicreg": "sslbench.methods.vicreg:VICReg",
+        "vicreg-imagenet": "sslbench.methods.vicreg:VICRegImageNet",
+        "dino": "sslbench.methods.dino:DINO",
+        "dino-imagenet": "sslbench.methods.dino:DINOImageNet",
+        "dino-resnet": "sslbench.methods.dino:DINOResNet",
+        # clusters
         "swav": "sslbench.methods.swav:SwAV",
+        "swav-imagenet": "sslbench.methods.swav:SwAVImageNet",
+        "swav-256": "sslbench.methods.swav:SwAVBatch256",
         "deepcluster": "sslbench.methods.deepcluster:DeepCluster",
+        "deepcluster-imagenet": "sslbench.methods.deepcluster:DeepClusterImageNet",
+        "deepcluster-v2": "sslbench.methods.deepcluster_v2:DeepClusterV2",
+        "deepcluster-v2-imagenet": "sslbench.methods.deepcluster_v2:DeepClusterV2ImageNet",
         "scan": "sslbench.methods.scan:SCAN",
+        "scan-imagenet": "sslbench.methods.scan:SCANImageNet",
+        "iic": "sslbench.methods.iic:IIC",
+        "iic-stl10": "sslbench.methods.iic:IICSTL10",
+        "ruc": "sslbench.methods.ruc:RUC",
+        "ruc-stl10": "sslbench.methods.ruc:RUCSTL10",
     }
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from .api import Method, Place
+from .api import DataInfo, Method, Place
 from .data import Data, JudgedData, Pretraining, open_data
 from .environment import component, environment, flops, peak_memory, reset_peak_memory
 from .errors import Interrupted, UserError
 from .events import CellDone, CellStarted, Judged, Listener
 from .features import Frozen, Inner, encoder_of
 from .feed import Feed, kept_generators, seed_all
+from .health import Checkup
 from .identity import Cell, Judge, anatomy, derive, judged_identity, plain, resolve_judge
 from .names import parse as parse_name
 from .plugins import Registry
@@ -150,35 +151,25 @@ class Workbench:
     ) -> tuple[nn.Module, list[Stage]]:
         reset_peak_memory(self.options.device)
         module, pretraining = self.build(cell)
-        data = self.data(cell.dataset)
+        feed = Feed(pretraining.images, pretraining.labels, self.options.device)
+        checkup = Checkup(module, encoder_of(module), feed, pretraining.info.classes)
         stages: list[Stage] = []
         warnings: list[Warned] = []
         curves: dict[str, list[tuple[float, float]]] = {}
+        health: dict[str, float] = {}
+        steps = 0
         if cell.recipe is not None:
             assert isinstance(module, Method)
+            health = checkup.start()
             if self.options.compile:
                 compile_backbones(module)
-            session = Session(
-                cell=cell,
-                folder=folder,
-                feed=Feed(pretraining.images, pretraining.labels, self.options.device),
-                info=pretraining.info,
-                device=self.options.device,
-                pretrain=self.pretext,
-                listener=self.listener,
-                stop=self.stop,
-                watch=self._watch(data) if self.options.watch else None,
-                watch_every=self.options.watch_every,
-                checkpoint_seconds=self.options.checkpoint_seconds,
-            )
+            session = self._session(cell, folder, feed, pretraining.info)
             sessions.append(session)
             fit_main(session, module, cell.recipe)
-            stages, curves = session.stages, session.curves
-            if silent := sorted(session.untouched):
-                warnings.append(
-                    Warned(code="no-gradient", message=f"never got a gradient: {', '.join(silent)}")
-                )
+            stages, curves, warnings = session.stages, session.curves, session.warnings
+            steps = cell.recipe.epochs * (len(feed) // cell.recipe.batch)
         module.eval()
+        health, verdicts = checkup.end(health, steps)
         meta = {"method": cell.method, "backbone": cell.backbone, "size": cell.size}
         folder.save("model", tensors_of(module), meta)
         folder.save("encoder", tensors_of(encoder_of(module)), meta)
@@ -187,7 +178,8 @@ class Workbench:
             status="ok",
             costs=self._costs(module, stages, cell),
             curves=curves,
-            warnings=tuple(warnings),
+            health=health,
+            warnings=(*warnings, *verdicts),
             finished=now(),
         )
         folder.add(record)
@@ -196,6 +188,21 @@ class Workbench:
         for path in folder.path.glob("stage-*.safetensors"):
             path.unlink()
         return module, stages
+
+    def _session(self, cell: Cell, folder: CellFolder, feed: Feed, info: DataInfo) -> Session:
+        return Session(
+            cell=cell,
+            folder=folder,
+            feed=feed,
+            info=info,
+            device=self.options.device,
+            pretrain=self.pretext,
+            listener=self.listener,
+            stop=self.stop,
+            watch=self._watch(self.data(cell.dataset)) if self.options.watch else None,
+            watch_every=self.options.watch_every,
+            checkpoint_seconds=self.options.checkpoint_seconds,
+        )
 
     def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
         """The module of a cell before any training; Unsupported when its method declines."""

@@ -255,11 +255,16 @@ def described(kind: Any) -> str:
     words = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
     if kind in words:
         return words[kind]
+    if kind is Pretext:
+        return "the name of a method"
     if typing.get_origin(kind) is typing.Annotated:
         plain_kind, *limits = typing.get_args(kind)
         return " ".join([described(plain_kind), *map(_limit, limits)])
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        inner = [a for a in typing.get_args(kind) if a is not Ellipsis]
+        return f"a list of {', '.join(map(described, inner))}"
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return " or ".join(
             "none" if a is type(None) else described(a) for a in typing.get_args(kind)

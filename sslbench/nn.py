@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
@@ -94,3 +95,9 @@ def normalised(x: Tensor) -> Tensor:
 def full_precision(x: Tensor) -> torch.autocast:
     """A block in which autocast leaves products alone; give it a loss's parts as float32."""
     return torch.autocast(x.device.type, enabled=False)
+
+
+def by_size(network: nn.Module, views: Sequence[Tensor]) -> Tensor:
+    """[views * B, ...] of views [B, 3, H, W], the largest first: one pass for each size."""
+    sizes = sorted({v.shape[-1] for v in views}, reverse=True)
+    return torch.cat([network(torch.cat([v for v in views if v.shape[-1] == s])) for s in sizes])

@@ -10,6 +10,22 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 SCHEMA = "1.0"  # a reader refuses a newer major number
+ADDED = ("health",)  # fields that older records lack: left out of what is hashed where empty
+HEALTH = (  # codes of warnings that are verdicts on a fit
+    "collapsed",
+    "collapsed-embedding",
+    "low-rank",
+    "low-rank-embedding",
+    "not-finite",
+    "loss-at-chance",
+    "empty-clusters",
+    "large-cluster",
+    "early-queue",
+    "stale-queue",
+    "repeated-queue",
+    "no-gradient",
+    "dead-target",
+)
 Status = Literal["ok", "failed", "timeout", "skipped", "interrupted"]
 
 
@@ -86,6 +102,7 @@ class Record(_Part):
     components: dict[str, dict[str, Any]] = {}
     costs: Costs | None = None
     curves: dict[str, list[tuple[float, float]]] = {}
+    health: dict[str, float] = {}  # what was measured of the trained network, by name
     environment: dict[str, Any] = {}
     warnings: tuple[Warned, ...] = ()
     error: Failure | None = None
@@ -108,11 +125,14 @@ class Record(_Part):
         return self.record_id == self._digest()
 
     def _digest(self) -> str:
-        return digest(self.model_dump(mode="json", exclude={"record_id"}))
+        return digest(self._plain(exclude={"record_id"}))
+
+    def _plain(self, exclude: set[str] | None = None) -> dict[str, Any]:
+        late = {name for name in ADDED if not getattr(self, name)}
+        return self.model_dump(mode="json", exclude=late | (exclude or set()))
 
     def dumps(self) -> str:
-        plain = self.model_dump(mode="json")
-        return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False)
+        return json.dumps(self._plain(), indent=1, sort_keys=True, allow_nan=False)
 
 
 def canonical(plain: Any) -> str:

@@ -17,9 +17,10 @@ from .api import Backbone, Batch, DataInfo, Epoch, Method, Pretext, Recipe, Stre
 from .errors import Interrupted
 from .events import EpochDone, Listener, Progress
 from .feed import Feed, kept_generators, orders, seed_all
+from .health import Guard
 from .identity import Cell, derive
 from .optim import Optimisation
-from .records import Stage
+from .records import Stage, Warned
 from .state import frozen, resting, restore, set_frozen, set_resting, tensors_of
 from .store import CellFolder
 
@@ -47,7 +48,7 @@ class Session:
     checkpoint_seconds: float = 60.0
     stages: list[Stage] = field(default_factory=list)  # finished ones, in order
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    untouched: set[str] = field(default_factory=set)  # parameters that never got a gradient
+    warnings: list[Warned] = field(default_factory=list)  # verdicts on finished fits, in order
     where: tuple[str, int, int] = ("", 0, 0)  # stage, epoch, step: for the record of a failure
 
     @property
@@ -79,7 +80,7 @@ class Loop:
         self.views = _views(method)
         self.seconds, self.images = 0.0, 0
         self.curves: dict[str, list[tuple[float, float]]] = {}
-        self.untouched = {n for n, p in method.named_parameters() if p.requires_grad}
+        self.guard = Guard(method, epochs=recipe.epochs, steps=self.steps, batch=recipe.batch)
         self.scaler = torch.amp.GradScaler(
             session.device.type, enabled=session.cell.precision == "fp16"
         )
@@ -204,6 +205,7 @@ class Loop:
         self.optimisation.set(seen)
         self.session.reseed(self.path, number, step)
         batch = self._batch(at.epoch, drawn, step, seen / (self.recipe.epochs * self.steps))
+        self.guard.before(seen, len(batch.index))
         self._advance(batch, at)
 
     def _batch(
@@ -241,6 +243,8 @@ class Loop:
                     self._check_modes()
             except StopIteration:
                 return
+            if answer is None:
+                self.guard.at_loss()
             update = yielded if isinstance(yielded, Update) else Update(yielded)
             answer = self._apply(update, at)
 
@@ -285,8 +289,7 @@ class Loop:
             self.optimisation.clip(parameters)
         before = self.scaler.get_scale() if self.scaler.is_enabled() else 0.0
         self.scaler.step(self.optimisation.optimizer)
-        if self.untouched:
-            self.untouched -= {n for n, p in self.method.named_parameters() if p.grad is not None}
+        self.guard.touched()
         self.optimisation.optimizer.zero_grad(set_to_none=True)
         if not self.scaler.is_enabled():
             return True
@@ -433,11 +436,13 @@ class Loop:
         optimiser, settings = self.optimisation.state()
         tensors = {f"method/{k}": v for k, v in tensors_of(self.method).items()}
         tensors |= {f"optimiser/{k}": v for k, v in optimiser.items()}
+        guarded, seen = self.guard.state()
+        tensors |= {f"guard/{k}": v for k, v in guarded.items()}
         plain: dict[str, Any] = {
             "optimiser": settings,
             "frozen": frozen(self.method),
             "resting": resting(self.method),
-            "untouched": sorted(self.untouched),
+            "guard": seen,
             "curves": self.curves,
             "seconds": self.seconds,
             "images": self.images,
@@ -464,13 +469,14 @@ class Loop:
         """Takes up the checkpoint of this loop, if there is a sound one."""
         found = self.session.folder.load(self._file)
         if found is None:
+            self.guard.begin()
             return
         tensors, plain = found
         restore(self.method, _under(tensors, "method/"), what="the checkpoint")
         self.optimisation.load(_under(tensors, "optimiser/"), plain["optimiser"])
         set_frozen(self.method, plain["frozen"])
         set_resting(self.method, plain["resting"])
-        self.untouched = set(plain["untouched"])
+        self.guard.load(_under(tensors, "guard/"), plain["guard"])
         self.curves = {k: [(x, y) for x, y in v] for k, v in plain["curves"].items()}
         self.seconds += plain["seconds"]
         self.images = plain["images"]
@@ -493,11 +499,11 @@ class Loop:
             self.session.folder.log(f"resumed {self.path} at epoch {plain['at']['number']}")
 
     def finished(self) -> Stage:
-        """What the fit cost; gives its curves and silent parameters to the session."""
+        """What the fit cost; gives its curves and the verdicts on it to the session."""
         self._tick()
         prefix = "" if self.path == "main" else f"{self.path}."
         self.session.curves |= {prefix + key: curve for key, curve in self.curves.items()}
-        self.session.untouched |= {prefix + name for name in self.untouched}
+        self.session.warnings += self.guard.verdicts(self.curves.get("loss", []), prefix)
         return Stage(name=self.path, seconds=self.seconds, images_seen=self.images)
 
 
@@ -518,9 +524,9 @@ def fit_stage(session: Session, method: Method, recipe: Recipe, path: str) -> No
         restore(method, tensors, what=f"stage {path}")
         session.stages += [Stage.model_validate(s) for s in plain["stages"]]
         session.curves |= {k: [(x, y) for x, y in v] for k, v in plain["curves"].items()}
-        session.untouched |= set(plain["untouched"])
+        session.warnings += [Warned.model_validate(w) for w in plain["warnings"]]
         return
-    before = len(session.stages), set(session.curves), set(session.untouched)
+    before = len(session.stages), set(session.curves), len(session.warnings)
     loop = Loop(session, method, recipe, path)
     session.reseed(path, "fit")
     method.fit(loop)
@@ -531,7 +537,7 @@ def fit_stage(session: Session, method: Method, recipe: Recipe, path: str) -> No
         {
             "stages": [s.model_dump() for s in session.stages[before[0] :]],
             "curves": {k: v for k, v in session.curves.items() if k not in before[1]},
-            "untouched": sorted(session.untouched - before[2]),
+            "warnings": [w.model_dump() for w in session.warnings[before[2] :]],
         },
     )
     session.folder.remove(f"resume-{path}")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sslbench import testing
-from sslbench.api import DataInfo, Method, Recipe
+from sslbench.api import DataInfo, Method, Pretext, Recipe
 from sslbench.data import Data
 from sslbench.plugins import KINDS, Entry, Registry, registry
 from sslbench.testing import ENCODER_CHECKS, METHOD_CHECKS, Trial, checks
@@ -278,3 +278,79 @@ def test_checks_leave_the_callers_random_numbers_alone(tmp_path):
     testing.views_serve_any_batch(trial)
     testing.encodes_each_image_alone(trial)
     assert torch.equal(torch.rand(3), expected)
+
+
+class Wide(Sound):
+    """Has large numbers of everything. arXiv 0000.00000. Departures: none known."""
+
+    def __init__(
+        self, backbone, data, *, queue: int = 65536, splits: int = 64, share: float = 99.0
+    ):
+        super().__init__(backbone, data)
+
+
+class Late(Wide):
+    """Starts from another. arXiv 0000.00000. Departures: none known."""
+
+    def __init__(
+        self,
+        backbone,
+        data,
+        *,
+        pretext: Pretext = "wide",
+        dim: int = 128,
+        crop: float = 0.1,
+    ):
+        Sound.__init__(self, backbone, data)
+        self.pretext = pretext
+
+    def fit(self, run):
+        run.pretrain(self.pretext, into=self.backbone)
+        super().fit(run)
+
+
+def late(folder, **settings) -> Trial:
+    ours = [entry for every in KINDS for entry in OURS.entries(every).values()]
+    planted = [
+        Entry("methods", kind.__name__.lower(), kind, plugin="planted", dist="planted", version="1")
+        for kind in (Wide, Late)
+    ]
+    return Trial(Registry([], [*ours, *planted]), "late", folder, settings)
+
+
+def test_what_is_too_large_for_96_images_is_64_unless_it_is_set(tmp_path):
+    cell = late(tmp_path).cell()
+    assert cell.hyperparameters == {"pretext": "wide", "dim": 64, "crop": 0.1}
+    (pretext,) = cell.pretexts.values()
+    assert pretext.hyperparameters == {"queue": 64, "splits": 64, "share": 99.0}
+    set_to = late(tmp_path, **{"late.dim": 100, "wide.queue": 96}).cell(**{"wide.splits": 70})
+    assert set_to.hyperparameters["dim"] == 100
+    (pretext,) = set_to.pretexts.values()
+    assert pretext.hyperparameters == {"queue": 96, "splits": 70, "share": 99.0}
+
+
+def test_a_pretext_is_trained_once_in_a_precision_for_all_checks(tmp_path, monkeypatch):
+    trained, fit = [], Wide.fit
+
+    def fitting(self, run):
+        trained.append(type(self).__name__)
+        fit(self, run)
+
+    monkeypatch.setattr(Wide, "fit", fitting)
+    trial = late(tmp_path)
+    for check in METHOD_CHECKS:
+        check(trial)
+    assert trained.count("Wide") == 2  # one of them in bf16
+    assert trained.count("Late") > 4
+
+
+def test_learning_is_looked_for_in_mild_views_under_a_bold_recipe(tmp_path, monkeypatch):
+    trial, seen = late(tmp_path), []
+    whole = trial.fit
+    monkeypatch.setattr(trial, "fit", lambda store, cell: seen.append(cell) or whole(store, cell))
+    testing.learns(trial, **{"late.lr": 0.01})
+    (cell,) = seen
+    assert cell.hyperparameters["crop"] == 0.8
+    assert (cell.recipe.optimizer, cell.recipe.lr, cell.recipe.epochs) == ("adamw", 0.01, 10)
+    (pretext,) = cell.pretexts.values()
+    assert (pretext.recipe.optimizer, pretext.recipe.epochs) == ("sgd", 2)

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from ..errors import UserError
 from ..sources import Remark, above, definition, headings, remarks
 
 if TYPE_CHECKING:
-    from ..api import Recipe
+    from ..api import Method, Recipe
     from ..identity import Anatomy
     from ..plugins import Entry, Registry
 
@@ -34,7 +35,8 @@ def method(entry: Entry, registry: Registry) -> dict[str, Any]:
         **_prose(own or "", _documentation(parts.target)),
         "version": getattr(parts.target, "version", 1),
         "labels": getattr(parts.target, "labels", "none"),
-        "sets": sorted(parts.bound),  # a partial: what it sets of what it is made of
+        "variant_of": _class(parts, registry) if parts.bound else None,
+        "sets": list(parts.bound),  # a variant: what it sets
         "hyperparameters": {
             name: {
                 "default": _jsonable(parts.defaults[name]),
@@ -48,11 +50,18 @@ def method(entry: Entry, registry: Registry) -> dict[str, Any]:
     if parts.recipe is not None:
         found["recipe"] = _recipe(parts.recipe, said)
         found["stages"] = {
-            name: {**_prose(_documentation(stage)), "recipe": _recipe(stage.recipe, _of(stage))}
+            name: {**_prose(_documentation(stage)), "recipe": _of_stage(name, stage, parts, said)}
             for name, stage in getattr(parts.target, "stages", {}).items()
         }
     found["suites"] = dict(_suites(entry, parts, registry))
     return found
+
+
+def _class(parts: Anatomy, registry: Registry) -> str:
+    """The name under which a variant's class is known."""
+    where = f"{parts.target.__module__}:{parts.target.__qualname__}"
+    entries = registry.entries("methods").items()
+    return next((n for n, e in entries if e.target in (where, parts.target)), where)
 
 
 def _said(entry: Entry, parts: Anatomy) -> dict[str, Remark]:
@@ -84,6 +93,16 @@ def _recipe(recipe: Recipe, said: Mapping[str, Remark]) -> dict[str, dict[str, A
         source = here.source or UNKNOWN if by_method else HARNESS
         found[field.name] = {"default": _jsonable(value), "what": here.what, "source": source}
     return found
+
+
+def _of_stage(
+    name: str, stage: type[Method], parts: Anatomy, said: Mapping[str, Remark]
+) -> dict[str, dict[str, Any]]:
+    """The recipe of a stage, under what a variant sets of it."""
+    dot = f"{name}."
+    bound = {k.removeprefix(dot): v for k, v in parts.bound.items() if k.startswith(dot)}
+    own = {k.removeprefix(dot): v for k, v in said.items() if k.startswith(dot)}
+    return _recipe(dataclasses.replace(stage.recipe, **bound), above(_of(stage), own))
 
 
 def _prose(*documentations: str) -> dict[str, str]:
@@ -144,7 +163,7 @@ def _jsonable(value: Any) -> Any:
     return found
 
 
-def shown(value: Any) -> str:
+def setting(value: Any) -> str:
     """A value as `--set` takes it."""
     if isinstance(value, str) and value:
         return value
@@ -163,17 +182,41 @@ def page(registry: Registry) -> str:
     lines = [
         "# Methods",
         "",
-        "Made from the sources by `pytest tests/test_docs.py --regold`. Defaults are the paper's;",
+        "Made from the sources by `pytest tests/test_show.py --regold`. Defaults are the papers';",
         "`sslbench show METHOD` prints what each suite sets instead. Recipe fields that a method",
         "does not name are the harness's defaults (`Recipe` in `sslbench/api.py`).",
         "",
     ]
     for family, names in families.items():
         lines.append(f"- {family}: {', '.join(f'[{name}](#{name})' for name in names)}")
-    classes: dict[str, str] = {}  # documentation of a class -> the name that is the class itself
     for family, names in families.items():
         lines += ["", f"## {family}"]
         for name in names:
-            found = method(entries[name], registry)
-            lines += ["", f"### {name}", "", *_section(found, classes.setdefault(found["citation"], name))]
+            lines += ["", f"### {name}", *_section(method(entries[name], registry))]
     return "\n".join(lines) + "\n"
+
+
+def _section(found: dict[str, Any]) -> Iterator[str]:
+    """A method's idea, citation and departures, then the defaults that it names."""
+    base = found["variant_of"]
+    citation = re.sub(r"arXiv (\S*\d)", r"[arXiv \1](https://arxiv.org/abs/\1)", found["citation"])
+    departures = found["departures"] and f"Departures: {found['departures']}"
+    said = [found["idea"], f"[{base}](#{base}) with other defaults." if base else citation]
+    for text in (*said, "" if base else departures):
+        if text:
+            yield from ("", *textwrap.wrap(text, 100, break_long_words=False))
+    rows = {**found["hyperparameters"], **found.get("recipe", {})}
+    for stage, of_stage in found.get("stages", {}).items():
+        rows |= {f"{stage}.{name}": row for name, row in of_stage["recipe"].items()}
+    rows = {k: row for k, row in rows.items() if row["source"] != HARNESS}
+    rows = {k: rows[k] for k in found["sets"]} if base else rows
+    if rows:
+        yield from ("", "| setting | default | what it is | source |", "| --- | --- | --- | --- |")
+    for name, row in rows.items():
+        texts = (f"`{name}`", f"`{setting(row['default'])}`", meaning(row), row["source"])
+        yield f"| {' | '.join(text.replace('|', '&#124;') for text in texts)} |"
+
+
+def meaning(row: Mapping[str, str]) -> str:
+    """What a setting is, and its range."""
+    return "; ".join(filter(None, (row["what"], row.get("range"))))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ import click
 from ..errors import UnknownName, UserError
 from . import completion
 from .app import Command, State, quiet_libraries
+from .describe import meaning, method, setting
 from .options import json_option, store_option
-from .text import duration, one_line, say, say_json, say_table, size
+from .text import duration, one_line, say, say_json, say_table, size, terminal_width
 
 if TYPE_CHECKING:
     from ..plugins import Entry, Registry
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 KINDS = ("methods", "datasets", "evaluators", "suites")
 LOG = 20  # lines of it
+WIDE = 24  # characters of a value that a table shows
 
 
 @click.command(cls=Command)
@@ -39,7 +42,8 @@ def show(ctx: click.Context, what: str, store: Path, as_json: bool) -> None:
     with quiet_libraries(verbose=state.verbose):
         entry = _named(what, state.registry)
         if entry is not None:
-            say_json(_plain(entry)) if as_json else _say_entry(entry)
+            described = _described(entry, state.registry)
+            say_json(described) if as_json else _say_entry(entry, described)
             return
         cell = _cell(what, store, state.registry)
         say_json(_cell_plain(cell)) if as_json else _say_cell(cell)
@@ -84,6 +88,7 @@ def _say_cell(cell: CellFolder) -> None:
         _section("hyperparameters", _flat(train.hyperparameters))
         _section("recipe", _flat(train.recipe))
         _say_costs(train)
+        _section("health", [(k, f"{v:.4g}") for k, v in train.health.items()])
         _section("environment", _flat(train.environment))
     _say_records(records)
     for record in records:
@@ -216,64 +221,86 @@ def _cell_plain(cell: CellFolder) -> dict[str, Any]:
 # ---- what has a name -------------------------------------------------------------------------
 
 
-def _say_entry(entry: Entry) -> None:
-    say(f"{entry.name}: one of the {entry.kind} of {entry.dist} {entry.version}", bold=True)
-    if entry.kind == "suites":
-        say(Path(str(entry.load())).read_text(encoding="utf-8"))
-        return
-    described = _described(entry)
-    if described["documentation"]:
-        say()
-        say(described["documentation"])
-    for title in ("hyperparameters", "parameters", "recipe", "metrics", "card"):
-        _section(title, described.get(title, {}).items())
-    for stage, recipe in described.get("stages", {}).items():
-        _section(f"recipe of stage {stage}", recipe.items())
-    if "labels" in described:
-        say()
-        say(f"labels it may see: {described['labels']}; version {described['version']}")
-
-
-def _plain(entry: Entry) -> dict[str, Any]:
-    own = {
+def _described(entry: Entry, registry: Registry) -> dict[str, Any]:
+    found: dict[str, Any] = {
         "name": entry.name,
         "kind": entry.kind,
         "distribution": entry.dist,
         "version_of_distribution": entry.version,
     }
     if entry.kind == "suites":
-        return {**own, "file": str(entry.load())}
-    return {**own, **_described(entry)}
+        return found | {"file": str(entry.load())}
+    if entry.kind == "methods":
+        return found | method(entry, registry)
+    return found | {"datasets": _dataset, "evaluators": _evaluator}[entry.kind](entry)
 
 
-def _described(entry: Entry) -> dict[str, Any]:
-    describe = {"methods": _method, "datasets": _dataset, "evaluators": _evaluator}[entry.kind]
-    return describe(entry)
+def _say_entry(entry: Entry, described: dict[str, Any]) -> None:
+    say(f"{entry.name}: one of the {entry.kind} of {entry.dist} {entry.version}", bold=True)
+    if entry.kind == "suites":
+        say(Path(described["file"]).read_text(encoding="utf-8"))
+        return
+    if entry.kind == "methods":
+        _say_method(described)
+        return
+    if described["documentation"]:
+        say()
+        say(described["documentation"])
+    for title in ("parameters", "metrics", "card"):
+        _section(title, described.get(title, {}).items())
 
 
-def _method(entry: Entry) -> dict[str, Any]:
-    import dataclasses
-
-    from ..identity import anatomy, described
-
-    parts = anatomy(entry)
-    target = parts.target
-    found: dict[str, Any] = {
-        "documentation": _documentation(target),
-        "version": getattr(target, "version", 1),
-        "labels": getattr(target, "labels", "none"),
-        "hyperparameters": {
-            name: f"{parts.defaults[name]!r}  ({described(kind)})"
-            for name, kind in parts.hints.items()
-        },
-    }
-    if parts.recipe is not None:
-        found["recipe"] = {k: repr(v) for k, v in dataclasses.asdict(parts.recipe).items()}
-        found["stages"] = {
-            name: {k: repr(v) for k, v in dataclasses.asdict(stage.recipe).items()}
-            for name, stage in getattr(target, "stages", {}).items()
+def _say_method(described: dict[str, Any]) -> None:
+    texts = [described["idea"], described["citation"] or "No citation is given."]
+    if "recipe" in described:
+        texts.append(f"Departures: {described['departures'] or 'it does not say.'}")
+    if described["variant_of"]:
+        texts.append(f"{described['variant_of']} with another {', '.join(described['sets'])}.")
+    for text in texts:
+        say()
+        say("\n".join(textwrap.wrap(text, terminal_width() or 100)))
+    suites = described["suites"]
+    _say_defaults("hyperparameters", described["hyperparameters"], suites)
+    _say_defaults("recipe", described.get("recipe", {}), suites)
+    for name, stage in described.get("stages", {}).items():
+        of_stage = {
+            suite: {key.removeprefix(f"{name}."): v for key, v in values.items() if "." in key}
+            for suite, values in suites.items()
         }
-    return found
+        _say_defaults(f"recipe of stage {name}", stage["recipe"], of_stage)
+    say()
+    say(f"labels it may see: {described['labels']}; version {described['version']}")
+
+
+def _say_defaults(
+    title: str, rows: Mapping[str, Mapping[str, Any]], suites: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """A table of defaults with their sources, beside what each suite sets; long values below."""
+    if not rows:
+        return
+    suites = {suite: values for suite, values in suites.items() if set(values) & set(rows)}
+    long: list[str] = []
+
+    def short(text: str, name: str, where: str) -> str:
+        if len(text) <= WIDE:
+            return text
+        long.append(f"  {name} ({where}): {text}")
+        return "..."
+
+    def cells(name: str, row: Mapping[str, Any]) -> Iterator[str]:
+        yield name
+        yield short(setting(row["default"]), name, "default")
+        for suite, values in suites.items():
+            yield short(setting(values[name]), name, suite) if name in values else ""
+        yield row["source"]
+        yield meaning(row)
+
+    say()
+    say(title, bold=True)
+    heads = ("name", "default", *suites, "source", "what it is")
+    say_table(heads, [tuple(cells(name, row)) for name, row in rows.items()])
+    for line in long:
+        say(line)
 
 
 def _dataset(entry: Entry) -> dict[str, Any]:

@@ -153,6 +153,10 @@ def _scores(block: Block) -> Grid:
             text = ("*" if score.best else "") + _value(score, row)
             after = f" {rank:<{widest}}" if widest else ""
             pieces.append(Piece(text + after, "bold" if score.best else ""))
+    if any(row.verdicts for row in block.rows):
+        heads.append(("health",))
+        for row, pieces in zip(block.rows, body, strict=True):
+            pieces.append(Piece(_health(row), "yellow"))
     return Grid(heads, body, 2, sum(row.baseline for row in block.rows))
 
 
@@ -197,6 +201,12 @@ def caption(board: Board, *, best: str) -> str:
 def _metric(column: Column) -> str:
     split = "" if column.split == "test" else f" ({column.split})"
     return column.metric + split + ("" if column.higher_is_better else " (lower is better)")
+
+
+def _health(row: Row) -> str:
+    """The codes; their sentences stand below the table."""
+    good = "ok" if row.trained and row.health else "-"
+    return _cut(" ".join(row.verdicts)) or good
 
 
 def _seeds(row: Row) -> str:
@@ -302,6 +312,10 @@ def _markdown_block(block: Block) -> Iterator[str]:
         [name, _seeds(row), *(_markdown_score(row.scores[i], row) for i, _ in shown)]
         for name, row in zip(names, block.rows, strict=True)
     ]
+    if any(row.verdicts for row in block.rows):
+        heads.append("health")
+        for row, cells in zip(block.rows, rows, strict=True):
+            cells.append(_md(_health(row)))
     yield _markdown_table(["method", "n", *heads], rows)
     remarks = [
         f"- **{_md(row.label)}**: {_md(text)}" for row in block.rows for text in _remarks(row)
@@ -371,6 +385,7 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                     "tied": score.tied,
                     "best": score.best,
                     **{k: v for k, v in dataclasses.asdict(row.costs).items() if k != "stages"},
+                    "health": " ".join(row.verdicts),
                     "warnings": "; ".join(_remarks(row)),
                 }
 
@@ -401,6 +416,7 @@ def as_json(board: Board) -> str:
 def _plain(block: Block) -> dict[str, Any]:
     table = dataclasses.asdict(block)
     for row, plain in zip(block.rows, table["rows"], strict=True):
+        plain["verdicts"] = row.verdicts
         for score, part in zip(row.scores, plain["scores"], strict=True):
             part.update(n=score.n, declared=len(row.cells))
     return table

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..records import canonical, digest
+from ..records import HEALTH, canonical, digest
 from . import statistics
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class Flag:
     code: str
     message: str
     seeds: tuple[int, ...]
+    health: bool = False  # a verdict on the fit
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,12 @@ class Row:
     costs: Costs
     troubles: tuple[Trouble, ...] = ()
     flags: tuple[Flag, ...] = ()
+    health: Mapping[str, float] = field(default_factory=dict)  # means over seeds, by name
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Codes of what is wrong with its fits."""
+        return tuple(dict.fromkeys(flag.code for flag in self.flags if flag.health))
 
     @property
     def n(self) -> int:
@@ -400,6 +407,7 @@ def _row(label: str, members: Sequence[Member], columns: Mapping[Key, Column], l
         costs=_costs(members),
         troubles=_troubles(members, list(dict.fromkeys(key[0] for key in columns))),
         flags=_warned(members),
+        health=_health(members),
     )
 
 
@@ -472,7 +480,19 @@ def _warned(members: Sequence[Member]) -> tuple[Flag, ...]:
             for warning in record.warnings if record else ():
                 key = printable(warning.code), printable(warning.message)
                 found.setdefault(key, {})[member.seed] = None
-    return tuple(Flag(code, message, tuple(seeds)) for (code, message), seeds in found.items())
+    return tuple(
+        Flag(code, message, tuple(seeds), code in HEALTH)
+        for (code, message), seeds in found.items()
+    )
+
+
+def _health(members: Sequence[Member]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for member in members:
+        if member.train and member.train.status == "ok":
+            for name, value in member.train.health.items():
+                found.setdefault(printable(name), []).append(value)
+    return {name: statistics.mean(values) for name, values in found.items()}
 
 
 def _costs(members: Sequence[Member]) -> Costs:
@@ -543,7 +563,7 @@ def _flagged(row: Row, rows: Sequence[Row], columns: Sequence[Column]) -> Row:
                     f"{column.protocol} {column.metric} is {100 * own.mean:.1f} %, "
                     f"{start.label} has {100 * other.mean:.1f} %"
                 )
-                flags.append(Flag(f"below-{start.anchor}", message, tuple(own.values)))
+                flags.append(Flag(f"below-{start.anchor}", message, tuple(own.values), True))
     return dataclasses.replace(row, flags=(*row.flags, *flags))
 
 

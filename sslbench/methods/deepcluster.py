@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Method, Recipe, Update
+from ..api import Count, Method, Recipe, Share, Update
 from ..cluster import kmeans, pca_whiten
 from ..views import Sobel, crop_flip
 
@@ -20,13 +23,16 @@ class DeepCluster(Method):
     for; batches are uniform over clusters as the paper says (the released code's are not).
     """
 
+    version = 2
     recipe = Recipe(
-        epochs=200,
-        batch=256,
-        lr=0.05,
-        weight_decay=1e-5,
-        schedule="constant",
-        per={"head.*": {"momentum": 0.0}},
+        epochs=200,  # code
+        batch=256,  # paper
+        optimizer="sgd",  # paper
+        lr=0.05,  # paper
+        momentum=0.9,  # paper
+        weight_decay=1e-5,  # paper
+        schedule="constant",  # paper
+        per={"head.*": {"momentum": 0.0}},  # the head has a new optimiser each epoch; code
     )
 
     def __init__(
@@ -34,11 +40,11 @@ class DeepCluster(Method):
         backbone,
         data,
         *,
-        clusters: int = 10000,
-        whiten: int = 256,  # dimensions kept by PCA
-        iterations: int = 20,  # of k-means
-        crop: float = 0.08,  # smallest area
-        sobel: bool = False,
+        clusters: Count = 10000,  # paper
+        whiten: Count = 256,  # dimensions that PCA keeps, no more than there are; paper
+        iterations: Count = 20,  # of k-means; code
+        crop: Share = 0.08,  # smallest area; code
+        sobel: bool = False,  # hides colours; ours, so that the network sees what others see
     ):
         super().__init__()
         if clusters > data.length:
@@ -50,7 +56,8 @@ class DeepCluster(Method):
         self.head = nn.Linear(self.backbone.dim, clusters)
         self.register_buffer("cluster", torch.zeros(data.length, dtype=torch.long))  # [N]
         self.register_buffer("nmi", torch.zeros(()))  # with the epoch before
-        self.whiten, self.iterations = min(whiten, self.backbone.dim), iterations
+        self.whiten = min(whiten, self.backbone.dim, data.length)
+        self.iterations = iterations
         self.view = crop_flip(data.size, scale=(crop, 1.0))
 
     def views(self):
@@ -76,6 +83,12 @@ class DeepCluster(Method):
         loss = F.cross_entropy(logits, self.cluster[batch.index])
         yield Update(loss, log={"nmi": self.nmi})
 
+    def clusters(self, x):
+        return self.head(self.backbone(x))
+
+    def uniform(self):
+        return math.log(self.head.out_features)
+
 
 def nmi(a, b):
     """Mutual information of two assignments [N], over the geometric mean of their entropies."""
@@ -87,3 +100,11 @@ def nmi(a, b):
     entropies = [-(p[p > 0] * p[p > 0].log()).sum() for p in (rows, columns)]
     information = shared + entropies[0] + entropies[1]
     return float(information / (entropies[0] * entropies[1]).sqrt().clamp_min(1e-12))
+
+
+DeepClusterImageNet = partial(
+    DeepCluster,
+    epochs=500,  # paper
+    sobel=True,  # paper
+)
+"""DeepCluster as in its paper on ImageNet: 500 epochs, the network sees gradients, not colours."""

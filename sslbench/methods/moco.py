@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Method, Recipe
+from ..api import Count, Method, Natural, Positive, Recipe, Share, Strengths
 from ..nn import copy_frozen, ema, full_precision, mlp
 from ..views import Views, contrastive
 
@@ -22,23 +23,34 @@ class MoCo(Method):
     paper's 8 GPUs did, on one device; the queries pass in one.
     """
 
-    recipe = Recipe(epochs=200, batch=256, lr=0.03, weight_decay=1e-4)
+    queues = ("queue",)
+    targets = ("target",)
+    version = 2
+    recipe = Recipe(
+        epochs=200,  # paper
+        batch=256,  # paper
+        optimizer="sgd",  # paper
+        lr=0.03,  # paper
+        momentum=0.9,  # paper
+        weight_decay=1e-4,  # paper
+        schedule="cosine",  # paper v2
+    )
 
     def __init__(
         self,
         backbone,
         data,
         *,
-        temperature: float = 0.2,
-        momentum_target: float = 0.999,
-        queue: int = 65536,
-        dim: int = 128,
-        hidden: int = 2048,  # of the head; 0: a linear head (v1)
-        splits: int = 8,
-        crop: float = 0.2,  # smallest area
-        jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
-        jitter_p: float = 0.8,
-        blur: float = 0.5,  # probability
+        temperature: Positive = 0.2,  # paper v2
+        momentum_target: Share = 0.999,  # share of the target that stays; paper
+        queue: Count = 65536,  # keys, a multiple of the batch; paper
+        dim: Count = 128,  # paper
+        hidden: Natural = 2048,  # of the head, 0: a linear head (v1); paper v2
+        splits: Count = 8,  # parts in which the keys pass, devices in the paper; paper
+        crop: Share = 0.2,  # smallest area; code
+        jitter: Strengths = (0.4, 0.4, 0.4, 0.1),  # strengths; code v2
+        jitter_p: Share = 0.8,  # chance; code v2
+        blur: Share = 0.5,  # chance; paper v2
     ):
         super().__init__()
         if queue > data.length:
@@ -70,6 +82,9 @@ class MoCo(Method):
         ema(self.target, self.online, self.momentum)
         self.enqueue(k)
 
+    def uniform(self):
+        return math.log1p(len(self.queue))
+
     def keys(self, x):
         """[B, D] of the target, in shuffled parts: a query's batch statistics must not name its key."""
         order = torch.randperm(len(x), device=x.device)
@@ -96,12 +111,18 @@ def info_nce(q, k, queue, temperature):
 
 MoCoV1 = partial(
     MoCo,
-    temperature=0.07,
-    hidden=0,
-    jitter=(0.4, 0.4, 0.4, 0.4),
-    jitter_p=1.0,
-    blur=0.0,
-    schedule="step",
-    milestones=(0.6, 0.8),
+    temperature=0.07,  # paper
+    hidden=0,  # paper
+    jitter=(0.4, 0.4, 0.4, 0.4),  # code
+    jitter_p=1.0,  # code
+    blur=0.0,  # paper
+    schedule="step",  # paper
+    milestones=(0.6, 0.8),  # epochs 120 and 160; paper
 )
 """A query matches its key among a queue of keys, made by a slowly moving copy (v1: linear head)."""
+
+MoCoImageNet = partial(
+    MoCo,
+    epochs=800,  # paper v2
+)
+"""MoCo v2 as in its paper's best row on ImageNet: 800 epochs."""

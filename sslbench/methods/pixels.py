@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..api import Backbone, DataInfo
+from ..api import Backbone, Count, DataInfo
 
 
 class Flat(nn.Module):
@@ -21,6 +21,11 @@ class Flat(nn.Module):
         return x.flatten(1)
 
 
-def pixels(backbone: Backbone, data: DataInfo, *, largest: int = 32) -> nn.Module:
+def pixels(
+    backbone: Backbone,
+    data: DataInfo,
+    *,
+    largest: Count = 32,  # pixels a side that are kept; ours, more makes neighbours slow
+) -> nn.Module:
     """The flattened image, shrunk to `largest` pixels a side: a strong baseline on small pictures."""
     return Flat(data.size, largest)

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Method, Pretext, Recipe, Stream
+from ..api import Count, Method, Natural, Positive, Pretext, Recipe, Share, Stream, Update
 from ..cluster import neighbours
-from ..nn import full_precision
-from ..views import Chain, Cutout, HorizontalFlip, RandAugment, RandomResizedCrop, Views, crop_flip
+from ..nn import copy_frozen, ema, full_precision, normalised
+from ..views import (
+    Chain,
+    Cutout,
+    HorizontalFlip,
+    RandAugment,
+    RandomResizedCrop,
+    Views,
+    contrastive,
+    crop_flip,
+)
+
+
+class Heads(nn.Module):
+    """Linear heads side by side, of which the one with the lowest loss is chosen."""
+
+    def __init__(self, dim, clusters, count):
+        super().__init__()
+        self.shape = (count, clusters)
+        self.linear = nn.Linear(dim, count * clusters)
+        self.register_buffer("loss", torch.zeros(count))  # of each, summed over the running epoch
+        self.register_buffer("chosen", torch.zeros((), dtype=torch.long))
+
+    def every(self, h):
+        return self.linear(h).unflatten(1, self.shape).unbind(1)  # each [B, K]
+
+    def forward(self, h):
+        logits = self.linear(h).unflatten(1, self.shape)  # [B, heads, K]
+        return logits.index_select(1, self.chosen.view(1)).squeeze(1)  # [B, K]
 
 
 class Agree(Method):
@@ -18,14 +49,20 @@ class Agree(Method):
     The second step of SCAN, arXiv 2005.12320. Departures: those of SCAN.
     """
 
+    version = 2
     recipe = Recipe(
-        epochs=50, batch=128, optimizer="adam", lr=1e-4, weight_decay=1e-4, schedule="constant"
+        epochs=50,  # paper
+        batch=128,  # paper
+        optimizer="adam",  # paper
+        lr=1e-4,  # paper
+        weight_decay=1e-4,  # paper
+        schedule="constant",  # code
     )
 
-    def __init__(self, backbone, head, near, entropy, view):
+    def __init__(self, backbone, heads, near, *, entropy, view, head_only=False, log=None):
         super().__init__()
-        self.backbone, self.head = backbone, head
-        self.near, self.entropy, self.view = near, entropy, view
+        self.backbone, self.heads, self.near, self.view = backbone, heads, near, view
+        self.entropy, self.head_only, self.log = entropy, head_only, log or {}
 
     def views(self):
         return self.view
@@ -33,11 +70,21 @@ class Agree(Method):
     def fit(self, run):
         for epoch in run.epochs(self):
             epoch.streams["near"] = Stream(self.near)
+            self.backbone.train(not self.head_only)  # its norms' statistics rest too
+            self.heads.loss.zero_()
+        self.heads.chosen.copy_(self.heads.loss.argmin())
 
     def step(self, batch):
-        both = torch.cat([batch.views, batch.also["near"].views])
-        anchor, neighbour = self.head(self.backbone(both)).chunk(2)  # each [B, K]
-        yield agreement(anchor, neighbour, self.entropy)
+        with torch.set_grad_enabled(not self.head_only):
+            h = self.backbone(torch.cat([batch.views, batch.also["near"].views]))  # [2B, D]
+        pairs = [both.chunk(2) for both in self.heads.every(h)]
+        losses = torch.stack([agreement(*pair, self.entropy) for pair in pairs])  # [heads]
+        yield Update(losses.sum(), log=self.log)  # each head learns as if it were alone
+        self.heads.loss += losses.detach()
+
+    def uniform(self):
+        count, clusters = self.heads.shape
+        return count * (1 - self.entropy) * math.log(clusters)
 
 
 def agreement(anchor, neighbour, entropy):
@@ -50,24 +97,36 @@ def agreement(anchor, neighbour, entropy):
         return -same.mean() - entropy * spread
 
 
+def self_labelled(logits, label, *, balance):
+    """Cross-entropy of logits [B, K] with labels [B]; `balance`: each that occurs weighs the same."""
+    with full_precision(logits):
+        size = torch.bincount(label, minlength=logits.shape[1])  # [K]
+        weight = torch.where(size > 0, len(label) / size.clamp_min(1), 0.0) if balance else None
+        return F.cross_entropy(logits.float(), label, weight=weight)
+
+
 class SCAN(Method):
     """Neighbours in a pretext's feature space share a cluster; confident images then label themselves.
 
     Van Gansbeke et al., SCAN: Learning to Classify Images without Labels, ECCV 2020,
     arXiv 2005.12320.
     Departures: neighbours in the space of backbone features (the paper: of the pretext's head on
-    small images); one head; self-labelling batches where nobody is confident are skipped; no model
-    is selected on the test split.
+    small images); resized crops in both views (the code: strong ones are whole on small images,
+    weak ones are plain); RandAugment of one strength (the code draws it); self-labelling batches
+    where nobody is confident are skipped; with `momentum_target` the average gives the labels and
+    is judged (the code writes it back into the network at every step, which is the network without
+    an average at 1 - `momentum_target` of its rate); no model is selected on the test split.
     """
 
+    version = 2
     stages = {"agree": Agree}
     recipe = Recipe(
-        epochs=200,
-        batch=1000,
-        optimizer="adam",
-        lr=1e-4,
-        weight_decay=1e-4,
-        schedule="constant",
+        epochs=200,  # paper
+        batch=1000,  # paper
+        optimizer="adam",  # paper
+        lr=1e-4,  # paper
+        weight_decay=1e-4,  # paper
+        schedule="constant",  # code
     )
 
     def __init__(
@@ -75,12 +134,18 @@ class SCAN(Method):
         backbone,
         data,
         *,
-        pretext: Pretext = Pretext("simclr"),
-        neighbours: int = 20,
-        entropy: float = 5.0,  # weight of the entropy of the mean assignment
-        confidence: float = 0.99,  # from which an image labels itself
-        operations: int = 4,  # of RandAugment in strong views
-        crop: float = 0.2,  # smallest area
+        pretext: Pretext = Pretext("simclr"),  # whose neighbours agree; paper, on small images
+        neighbours: Count = 20,  # of an image, itself among them; paper
+        heads: Count = 1,  # of which the one with the lowest loss stays; paper, on small images
+        head_only: bool = False,  # the backbone rests while neighbours agree; paper, small images
+        entropy: Positive = 5.0,  # weight of the entropy of the mean assignment; paper
+        confidence: Share = 0.99,  # from which an image labels itself; paper
+        balance: bool = True,  # its own labels weigh the same, rare or not; code
+        momentum_target: Share = 0.0,  # of an average that gives labels, 0: none; paper, small images
+        operations: Natural = 4,  # of RandAugment in strong views; paper
+        cutout: Share = 0.5,  # side of the square, 0: none; code, of CIFAR
+        crop: Share = 0.2,  # smallest area; ours, as its pretext's
+        agree_views: Literal["strong", "contrastive"] = "strong",  # of the stage; code
     ):
         super().__init__()
         if neighbours > data.length:
@@ -88,23 +153,43 @@ class SCAN(Method):
                 f"{neighbours} neighbours among the {data.length} images of {data.name}; "
                 f"set neighbours to at most that"
             )
-        self.backbone = backbone
-        self.head = nn.Linear(backbone.dim, data.classes)
-        self.pretext, self.neighbours, self.entropy = pretext, neighbours, entropy
-        self.confidence, self.length = confidence, data.length
-        crop_ = RandomResizedCrop(data.size, scale=(crop, 1.0))
-        self.strong = Chain(
-            crop_, HorizontalFlip(0.5), RandAugment(operations), Cutout(data.size // 2)
-        )
-        self.weak = crop_flip(data.size, scale=(crop, 1.0))
+        self.backbone, self.heads = backbone, Heads(backbone.dim, data.classes, heads)
+        self.online = nn.Sequential(self.backbone, self.heads)
+        self.target = copy_frozen(self.online) if momentum_target else None
+        self.targets = ("target",) if momentum_target else ()
+        self.pretext, self.neighbours, self.head_only = pretext, neighbours, head_only
+        self.entropy, self.confidence, self.balance = entropy, confidence, balance
+        self.momentum, scale = momentum_target, (crop, 1.0)
+        self.weak = crop_flip(data.size, scale=scale)
+        self.strong = strong(data.size, scale, operations, round(cutout * data.size))
+        mild = contrastive(data.size, scale=scale, jitter=(0.4, 0.4, 0.4, 0.1), blur=0.0)
+        self.agreeing = mild if agree_views == "contrastive" else self.strong
+
+    @classmethod
+    def needs(cls, backbone, data):
+        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
 
     def views(self):
         return Views((self.weak, self.strong))
 
     def fit(self, run):
         run.pretrain(self.pretext, into=self.backbone)
-        near = neighbours(run.features(self.backbone), self.neighbours)  # [N, k]
-        run.fit(Agree(self.backbone, self.head, near, self.entropy, self.strong), "agree")
+        features = run.features(self.backbone)  # [N, D]
+        near = neighbours(features, self.neighbours)  # [N, k]
+        agree = Agree(
+            self.backbone,
+            self.heads,
+            near,
+            entropy=self.entropy,
+            view=self.agreeing,
+            head_only=self.head_only,
+            log=statistics(features, near),
+        )
+        self.backbone.requires_grad_(not self.head_only)
+        run.fit(agree, "agree")
+        self.backbone.requires_grad_(True)
+        if self.target is not None:
+            self.target.load_state_dict(self.online.state_dict())
         for _ in run.epochs(self):
             pass
 
@@ -114,10 +199,63 @@ class SCAN(Method):
             sure, label = self.predict(weak).float().softmax(1).max(1)  # [B]
         chosen = sure > self.confidence
         if chosen.any():
-            label = label[chosen]
-            size = torch.bincount(label, minlength=self.head.out_features)
-            weight = torch.where(size > 0, len(label) / size.clamp_min(1), 0.0)
-            yield F.cross_entropy(self.predict(strong)[chosen].float(), label, weight=weight)
+            logits = self.online(strong)[chosen]
+            loss = self_labelled(logits, label[chosen], balance=self.balance)
+            yield Update(loss, log={"confident": chosen.float().mean()})
+            if self.target is not None:
+                ema(self.target, self.online, self.momentum)
+
+    def judged(self):
+        return self.online if self.target is None else self.target
+
+    def encoder(self):
+        return self.judged()[0]
 
     def predict(self, x):
-        return self.head(self.backbone(x))
+        return self.judged()(x)
+
+    def uniform(self):
+        return math.log(self.heads.shape[1])
+
+
+def strong(size, scale, operations, hole):
+    crop = RandomResizedCrop(size, scale=scale)
+    ops = [crop, HorizontalFlip(0.5), RandAugment(operations), Cutout(max(hole, 1))]
+    return Chain(*ops[: 4 if hole else 3])
+
+
+def statistics(features, near):
+    """Of the neighbours [N, k], each first its own: mean cosine, and the share that is mutual."""
+    others = near[:, 1:].unbind(1)
+    if not others:
+        return {}
+    unit, own = normalised(features), near[:, :1]
+    cosines = [(unit * unit[other]).sum(1).mean() for other in others]
+    mutual = [(near[other] == own).any(1).float().mean() for other in others]
+    return {"similarity": torch.stack(cosines).mean(), "mutual": torch.stack(mutual).mean()}
+
+
+SCANImageNet = partial(
+    SCAN,
+    pretext=Pretext("moco"),  # paper
+    neighbours=50,  # paper
+    heads=10,  # paper
+    head_only=True,  # paper
+    balance=False,  # code
+    momentum_target=0.999,  # paper
+    cutout=1 / 3,  # 75 of 224 pixels; code
+    agree_views="contrastive",  # code
+    epochs=25,  # paper
+    batch=512,  # paper
+    optimizer="sgd",  # paper
+    lr=0.03,  # paper
+    weight_decay=0.0,  # code
+    **{
+        "agree.epochs": 100,  # paper
+        "agree.batch": 512,  # paper
+        "agree.optimizer": "sgd",  # paper
+        "agree.lr": 5.0,  # paper
+        "agree.weight_decay": 0.0,  # code
+    },
+)
+"""Neighbours in a pretext's feature space share a cluster; ten heads on a resting backbone."""

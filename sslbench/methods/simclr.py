@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from ..api import Method, Recipe
+from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share
 from ..nn import full_precision, mlp
 from ..views import Views, contrastive
 
@@ -14,19 +17,24 @@ class SimCLR(Method):
     """Two views of an image attract; all other views in the batch repel.
 
     Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020,
-    arXiv 2002.05709.
+    arXiv 2002.05709; Chen et al., Big Self-Supervised Models are Strong Semi-Supervised Learners,
+    NeurIPS 2020, arXiv 2006.10029 (v2: a deeper head, of which the first layer is kept).
     Departures: batch norm over one device's batch; weight decay 1e-4 as in the released code (the
-    paper says 1e-6).
+    paper says 1e-6); of v2 the pretraining alone.
     """
 
+    least = 2
+    version = 2
     recipe = Recipe(
-        epochs=100,
-        batch=4096,
-        optimizer="lars",
-        lr=0.3,
-        lr_scaling="linear",
-        weight_decay=1e-4,
-        warmup=10,
+        epochs=100,  # paper
+        batch=4096,  # paper
+        optimizer="lars",  # paper
+        lr=0.3,  # paper
+        lr_scaling="linear",  # paper
+        momentum=0.9,  # code
+        weight_decay=1e-4,  # code
+        schedule="cosine",  # paper
+        warmup=10,  # paper
     )
 
     def __init__(
@@ -34,16 +42,23 @@ class SimCLR(Method):
         backbone,
         data,
         *,
-        temperature: float = 0.1,
-        dim: int = 128,
-        crop: float = 0.08,  # smallest area
-        jitter: float = 1.0,  # strength
-        blur: float = 0.5,  # probability
+        temperature: Positive = 0.1,  # paper
+        dim: Count = 128,  # paper
+        layers: Count = 2,  # of the head; paper
+        read: Natural = 0,  # layers of the head that are judged with the backbone; paper
+        crop: Share = 0.08,  # smallest area; paper
+        jitter: NonNegative = 1.0,  # strength; paper
+        blur: Share = 0.5,  # chance; paper
     ):
         super().__init__()
+        if read >= layers:
+            raise ValueError(
+                f"read={read} asks for the output of a head of {layers} layers, which only the "
+                f"loss sees; read fewer of its layers"
+            )
         self.backbone = backbone
-        self.head = mlp(backbone.dim, backbone.dim, dim, last_norm=True)
-        self.temperature = temperature
+        self.head = mlp(*[backbone.dim] * layers, dim, last_norm=True)
+        self.temperature, self.read = temperature, read
         strengths = tuple(jitter * s for s in (0.8, 0.8, 0.8, 0.2))
         self.view = Views(contrastive(data.size, scale=(crop, 1.0), jitter=strengths, blur=blur), 2)
 
@@ -54,6 +69,10 @@ class SimCLR(Method):
         h = self.backbone(torch.cat(batch.views))  # [2B, D]
         yield nt_xent(self.head(h), self.temperature)
 
+    def encoder(self):
+        kept = self.head[: 3 * self.read]  # linear, norm and ReLU of each layer
+        return nn.Sequential(self.backbone, *kept) if self.read else self.backbone
+
 
 def nt_xent(z, temperature):
     """Normalised temperature-scaled cross-entropy of z [2B, D]; row i and row i + B are a pair."""
@@ -63,3 +82,23 @@ def nt_xent(z, temperature):
         similarity.fill_diagonal_(-torch.inf)
         partner = torch.arange(len(z), device=z.device).roll(len(z) // 2)
         return F.cross_entropy(similarity, partner)
+
+
+SimCLRv2 = partial(
+    SimCLR,
+    layers=3,  # paper v2
+    read=1,  # paper v2
+)
+"""Two views of an image attract, all others repel; three layers of head, the first one kept (v2)."""
+
+SimCLRImageNet = partial(
+    SimCLR,
+    epochs=1000,  # paper
+)
+"""SimCLR as in its paper's best row on ImageNet: 1000 epochs of batches of 4096."""
+
+SimCLRv2ImageNet = partial(
+    SimCLRv2,
+    epochs=800,  # paper v2
+)
+"""SimCLR v2 as pretrained on ImageNet: 800 epochs of batches of 4096."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Method, Recipe
-from ..nn import full_precision, mlp, sinkhorn
-from ..views import MultiCrop, contrastive
+from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share
+from ..nn import by_size, full_precision, mlp, normalised, sinkhorn
+from ..views import MultiCrop, contrastive, small_side
 
 
 class SwAV(Method):
@@ -16,19 +19,23 @@ class SwAV(Method):
 
     Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments,
     NeurIPS 2020, arXiv 2006.09882.
-    Departures: LARS with clipped trust ratio (timm's larc) over one device's batch; prototypes are
-    frozen for whole epochs (the paper's 313 steps are one).
+    Departures: LARS with clipped trust ratio (timm's larc) over one device's batch; the rate warms
+    up from zero (the paper: from 0.3); prototypes rest for whole epochs (there for 313 or 5005
+    steps, an epoch and one more); the queue fills from the first step on, not from the epoch in
+    which it is first used.
     """
 
+    least = 2  # the code of a single image is even, whatever it shows
+    queues = ("queue",)
     recipe = Recipe(
-        epochs=100,
-        batch=4096,
-        optimizer="larc",
-        lr=0.3,
-        lr_scaling="linear",
-        lr_end=0.001,
-        weight_decay=1e-6,
-        warmup=10,
+        epochs=100,  # paper
+        batch=4096,  # paper
+        optimizer="larc",  # paper
+        lr=0.3,  # paper, 4.8 at 4096
+        lr_scaling="linear",  # paper
+        lr_end=0.001,  # paper
+        weight_decay=1e-6,  # paper
+        warmup=10,  # paper
     )
 
     def __init__(
@@ -36,21 +43,21 @@ class SwAV(Method):
         backbone,
         data,
         *,
-        prototypes: int = 3000,
-        temperature: float = 0.1,
-        epsilon: float = 0.05,
-        iterations: int = 3,  # of Sinkhorn-Knopp
-        dim: int = 128,
-        hidden: int = 2048,
-        crops: tuple[int, int] = (2, 6),  # large, small
-        crop: float = 0.14,  # area that parts large crops from small ones
-        smallest: float = 0.05,  # area
-        small_size: int = 0,  # pixels; 0: 3/7 of the image, as 96 is of 224
-        jitter: float = 1.0,  # strength
-        blur: float = 0.5,  # probability
-        freeze: int = 1,  # epochs in which the prototypes rest
-        queue: int = 0,  # features a large crop, used once full
-        queue_from: int = 15,  # epoch
+        prototypes: Count = 3000,  # paper
+        temperature: Positive = 0.1,  # paper
+        epsilon: Positive = 0.05,  # entropy's weight in the codes; paper
+        iterations: Count = 3,  # of Sinkhorn-Knopp; paper
+        dim: Count = 128,  # paper
+        hidden: Count = 2048,  # of the head; paper
+        crops: tuple[int, int] = (2, 6),  # large, small; paper
+        crop: Share = 0.14,  # area that parts large crops from small ones; paper
+        smallest: Share = 0.05,  # area; paper
+        small_size: Natural = 0,  # pixels, 0: 3/7 of the image; paper, 96 of 224
+        jitter: NonNegative = 1.0,  # strength; paper
+        blur: Share = 0.5,  # chance; paper
+        freeze: Natural = 1,  # epochs in which the prototypes rest; code
+        queue: Natural = 0,  # features a large crop, used once full; paper
+        queue_from: Natural = 15,  # epoch; paper
     ):
         super().__init__()
         if queue > data.length:
@@ -60,6 +67,7 @@ class SwAV(Method):
             )
         if crops[0] < 2:
             raise ValueError(f"codes are those of two large crops, crops={crops} has {crops[0]}")
+        small_size = small_side(data.size, small_size)
         self.backbone = backbone
         self.head = mlp(backbone.dim, hidden, dim)
         self.prototypes = nn.Linear(dim, prototypes, bias=False)
@@ -70,7 +78,6 @@ class SwAV(Method):
         strengths = tuple(jitter * s for s in (0.8, 0.8, 0.8, 0.2))
         look = {"jitter": strengths, "blur": blur}
         large = contrastive(data.size, scale=(crop, 1.0), **look)
-        small_size = small_size or round(data.size * 3 / 7)
         small = contrastive(small_size, scale=(smallest, crop), **look)
         self.view = MultiCrop(((large, crops[0]), (small, crops[1])))
 
@@ -81,8 +88,8 @@ class SwAV(Method):
         self.prototypes.requires_grad_(batch.epoch >= self.freeze)
         with torch.no_grad():
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
-        size = len(batch.views[0])
-        z = F.normalize(self.head(self.encode(batch.views)).float(), dim=1)  # [crops * B, D]
+        size = len(batch.index)
+        z = normalised(self.head(by_size(self.backbone, batch.views)))  # [crops * B, D]
         with full_precision(z):
             scores = F.linear(z, self.prototypes.weight.float()).split(size)  # each [B, K]
             codes = [self.code(scores[i], i, batch.epoch) for i in range(2)]
@@ -90,13 +97,6 @@ class SwAV(Method):
         yield loss
 
         self.enqueue(z.detach().split(size)[:2])
-
-    def encode(self, views):
-        """One pass for the large crops, one for the small ones."""
-        sizes = sorted({v.shape[-1] for v in views}, reverse=True)
-        return torch.cat(
-            [self.backbone(torch.cat([v for v in views if v.shape[-1] == s])) for s in sizes]
-        )
 
     @torch.no_grad()
     def code(self, scores, crop, epoch):
@@ -110,16 +110,44 @@ class SwAV(Method):
     def enqueue(self, crops):
         length = self.queue.shape[1]
         if length:
-            for queue, z in zip(self.queue, crops, strict=True):
-                queue.copy_(torch.cat([z, queue])[:length])
-            self.queued.add_(len(crops[0]))
+            z = torch.stack(list(crops))  # [2, B, D]
+            self.queue.copy_(torch.cat([z, self.queue], dim=1)[:, :length])
+            self.queued.add_(z.shape[1])
+
+    def embed(self, x):
+        return normalised(self.head(self.backbone(x)))  # [B, D]
+
+    def clusters(self, x):
+        return F.linear(self.embed(x), normalised(self.prototypes.weight))
+
+    def uniform(self):
+        return math.log(self.prototypes.out_features)
 
 
 def swapped(codes, scores, temperature):
     """Cross-entropy of each code against every other crop's prediction; each [B, K]."""
-    logs = [F.log_softmax(s / temperature, dim=1) for s in scores]
+    logs = [F.log_softmax(s.float() / temperature, dim=1) for s in scores]
     losses = [
         torch.stack([-(code * log).sum(1).mean() for v, log in enumerate(logs) if v != i]).mean()
         for i, code in enumerate(codes)
     ]
     return torch.stack(losses).mean()
+
+
+SwAVImageNet = partial(
+    SwAV,
+    epochs=800,  # paper
+)
+"""Predicts one view's balanced cluster code from another view (the paper's longest schedule)."""
+
+SwAVBatch256 = partial(
+    SwAV,
+    epochs=400,  # paper
+    batch=256,  # paper
+    lr=0.6,  # paper
+    warmup=0,  # code
+    queue=3840,  # features a large crop; paper
+    queue_from=15,  # epoch; paper
+    freeze=1,  # epoch; code
+)
+"""Predicts one view's balanced cluster code from another view (the paper's small batch)."""

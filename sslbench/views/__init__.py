@@ -44,6 +44,7 @@ from .compose import (
     blur_kernel,
     contrastive,
     crop_flip,
+    small_side,
 )
 from .crops import (
     CenterCrop,
@@ -110,6 +111,7 @@ __all__ = [
     "shear_x",
     "shear_y",
     "shift_crop",
+    "small_side",
     "solarize",
     "to_bytes",
     "to_float",

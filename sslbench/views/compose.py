@@ -181,6 +181,20 @@ def asymmetric(
     return Views((first, second))
 
 
+def small_side(size: int, asked: int = 0, *, patch: int = 1) -> int:
+    """Pixels of small crops: as asked, or 3/7 of the image, as 96 are of 224, in whole patches.
+
+    ValueError when that is more than the image has.
+    """
+    side = asked or max(1, round(size * 3 / 7 / patch)) * patch
+    if side > size:
+        raise ValueError(
+            f"small crops of {side} pixels are larger than the images of {size}; "
+            f"set small_size to at most that"
+        )
+    return side
+
+
 def blur_kernel(size: int) -> int:
     """A tenth of the side made odd, SimCLR's: 3 taps at 32 pixels, 9 at 96, 23 at 224.
 

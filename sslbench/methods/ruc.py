@@ -1,0 +1,255 @@
+"""RUC: a clusterer's names are noisy labels; two networks learn from the clean ones and correct the rest."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..api import (
+    Count,
+    Method,
+    Natural,
+    NonNegative,
+    Positive,
+    Pretext,
+    Recipe,
+    Share,
+    Stream,
+    Update,
+)
+from ..cluster import neighbours
+from ..nn import full_precision
+from ..views import Chain, RandAugment, Views, crop_flip
+
+RISES = 40  # epochs between rises of the threshold of refurbishing; code
+
+
+class RUC(Method):
+    """Two networks learn a clusterer's clean labels and teach each other the others.
+
+    Park et al., Improving Unsupervised Image Clustering With Robust Learning, CVPR 2021,
+    arXiv 2012.11150.
+    Departures: clusters keep the base's names (the code matches them with the classes before it
+    trains); each network has a clean set of its own and images join it between epochs, by the
+    other's prediction of the plain image in eval mode (the code: in one common set, by the network
+    that is trained, in passing); both networks are trained batch by batch in turn, not epoch by
+    epoch; a tie of neighbours counts as agreement.
+    """
+
+    least = 2
+    recipe = Recipe(
+        epochs=200,  # paper
+        batch=250,  # images of each network; paper
+        optimizer="sgd",  # paper
+        lr=0.01,  # paper
+        schedule="cosine",  # paper
+        nesterov=True,  # code
+        weight_decay=5e-4,  # paper
+    )
+
+    def __init__(
+        self,
+        backbone,
+        data,
+        *,
+        base: Pretext = Pretext("scan"),  # whose clusters are the labels; paper
+        pretext: Pretext = Pretext("simclr"),  # whose features find neighbours; paper
+        start: Literal["base", "pretext"] = "base",  # whose weights both networks start from; code
+        select: Literal["confidence", "metric", "hybrid"] = "hybrid",  # what is clean; paper
+        confidence: Share = 0.99,  # of the base, from which a label is clean; paper
+        neighbours: Count = 100,  # of an image, which vote; paper
+        refurbish: Share = 0.99,  # confidence of the other network that makes a label clean; paper
+        refurbish_rise: Share = 0.0,  # of that, every 40 epochs; paper
+        temperature: Positive = 0.5,  # of sharpening; paper
+        mixup: Positive = 4.0,  # both parameters of the beta distribution; paper
+        smoothing: Share = 0.5,  # of clean labels; paper
+        unlabelled: NonNegative = 25.0,  # weight of unclean images at the end; paper
+        operations: Natural = 2,  # of RandAugment in strong views; paper
+        strength: Natural = 2,  # of these; paper
+        crop: Share = 0.2,  # smallest area; code
+    ):
+        super().__init__()
+        if neighbours > data.length:
+            raise ValueError(
+                f"{neighbours} neighbours among the {data.length} images of {data.name}; "
+                f"set neighbours to at most that"
+            )
+        self.backbone, self.peer = backbone, backbone.anew()
+        self.heads = nn.ModuleList(nn.Linear(backbone.dim, data.classes) for _ in range(2))
+        many = (2, data.length)  # of each network
+        self.register_buffer("clean", torch.zeros(many, dtype=torch.bool))
+        self.register_buffer("label", torch.zeros(many, dtype=torch.long))
+        self.register_buffer("sure", torch.zeros(many))  # of its prediction, 0 to 1 over all images
+        self.base, self.pretext, self.start = base, pretext, start
+        self.select, self.confidence, self.neighbours = select, confidence, neighbours
+        self.refurbish, self.rise = refurbish, refurbish_rise
+        self.temperature, self.mixup, self.smoothing = temperature, mixup, smoothing
+        self.unlabelled = unlabelled
+        weak = crop_flip(data.size, scale=(crop, 1.0))
+        self.view = Views((Chain(), weak, weak, Chain(weak, RandAugment(operations, strength))))
+
+    @classmethod
+    def needs(cls, backbone, data):
+        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+
+    def views(self):
+        return self.view
+
+    def groups(self):
+        nets = zip(("own", "peer"), (self.backbone, self.peer), self.heads, strict=True)
+        return {name: [*net.parameters(), *head.parameters()] for name, net, head in nets}
+
+    # ---- which labels are clean ----
+
+    def fit(self, run):
+        self.begin(run)
+        for epoch in run.epochs(self):
+            epoch.main = False
+            for group in self.groups():
+                epoch.streams[group] = Stream(torch.arange(self.clean.shape[1]))
+            if epoch.number:
+                p = run.features(self.both).unflatten(1, (2, -1))  # [N, 2, K]
+                self.correct(p, min(1.0, self.refurbish + self.rise * (epoch.number // RISES)))
+
+    def begin(self, run):
+        """Labels and clean set from the base, its weights for both networks."""
+        base = run.pretrain(self.base, into=self.backbone if self.start == "base" else None)
+        if type(base).predict is Method.predict:
+            raise ValueError(
+                f"{self.base} predicts no class of an image, and ruc corrects such predictions; "
+                f"choose a base that does, such as scan"
+            )
+        p = run.features(base.predict).softmax(1)  # [N, K]
+        if p.shape[1] != self.heads[0].out_features:
+            raise ValueError(
+                f"{self.base} has {p.shape[1]} clusters where the data has "
+                f"{self.heads[0].out_features} classes; set as many clusters as classes"
+            )
+        sure, label = p.max(1)  # [N]
+        clean = torch.ones_like(label, dtype=torch.bool)
+        if self.select != "metric":
+            clean &= sure >= self.confidence
+        encoder = run.pretrain(
+            self.pretext, into=self.backbone if self.start == "pretext" else None
+        ).encoder()
+        if self.select != "confidence":
+            near = neighbours(run.features(encoder), self.neighbours)  # [N, k]
+            clean &= outvoted_by_none(label, near)
+        if not clean.any():
+            raise ValueError(
+                f"no label of {self.base} is clean (select={self.select}, confidence from "
+                f"{self.confidence}); lower confidence, or train {self.base} for longer"
+            )
+        self.clean.copy_(clean)
+        self.label.copy_(label)
+        self.peer.load_state_dict(self.backbone.state_dict())
+
+    def correct(self, p, threshold):
+        """Co-refurbishing: of what one network is sure in [N, 2, K], the other takes as clean."""
+        sure, name = p.to(self.sure.device).max(2)  # [N, 2]
+        low, high = sure.aminmax(dim=0)
+        self.sure.copy_(((sure - low) / (high - low).clamp_min(1e-12)).T)
+        joins = (sure >= threshold).T.flip(0) & ~self.clean  # [2, N]
+        self.label.copy_(torch.where(joins, name.T.flip(0), self.label))
+        self.clean |= joins
+
+    # ---- learning from them ----
+
+    def step(self, batch):
+        for i, group in enumerate(("own", "peer")):
+            given = batch.also[group]
+            clean = self.clean[i, given.index]  # [B]
+            label = self.label[i, given.index]
+            _, one, two, strong = given.views
+            target = self.targets_of(given, i)  # [B, K]
+            x, target = mixed(torch.cat([one, two]), target.repeat(2, 1), self.mixup)
+            ramp = min(max(batch.progress, 0.1), 1.0)
+            loss = semi_supervised(
+                self.net(i, x), target, clean.repeat(2), self.unlabelled * ramp
+            ) + smoothed(self.net(i, strong), label, clean, self.smoothing)
+            yield Update(loss, group, {f"clean_{group}": clean.float().mean()})
+
+    @torch.no_grad()
+    def targets_of(self, given, i):
+        """Of net i: clean labels refined by its peer; for the others what both guess. [B, K]"""
+        plain, one, two, _ = given.views
+        mine = self.net(i, torch.cat([one, two])).float().softmax(1).chunk(2)
+        peers = self.net(1 - i, torch.cat([plain, one, two])).float().softmax(1).chunk(3)
+        label = F.one_hot(self.label[i, given.index], mine[0].shape[1]).float()
+        refined = refine(label, peers[0], self.sure[1 - i, given.index])
+        guessed = (mine[0] + mine[1] + peers[1] + peers[2]) / 4
+        known = self.clean[i, given.index, None]  # [B, 1]
+        return sharpen(torch.where(known, refined, guessed), self.temperature)
+
+    def net(self, i, x):
+        return self.heads[i]((self.backbone, self.peer)[i](x))
+
+    def both(self, x):
+        return torch.cat([self.net(i, x).float().softmax(1) for i in range(2)], dim=1)  # [B, 2K]
+
+    def predict(self, x):
+        p = torch.stack([self.net(i, x).float().log_softmax(1) for i in range(2)])
+        return p.logsumexp(0) - math.log(2)  # of the mean
+
+
+def outvoted_by_none(label, near):
+    """Which labels [N] no other has more votes than among the neighbours [N, k]."""
+    votes = torch.zeros(len(label), int(label.max()) + 1)
+    votes.scatter_add_(1, label[near], torch.ones(near.shape))
+    return votes.gather(1, label[:, None])[:, 0] == votes.amax(1)
+
+
+def refine(label, guess, weight):
+    """Labels [B, K] moved towards guesses [B, K] by their weight [B]."""
+    return label + weight[:, None] * (guess - label)
+
+
+def sharpen(p, temperature):
+    p = p ** (1 / temperature)
+    return p / p.sum(1, keepdim=True)
+
+
+def mixed(x, target, alpha):
+    """Every image and target with those of another, all in one proportion of at least a half."""
+    share = float(torch.distributions.Beta(alpha, alpha).sample())
+    share = max(share, 1 - share)
+    other = torch.randperm(len(x), device=x.device)
+    return tuple(share * each + (1 - share) * each[other] for each in (x, target))
+
+
+def semi_supervised(logits, target, known, weight):
+    """Cross-entropy with targets [B, K] where known [B], weighted squared error elsewhere."""
+    with full_precision(logits):
+        logs, known = logits.float().log_softmax(1), known.float()  # [B, K], [B]
+        entropy = -(target * logs).sum(1)
+        error = (logs.exp() - target).square().mean(1)
+        return mean(entropy, known) + weight * mean(error, 1 - known)
+
+
+def smoothed(logits, label, known, smoothing):
+    """Cross-entropy with labels [B] where known [B]; the other classes share `smoothing`."""
+    with full_precision(logits):
+        logs = logits.float().log_softmax(1)  # [B, K]
+        own = logs.gather(1, label[:, None])[:, 0]
+        others = (logs.sum(1) - own) / (logs.shape[1] - 1)
+        return mean(-(1 - smoothing) * own - smoothing * others, known.float())
+
+
+def mean(x, weight):
+    """Of x [B] where weight is 1; 0 where it is nowhere."""
+    return (x * weight).sum() / weight.sum().clamp_min(1)
+
+
+RUCSTL10 = partial(
+    RUC,
+    refurbish=0.9,  # code
+    refurbish_rise=0.02,  # code
+    unlabelled=50.0,  # paper
+    batch=100,  # paper
+)
+"""Two networks learn a clusterer's clean labels and teach each other the others (STL-10)."""

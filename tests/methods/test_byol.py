@@ -1,0 +1,137 @@
+"""BYOL: a predictor of what a slowly moving copy makes of the other view."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sslbench.identity import anatomy
+from sslbench.methods.byol import regression
+
+from .helpers import METHODS, Case, dot, first_loss, near, noise, same, trained, with_gradients
+
+PLAIN = {
+    "byol": {
+        "optimizer": "adamw",
+        "lr": 2e-3,
+        "lr_scaling": "none",
+        "warmup": 0,
+        "crop": 0.8,
+        "jitter": 0.0,
+        "blur": (0.0, 0.0),
+    }
+}
+
+
+def looped_regression(q, z):
+    lengths = [(dot(a, a) * dot(b, b)).sqrt() for a, b in zip(q, z, strict=True)]
+    losses = [2 - 2 * dot(q[i], z[i]) / lengths[i] for i in range(len(q))]
+    return sum(losses) / len(losses)
+
+
+CASES = {
+    "regression": Case(regression, [noise(6, 5), noise(6, 5, seed=1)], looped_regression, swap=True)
+}
+
+
+def test_the_regression_lies_between_0_and_4_whatever_the_lengths():
+    z, lengths = noise(6, 5), torch.rand(6, 1) * 9 + 0.1
+    near(regression(lengths * z, z), 0)
+    near(regression(-lengths * z, z), 4)
+    near(regression(torch.eye(4), torch.eye(4).roll(1, 0)), 2)
+    near(regression(torch.ones(6, 5), torch.ones(6, 5)), 0)  # a collapse is no worse than perfect
+
+
+def test_each_views_prediction_is_held_against_the_targets_projection_of_the_other(made, batch_of):
+    method = made("byol")
+    with torch.no_grad():
+        for p in method.target.parameters():  # else both networks agree
+            p.add_(torch.randn_like(p), alpha=0.02)
+    batch = batch_of(method)
+    one, two = batch.views
+    _, loss = first_loss(method, batch)
+    expected = regression(method.predictor(method.online(one)), method.target(two))
+    expected = expected + regression(method.predictor(method.online(two)), method.target(one))
+    same(loss, expected)
+    same(first_loss(method, batch._replace(views=[two, one]))[1], loss)
+    mixed = method.predictor(method.online(torch.cat([one, two]))).chunk(2)
+    other = regression(mixed[0], method.target(two)) + regression(mixed[1], method.target(one))
+    assert abs(loss - other) > 1e-4  # statistics of both views together are not its own
+
+
+def test_no_gradient_reaches_the_target(made, batch_of):
+    method = made("byol")
+    _, loss = first_loss(method, batch_of(method))
+    loss.backward()
+    assert all(p.grad is None and not p.requires_grad for p in method.target.parameters())
+    for part in (method.online, method.predictor):
+        assert all(p.grad is not None for p in part.parameters())
+    method.predictor.forward = lambda z: z.detach()
+    assert not first_loss(method, batch_of(method))[1].requires_grad
+
+
+@pytest.mark.parametrize(("progress", "share"), [(0.0, 0.1), (0.5, 0.05), (1 - 1e-9, 0.0)])
+def test_the_target_follows_the_online_network_after_its_step_ever_more_slowly(
+    progress, share, made, batch_of
+):
+    method = made("byol", momentum_target=0.9)
+    before = [p.clone() for p in method.target.parameters()]
+    for old, p in zip(before, method.online.parameters(), strict=True):
+        assert torch.equal(old, p)
+        assert old.data_ptr() != p.data_ptr()
+    trained(method, batch_of(method)._replace(progress=progress))
+    pairs = zip(before, method.target.parameters(), method.online.parameters(), strict=True)
+    for old, target, online in pairs:
+        torch.testing.assert_close(target, (1 - share) * old + share * online.detach())
+    moved = zip(before, method.online.parameters(), strict=True)
+    assert max(float((p.detach() - old).abs().max()) for old, p in moved) > 1e-3
+
+
+def test_the_targets_statistics_are_its_own(made, batch_of):
+    method = made("byol")
+    for name, buffer in method.online.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.fill_(1000)
+    trained(method, batch_of(method))
+    found = dict(method.target.named_buffers())
+    for name, buffer in found.items():
+        if name.endswith("running_mean"):
+            assert buffer.abs().max() < 100
+        if name.endswith("num_batches_tracked"):
+            assert int(buffer) == 2  # each view by itself, in training mode
+    assert any(name.endswith("running_mean") for name in found)
+
+
+def test_projector_and_predictor_have_one_hidden_layer_with_batch_norm(made):
+    method = made("byol", hidden=48, dim=24)
+    for head, wide in ((method.online[1], method.backbone.dim), (method.predictor, 24)):
+        assert [type(layer).__name__ for layer in head] == [
+            "Linear",
+            "BatchNorm1d",
+            "ReLU",
+            "Linear",
+        ]
+        assert [head[0].in_features, head[0].out_features, head[3].out_features] == [wide, 48, 24]
+    assert len(method.target) == 2  # it predicts nothing
+    assert method.encoder() is method.backbone is method.online[0]
+
+
+def test_the_first_view_is_blurred_and_the_second_solarised(made):
+    first, second = map(repr, made("byol").view.view)
+    assert "GaussianBlur(kernel=3, sigma=(0.1, 2.0), p=1.0)" in first
+    assert "Solarize" not in first
+    assert "p=0.1" in second[second.index("GaussianBlur") :]
+    assert "p=0.2" in second[second.index("Solarize") :]
+
+
+def test_the_papers_long_schedule_has_its_own_rates():
+    long, short = (anatomy(METHODS[name]) for name in ("byol-imagenet", "byol"))
+    assert (long.recipe.epochs, long.recipe.lr, long.recipe.weight_decay) == (1000, 0.2, 1.5e-6)
+    assert long.defaults["momentum_target"] == 0.996
+    assert (short.recipe.epochs, short.recipe.lr, short.recipe.weight_decay) == (100, 0.45, 1e-6)
+
+
+def test_what_a_network_gives_in_bf16_is_taken_as_float32():
+    low = [x.bfloat16() for x in CASES["regression"].inputs]
+    same(regression(*low), regression(*(x.float() for x in low)))
+    assert with_gradients(regression, low)[0].dtype == torch.float32
