@@ -505,6 +505,7 @@ def main() -> None:
             print("\n".join(m.title for m in each))
             continue
         totals.append(report(file, each, asked.jobs))
+    gc.unfreeze()  # or bindings complain, at the end, of what they find left over
     if totals:
         caught, missed = (sum(t[i] for t in totals) for i in (0, 1))
         print(f"{caught + missed} mutants: {caught} caught, {missed} missed")

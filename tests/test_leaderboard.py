@@ -137,16 +137,16 @@ TEXT = """\
 digits · net · 32 px · 20 epochs · fp32 · data 9f9f9f9f9f9f
 
                          knn-1         knn-1
-method       n             acc           nmi
---------------------------------------------
-moco         2  *95.5 ± 6.4 #1  *75.0 ± 63.5
-swav         2   90.5 ± 6.4 #2   45.0 ± 63.5
-byol       1/2   70.0 (n=1) #2    20.0 (n=1)
-dino       0/2      missing          missing
-mae        0/2      skipped          skipped
-- baselines --------------------------------
-pixels       2   88.0 ± 0.0       40.0 ± 0.0
-untrained    2  81.0 ± 12.7      32.5 ± 31.8
+method       n             acc           nmi           health
+-------------------------------------------------------------
+moco         2  *95.5 ± 6.4 #1  *75.0 ± 63.5                -
+swav         2   90.5 ± 6.4 #2   45.0 ± 63.5                -
+byol       1/2   70.0 (n=1) #2    20.0 (n=1)  below-untrained
+dino       0/2      missing          missing                -
+mae        0/2      skipped          skipped                -
+- baselines -------------------------------------------------
+pixels       2   88.0 ± 0.0       40.0 ± 0.0                -
+untrained    2  81.0 ± 12.7      32.5 ± 31.8                -
 
 costs      seconds  images/s  parameters  FLOPs/image  peak memory
 ------------------------------------------------------------------
@@ -173,15 +173,15 @@ STATISTICS = (
 MARKDOWN = """\
 ### digits · net · 32 px · 20 epochs · fp32 · data 9f9f9f9f9f9f
 
-| method | n | knn-1<br>acc | knn-1<br>nmi |
-| --- | ---: | ---: | ---: |
-| moco | 2 | **95.5 ± 6.4** #1 | **75.0 ± 63.5** |
-| swav | 2 | 90.5 ± 6.4 #2 | 45.0 ± 63.5 |
-| byol | 1/2 | 70.0 (n=1) #2 | 20.0 (n=1) |
-| dino | 0/2 | missing | missing |
-| mae | 0/2 | skipped | skipped |
-| pixels (baseline) | 2 | 88.0 ± 0.0 | 40.0 ± 0.0 |
-| untrained (baseline) | 2 | 81.0 ± 12.7 | 32.5 ± 31.8 |
+| method | n | knn-1<br>acc | knn-1<br>nmi | health |
+| --- | ---: | ---: | ---: | ---: |
+| moco | 2 | **95.5 ± 6.4** #1 | **75.0 ± 63.5** | - |
+| swav | 2 | 90.5 ± 6.4 #2 | 45.0 ± 63.5 | - |
+| byol | 1/2 | 70.0 (n=1) #2 | 20.0 (n=1) | below-untrained |
+| dino | 0/2 | missing | missing | - |
+| mae | 0/2 | skipped | skipped | - |
+| pixels (baseline) | 2 | 88.0 ± 0.0 | 40.0 ± 0.0 | - |
+| untrained (baseline) | 2 | 81.0 ± 12.7 | 32.5 ± 31.8 | - |
 
 - **byol**: failed (nan), 1 of 2 (seed 1): loss is nan, last was 0.3
 - **byol**: below-untrained (seed 0): knn-1 acc is 70.0 %, untrained has 81.0 %
@@ -205,12 +205,12 @@ bold: best mean; costs count every stage.
 CSV = """\
 suite,dataset,backbone,fingerprint,size,precision,epochs,budget,row,method,baseline,anchor,trained,\
 evaluator,protocol,metric,split,higher_is_better,ranks,mean,sd,low,high,level,n,declared,gaps,\
-rank,tied,best,seconds,images_seen,images_per_second,parameters,flops,peak_memory_bytes,warnings
+rank,tied,best,seconds,images_seen,images_per_second,parameters,flops,peak_memory_bytes,health,warnings
 quick,digits,net,PRINT,32,fp32,20,,moco,moco,false,,true,knn,knn-1,acc,test,true,true,0.75,,,,0.95,1,2,\
-1 failed,1,false,true,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,\
+1 failed,1,false,true,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,,\
 "failed (oom), 1 of 2 (seed 1): batch 256 needs 3 GiB"
 quick,digits,net,PRINT,32,fp32,20,,untrained,untrained,true,untrained,false,knn,knn-1,acc,test,true,true,\
-0.5,0.0,0.5,0.5,0.95,2,2,,,false,false,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,
+0.5,0.0,0.5,0.5,0.95,2,2,,,false,false,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,,
 """
 
 

@@ -57,7 +57,9 @@ class BoardView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for line in _lines(self.board, options.max_width):
             # Text, not markup: brackets in names are only brackets
-            yield Text.assemble(*line, overflow="fold")
+            text = Text.assemble(*line, overflow="fold")
+            text.rstrip()
+            yield text
 
 
 def as_text(board: Board, *, width: int | None = None) -> str:

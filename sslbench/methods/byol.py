@@ -66,6 +66,9 @@ class BYOL(Method):
 
         ema(self.target, self.online, cosine(self.momentum, 1.0, batch.progress))
 
+    def embed(self, x):
+        return self.online(x)
+
 
 def regression(q, z):
     """Squared distance of unit vectors, 2 - 2 cos, in [0, 4]; q, z [B, D]."""

@@ -22,7 +22,8 @@ class CPC(Method):
     Departures: the backbone's batch norms, which would tell a patch of its neighbours, become layer
     norms over channels and positions (v1 has no norm, v2 layer norm); the row context is v2's, its
     two narrow convolutions in one; random area in place of a crop of fixed area; negatives are the
-    patches of one device's batch; the next row, which shares pixels, is not foretold.
+    patches of one device's batch; the next row, which shares pixels, is not foretold; where
+    training saw grey patches alone, so does whoever judges.
     """
 
     recipe = Recipe(

@@ -82,6 +82,9 @@ class MoCo(Method):
         ema(self.target, self.online, self.momentum)
         self.enqueue(k)
 
+    def embed(self, x):
+        return self.online(x)
+
     def uniform(self):
         return math.log1p(len(self.queue))
 

@@ -77,6 +77,9 @@ class MoCoV3(Method):
 
         ema(self.target, self.online, cosine(self.momentum, 1.0, batch.progress))
 
+    def embed(self, x):
+        return self.online(x)
+
 
 def contrast(q, k, temperature):
     """Cross-entropy of each query's own key among all keys, times 2 tau; q, k [B, D]."""

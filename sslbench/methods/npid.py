@@ -81,6 +81,9 @@ class NPID(Method):
         self.bank[batch.index] = F.normalize(mixed, dim=1)
         self.log_z.copy_(log_z)
 
+    def embed(self, x):
+        return self.head(self.backbone(x))
+
     def uniform(self):
         n, m = len(self.bank), self.negatives
         return math.log1p(m) + m * math.log1p(1 / m) if m else math.log(n)

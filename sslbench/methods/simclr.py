@@ -69,6 +69,9 @@ class SimCLR(Method):
         h = self.backbone(torch.cat(batch.views))  # [2B, D]
         yield nt_xent(self.head(h), self.temperature)
 
+    def embed(self, x):
+        return self.head(self.backbone(x))
+
     def encoder(self):
         kept = self.head[: 3 * self.read]  # linear, norm and ReLU of each layer
         return nn.Sequential(self.backbone, *kept) if self.read else self.backbone

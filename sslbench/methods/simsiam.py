@@ -62,6 +62,9 @@ class SimSiam(Method):
         loss = (distance(p1, z2) + distance(p2, z1)) / 2
         yield Update(loss, log={"spread": spread(z1)})
 
+    def embed(self, x):
+        return self.projector(self.backbone(x))
+
 
 def distance(p, z):
     """Negative cosine, in [-1, 1], with no gradient to z; p, z [B, D]."""

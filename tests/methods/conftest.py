@@ -43,7 +43,9 @@ def trial_of(tmp_path_factory):
     def get(method: str) -> Trial:
         if method not in known:
             folder = tmp_path_factory.mktemp("stores")
-            known[method] = Trial(REGISTRY, method, folder, declared(method, "SMALL"))
+            backbone = declared(method, "BACKBONES").get(method, "")
+            small = declared(method, "SMALL")
+            known[method] = Trial(REGISTRY, method, folder, small, backbone=backbone)
         return known[method]
 
     return get

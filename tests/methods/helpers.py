@@ -56,7 +56,11 @@ def files_of(name):
 
 
 def declared(name, what):
-    """The settings that the test files of an entry and of its pretexts hold under SMALL or PLAIN."""
+    """What the test files of an entry and of its pretexts hold under SMALL, PLAIN or BACKBONES.
+
+    SMALL are settings that fit 96 images, PLAIN by entry those under which its loss falls plainly
+    (each where the defaults of `Trial` and `learns` do not do), BACKBONES by entry what it needs.
+    """
     parts, found = anatomy(METHODS[name]), {}
     for key, value in parts.defaults.items():
         if parts.hints[key] is Pretext:

@@ -94,6 +94,13 @@ def test_views_are_a_plain_crop_and_its_transforms(made, batch_of):
     assert all("ColorJitter" in one and "flip=0.5" in one for one in changed)
 
 
+def test_colours_are_jittered_with_the_strength_asked_for(made):
+    for strength in (0.5, 1.0):
+        colours = made("iic", jitter=strength).view.view[1].ops[1]
+        expected = tuple(strength * s for s in (0.4, 0.4, 0.4, 0.125))
+        assert (colours.brightness, colours.contrast, colours.saturation, colours.hue) == expected
+
+
 def test_a_step_pairs_the_plain_crop_with_each_of_its_transforms(made, batch_of):
     method = made(
         "iic", repeats=3, subheads=2, passes=(1, 1)

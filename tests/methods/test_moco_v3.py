@@ -37,7 +37,7 @@ PLAIN = {
         "blur": (0.0, 0.0),
     }
 }
-BACKBONE = {"moco-v3-vit": "test_vit[patch_size=16]"}  # the only kind it takes
+BACKBONES = {"moco-v3-vit": "test_vit[patch_size=16]"}
 B, D = 6, 5
 
 
