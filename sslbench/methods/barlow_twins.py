@@ -63,6 +63,9 @@ class BarlowTwins(Method):
         z1, z2 = (self.head(self.backbone(view)) for view in batch.views)  # [B, D]
         yield decorrelation(z1, z2, self.redundancy)
 
+    def embed(self, x):
+        return self.head(self.backbone(x))
+
 
 def decorrelation(z1, z2, redundancy):
     """Squared distance of the cross-correlation from the identity; z1, z2 [B, D].

@@ -65,6 +65,9 @@ class VICReg(Method):
         z1, z2 = (self.head(self.backbone(view)) for view in batch.views)  # [B, D]
         yield vicreg(z1, z2, self.weights)
 
+    def embed(self, x):
+        return self.head(self.backbone(x))
+
 
 def vicreg(z1, z2, weights=(25.0, 25.0, 1.0)):
     """Weighted sum of disagreement, lack of variance, and covariance; z1, z2 [B, D]."""

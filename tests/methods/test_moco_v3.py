@@ -159,7 +159,7 @@ def test_what_only_a_vit_has_is_refused_of_others(setting, sentence, made):
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vit")
-    return Trial(REGISTRY, "moco-v3-vit", folder, backbone=BACKBONE["moco-v3-vit"])
+    return Trial(REGISTRY, "moco-v3-vit", folder, backbone=BACKBONES["moco-v3-vit"])
 
 
 def test_on_a_vit_it_trains_all_it_has_and_resumes(trial):
