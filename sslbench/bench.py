@@ -99,6 +99,7 @@ class Plan:
     options: Options
     store: Store
     waiting: int = 0  # cells whose settings are not known before the trials among `cells` are done
+    notes: tuple[str, ...] = ()  # what a reader of the table must know of the tuning
 
     @property
     def open(self) -> list[Planned]:
@@ -136,10 +137,11 @@ def make_plan(options: Options, registry: Registry, *, preflight: bool = True) -
     judges = [resolve_judge(name, registry)[0] for name in suite.evaluators]
     store = Store(options.store)
     planner = _Planner(store, judges, set(suite.baselines) - set(options.methods or ()))
-    planned, waiting = _Cells(suite, names, registry, settings, options).all(planner)
+    selection = _Cells(suite, names, registry, settings, options)
+    planned, waiting = selection.all(planner)
     if not planned:
         raise EmptySelection("the selection is empty: no method, dataset, backbone or seed is left")
-    plan = Plan(suite, suite_id, planned, options, store, waiting)
+    plan = Plan(suite, suite_id, planned, options, store, waiting, tuple(selection.notes))
     if preflight and plan.open:
         _preflight(plan, registry)
     return plan
@@ -203,6 +205,7 @@ class _Cells:
     registry: Registry
     settings: Settings
     options: Options
+    notes: list[str] = field(default_factory=list)
 
     def all(self, planner: _Planner) -> tuple[list[Planned], int]:
         """Them, and how many more wait for the trials among them."""
@@ -264,7 +267,15 @@ class _Cells:
             planned.append(seen)
         found = [(t, verdict(t, judge, planner.store)) for t in tried]
         known = [(t, value) for t, value in found if value is not None]
-        return planned, choice(known) if len(known) == len(found) else None
+        if len(known) < len(found):
+            return planned, None
+        chosen = choice(known)
+        self.notes.append(
+            f"{data.name} on {backbone}: every trained method was tuned by {tuning.trials} random "
+            f"trials of {tuning.epochs} epochs a stage (seed {tuning.seed}, the best by "
+            f"{judge.protocol}); chosen: {', '.join(f'{k}={v}' for k, v in chosen.items())}"
+        )
+        return planned, chosen
 
     def _shortened(self, tuning: Tuning) -> Tuning:
         """What the command line fixes is not searched, and no trial is longer than its fit."""
@@ -452,7 +463,7 @@ def run(
     _do(plan, registry, outcome, listener, stop)
     if plan.waiting:
         chosen = make_plan(plan.options, registry)
-        plan.cells, plan.waiting = chosen.cells, chosen.waiting
+        plan.cells, plan.waiting, plan.notes = chosen.cells, chosen.waiting, chosen.notes
         if not plan.waiting and not outcome.interrupted:
             _do(plan, registry, outcome, listener, stop)
     outcome.skipped += sum(p.state == "unsupported" for p in plan.cells)
@@ -509,6 +520,7 @@ def members(plan: Plan) -> list[Member]:
             evaluations={j.judge.name: j.record for j in p.judges},
             state=p.state,
             sentence=p.why,
+            trials=plan.suite.tuning.trials if plan.suite.tuning and p.cell.trained else 0,
         )
         for p in plan.cells
         if p.needed_by is None and p.trial is None

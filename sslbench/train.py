@@ -461,7 +461,11 @@ class Loop:
             }
             if at.epoch.weights is not None:
                 tensors["epoch/weights"] = at.epoch.weights
-            tensors |= {f"stream/{name}": s.pool for name, s in at.epoch.streams.items()}
+            held = set()  # streams may share memory, which a file takes once
+            for name, s in at.epoch.streams.items():
+                memory = s.pool.untyped_storage().data_ptr()
+                tensors[f"stream/{name}"] = s.pool.clone() if memory in held else s.pool
+                held.add(memory)
         self.session.folder.save(self._file, tensors, plain)
         self._saved = time.monotonic()
 

@@ -205,12 +205,12 @@ bold: best mean; costs count every stage.
 CSV = """\
 suite,dataset,backbone,fingerprint,size,precision,epochs,budget,row,method,baseline,anchor,trained,\
 evaluator,protocol,metric,split,higher_is_better,ranks,mean,sd,low,high,level,n,declared,gaps,\
-rank,tied,best,seconds,images_seen,images_per_second,parameters,flops,peak_memory_bytes,health,warnings
+rank,tied,best,seconds,images_seen,images_per_second,parameters,flops,peak_memory_bytes,trials,health,warnings
 quick,digits,net,PRINT,32,fp32,20,,moco,moco,false,,true,knn,knn-1,acc,test,true,true,0.75,,,,0.95,1,2,\
-1 failed,1,false,true,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,,\
+1 failed,1,false,true,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,0,,\
 "failed (oom), 1 of 2 (seed 1): batch 256 needs 3 GiB"
 quick,digits,net,PRINT,32,fp32,20,,untrained,untrained,true,untrained,false,knn,knn-1,acc,test,true,true,\
-0.5,0.0,0.5,0.5,0.95,2,2,,,false,false,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,,
+0.5,0.0,0.5,0.5,0.95,2,2,,,false,false,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,0,,
 """
 
 

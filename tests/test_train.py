@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sslbench import train
-from sslbench.api import Method, Place, Recipe, Update
+from sslbench.api import Backbone, Method, Place, Recipe, Update
 from sslbench.data import open_data
 from sslbench.errors import Interrupted
 from sslbench.execute import Options, Workbench
@@ -22,24 +22,36 @@ HARD = Path(__file__).parent / "hard_methods.py"
 DATA = "digits[test=40,train=120]"
 SMALL = {
     "moco.queue": 64,
-    "moco.hidden": 32,
     "moco.splits": 2,
-    "moco-v1.queue": 64,
-    "swav.prototypes": 12,
-    "swav.hidden": 32,
-    "swav.crops": (2, 1),
-    "swav.queue": 40,
-    "swav.queue_from": 1,
     "deepcluster.clusters": 8,
     "deepcluster.whiten": 16,
+    "deepcluster-v2.clusters": 8,
+    "deepcluster-v2.crops": (2, 0),
+    "iic.overclusters": 12,
     "scan.confidence": 0.1,
     "scan.neighbours": 5,
     "simclr.blur": 0.0,
+    "barlow-twins.hidden": 64,
+    "barlow-twins.dim": 64,
+    "vicreg.hidden": 64,
+    "vicreg.dim": 64,
+    "ruc.confidence": 0.1,
+    "ruc.select": "confidence",
+    "ruc.neighbours": 5,
+    "ruc.refurbish": 0.2,
 }
-TRAINED = [
+ENTRIES = registry(files=[HARD]).entries("methods")
+FIRST = {  # of the entries that share a class the first
+    parts.target: name
+    for name, parts in reversed([(n, anatomy(e)) for n, e in ENTRIES.items()])
+    if parts.recipe
+}
+# The conformance kit stops every method between its steps. Here crash, anywhere, the hard ones, those
+# with a fit of their own, and one without.
+CRASHED = [
     name
-    for name, entry in registry(files=[HARD]).entries("methods").items()
-    if anatomy(entry).recipe is not None
+    for kind, name in FIRST.items()
+    if ENTRIES[name].file or kind.fit is not Method.fit or name == "moco"
 ]
 
 
@@ -117,7 +129,7 @@ POINTS = {
 }
 
 
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("method", CRASHED)
 def test_a_crash_at_any_point_leaves_no_trace(method, uninterrupted, tmp_path, monkeypatch):
     cell, judge = cell_of(method), resolve_judge("knn", registry())[0]
     expected, reached = uninterrupted(method), 0
@@ -188,13 +200,16 @@ def test_a_pretext_is_trained_once_and_shared(tmp_path):
 
 def test_every_method_starts_from_the_weights_of_untrained(tmp_path):
     bench = workbench(tmp_path)
-    floor, _ = bench.build(cell_of("untrained"))
-    for method in TRAINED:
-        module, _ = bench.build(cell_of(method))
-        for mine, theirs in zip(
-            module.backbone.state_dict().values(), floor.state_dict().values(), strict=True
-        ):
-            assert torch.equal(mine, theirs)
+    floor = bench.build(cell_of("untrained"))[0].state_dict()
+    others = set()
+    for name in FIRST.values():
+        encoder = bench.build(cell_of(name))[0].encoder()
+        mine = encoder.state_dict() if isinstance(encoder, Backbone) else {}
+        if [x.shape for x in mine.values()] == [x.shape for x in floor.values()]:
+            assert all(map(torch.equal, mine.values(), floor.values())), name
+        else:
+            others.add(name)
+    assert others == {"cpc", "iic"}  # other norms, other input
 
 
 def test_updates_of_one_group_leave_the_other_alone(tmp_path):

@@ -68,7 +68,7 @@ def board_of(plan: Plan) -> Board:
     from ..bench import members
     from ..leaderboard import build
 
-    return build(members(plan), suite_id=plan.suite_id)
+    return build(members(plan), suite_id=plan.suite_id, notes=plan.notes)
 
 
 def say_board(plan: Plan, form: str) -> None:

@@ -163,14 +163,16 @@ def _scores(block: Block) -> Grid:
 
 
 def _costs(block: Block) -> Grid:
-    heads: list[tuple[str, ...]] = [("costs",), *((name,) for name in COSTS)]
-    body = [[Piece(_cut(row.label)), *map(Piece, _spent(row.costs))] for row in block.rows]
+    tuned = any(row.costs.trials for row in block.rows)
+    heads: list[tuple[str, ...]] = [("costs",), *((name,) for name in (*COSTS, *TUNED[:tuned]))]
+    body = [[Piece(_cut(row.label)), *map(Piece, _spent(row.costs, tuned))] for row in block.rows]
     return Grid(heads, body, 1, sum(row.baseline for row in block.rows))
 
 
 # ---- what stands in a table ------------------------------------------------------------------
 
 COSTS = ("seconds", "images/s", "parameters", "FLOPs/image", "peak memory")
+TUNED = ("trials",)  # where any row has some
 
 
 def title(setting: Setting) -> str:
@@ -246,7 +248,7 @@ def _cut(text: str, size: int = LABEL) -> str:
     return text if cell_len(text) <= size else set_cell_size(text, size - 3).rstrip() + "..."
 
 
-def _spent(costs: Costs) -> list[str]:
+def _spent(costs: Costs, tuned: bool) -> list[str]:
     memory = costs.peak_memory_bytes
     return [
         _number(costs.seconds, 1),
@@ -254,6 +256,7 @@ def _spent(costs: Costs) -> list[str]:
         _si(costs.parameters),
         _si(costs.flops),
         "-" if memory is None else f"{memory / 2**20:.0f} MiB",
+        *[str(costs.trials)][:tuned],
     ]
 
 
@@ -324,8 +327,9 @@ def _markdown_block(block: Block) -> Iterator[str]:
     ]
     if remarks:
         yield "\n".join(remarks)
-    costs = [[name, *_spent(row.costs)] for name, row in zip(names, block.rows, strict=True)]
-    yield _markdown_table(["costs", *COSTS], costs)
+    tuned = any(row.costs.trials for row in block.rows)
+    costs = [[name, *_spent(row.costs, tuned)] for name, row in zip(names, block.rows, strict=True)]
+    yield _markdown_table(["costs", *COSTS, *TUNED[:tuned]], costs)
 
 
 def _markdown_score(score: Score, row: Row) -> str:

@@ -40,6 +40,7 @@ class Member:
     evaluations: Mapping[str, Record | None] = field(default_factory=dict)  # by evaluator
     state: str = "missing"  # in the plan: done missing stale failed unsupported evaluate
     sentence: str = ""  # why it is in that state
+    trials: int = 0  # by which its settings were chosen
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class Costs:
     flops: float | None = None
     peak_memory_bytes: float | None = None
     stages: Mapping[str, float] = field(default_factory=dict)  # seconds
+    trials: int = 0  # of tuning; what they cost is not counted
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def build(
     suite_id: str,
     level: float = statistics.LEVEL,
     shown: Sequence[str] = SHOWN,
+    notes: Sequence[str] = (),
 ) -> Board:
     """The board of a suite's cells. ValueError when one cell is given twice."""
     members = list(members)
@@ -185,7 +188,8 @@ def build(
         _block(setting, [m for m in members if setting.admits(_setting(m))], level, shown)
         for setting in _settings(members)
     ]
-    return Board(printable(suite_id), level, tuple(blocks), tuple(_notes(blocks)))
+    given = map(printable, notes)
+    return Board(printable(suite_id), level, tuple(blocks), (*_notes(blocks), *given))
 
 
 # ---- which rows share a table ----------------------------------------------------------------
@@ -498,14 +502,15 @@ def _health(members: Sequence[Member]) -> dict[str, float]:
 def _costs(members: Sequence[Member]) -> Costs:
     found = [m.train.costs for m in members if m.train and m.train.status == "ok" and m.train.costs]
     means: dict[str, Any] = {}
-    for name in (f.name for f in dataclasses.fields(Costs) if f.name != "stages"):
+    for name in (f.name for f in dataclasses.fields(Costs) if f.name not in ("stages", "trials")):
         known = [getattr(c, name) for c in found if getattr(c, name) is not None]
         means[name] = statistics.mean(known) if known else None
     stages: dict[str, list[float]] = {}
     for costs in found:
         for stage in costs.stages:
             stages.setdefault(printable(stage.name), []).append(stage.seconds)
-    return Costs(**means, stages={k: statistics.mean(v) for k, v in stages.items()})
+    trials = max((m.trials for m in members), default=0)
+    return Costs(**means, stages={k: statistics.mean(v) for k, v in stages.items()}, trials=trials)
 
 
 # ---- rows against rows -----------------------------------------------------------------------

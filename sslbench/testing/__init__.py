@@ -118,11 +118,11 @@ def _leaves(views: Any) -> Iterator[Tensor]:
 
 
 def trains_all_it_has(trial: Trial) -> None:
-    """Every loss is a finite scalar, every stage has some, every trainable parameter a gradient."""
+    """Every loss is a finite scalar, every stage has some, and the harness has no warning."""
     yielded = {name for name, _ in trial.fitted.losses}
     lacking = [kind.__name__ for kind in trial.kinds if kind.__name__ not in yielded]
     _require(not lacking, f"{' and '.join(lacking)} never yielded a loss")
-    _require(not trial.fitted.warnings, f"parameters {'; '.join(trial.fitted.warnings)}")
+    _require(not trial.fitted.warnings, f"warned: {'; '.join(trial.fitted.warnings)}")
 
 
 def trains_in_bf16(trial: Trial) -> None:
