@@ -251,7 +251,11 @@ def test_completion_of_names_imports_no_torch(tmp_path: Path) -> None:
         check=True,
         env={**os.environ, **words, "_SSLBENCH_COMPLETE": "bash_complete"},
     )
-    assert found.stdout.split() == ["plain,moco,swav"]
+    assert found.stdout.split() == [
+        "plain,moco,swav",
+        "plain,moco,swav-256",
+        "plain,moco,swav-imagenet",
+    ]
 
 
 def completed(monkeypatch: pytest.MonkeyPatch, words: str) -> list[str]:
@@ -266,7 +270,7 @@ def test_completion_knows_every_kind(monkeypatch: pytest.MonkeyPatch, store: Pat
     assert completed(monkeypatch, "sslbench run --datasets cifar100-") == ["cifar100-20"]
     assert completed(monkeypatch, "sslbench run --suite qu") == ["quick"]
     assert completed(monkeypatch, "sslbench plan --evaluators knn,cl") == ["knn,clustering"]
-    assert completed(monkeypatch, "sslbench run --set deep") == ["deepcluster."]
+    assert completed(monkeypatch, "sslbench run --set superv") == ["supervised."]
     assert completed(monkeypatch, "sslbench list back") == ["backbones"]
     cell = cell_of(store, "simclr").id
     assert completed(monkeypatch, f"sslbench show {cell[:8]}") == [cell[:12]]
@@ -317,7 +321,7 @@ def test_an_interruption_outside_a_run_exits_with_130(monkeypatch: pytest.Monkey
         ("run --set mocco.lr=1", "error: unknown method 'mocco'; did you mean 'moco'"),
         ("run --set scan.agre.lr=1", "scan has no stage 'agre'; did you mean 'agree'"),
         ("run --set moco.lr", "error: --set 'moco.lr' is not METHOD.PARAMETER=VALUE"),
-        ("run --set moco.temperature=warm", "expects a number, got 'warm'"),
+        ("run --set moco.temperature=warm", "expects a number above 0, got 'warm'"),
         ("run --evaluators knn[kk=3]", "did you mean 'k'"),
         ("run --precision fp8", "precision 'fp8' is none of fp32, bf16, fp16"),
         ("run --seeds 0,x", "'x' is no whole number; seeds look like 0,1,2"),

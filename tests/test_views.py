@@ -669,3 +669,36 @@ def test_a_transform_that_makes_images_of_several_sizes_is_refused():
     sizes = iter([(4, 4), (5, 5)])
     with pytest.raises(ValueError, match="images of one size"):
         V.PerImage(lambda x: x.resize(next(sizes)))(pictures(2))
+
+
+@pytest.mark.parametrize(
+    ("size", "asked", "patch", "expected"),
+    [
+        (224, 0, 1, 96),
+        (224, 0, 16, 96),
+        (32, 0, 1, 14),
+        (32, 0, 8, 16),
+        (32, 20, 1, 20),
+        (4, 0, 4, 4),
+    ],
+)
+def test_small_crops_are_three_sevenths_of_the_image_in_whole_patches(size, asked, patch, expected):
+    assert V.small_side(size, asked, patch=patch) == expected
+
+
+def test_small_crops_larger_than_the_image_are_refused():
+    with pytest.raises(
+        ValueError, match="small crops of 33 pixels are larger than the images of 32"
+    ):
+        V.small_side(32, 33)
+
+
+def test_the_two_views_of_byol_are_not_drawn_alike():
+    first, second = V.asymmetric(32, jitter=0.5, solarise=(0.0, 1.0)).view
+    jitter = V.ColorJitter(0.2, 0.2, 0.1, 0.05, p=0.8)
+    assert first.ops[1] == second.ops[1] == jitter
+    assert [op.p for op in first.ops if isinstance(op, V.GaussianBlur)] == [1.0]
+    assert [op.p for op in second.ops if isinstance(op, V.GaussianBlur)] == [0.1]
+    assert [op.p for op in second.ops if isinstance(op, V.Solarize)] == [1.0]
+    assert not any(isinstance(op, V.Solarize) for op in first.ops)
+    assert [v.shape for v in V.asymmetric(32)(pictures())] == [(6, 3, 32, 32)] * 2

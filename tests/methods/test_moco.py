@@ -103,6 +103,16 @@ def test_keys_are_queued_after_the_loss_and_never_among_their_own_negatives(made
     assert torch.equal(method.queue[8:], queue[8:])
 
 
+def test_the_queue_begins_with_unit_rows_and_keys_are_of_the_second_view(made, batch_of):
+    method = made("moco", splits=1)
+    torch.testing.assert_close(method.queue.norm(dim=1), torch.ones(64))
+    batch = batch_of(method)
+    with torch.no_grad():
+        keys = F.normalize(method.target(batch.views[1]), dim=1)
+    trained(method, batch)
+    torch.testing.assert_close(method.queue[:8], keys, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("queue", "size"), [(20, 8), (16, 8), (8, 8), (5, 8)])
 def test_the_queue_is_a_ring_that_forgets_the_oldest(queue, size, made):
     method, fed = made("moco", queue=queue), []

@@ -194,6 +194,11 @@ def test_only_confident_images_label_themselves_each_class_with_the_same_weight(
     torch.testing.assert_close(loss, expected)
 
 
+def test_the_share_of_confident_images_is_logged(made, batch_of):
+    method = made("scan", confidence=0.0)
+    assert float(next(method.step(batch_of(method))).log["confident"]) == 1.0
+
+
 def test_where_nobody_is_confident_no_step_is_taken(made, batch_of):
     method = made("scan", confidence=0.9)
     sure_of(method, [torch.zeros(8, 10), torch.zeros(8, 10)])
