@@ -126,8 +126,8 @@ class Recipe:
     warmup: float = 0.0  # epochs of linear warm-up from zero
     clip: float | None = None  # largest gradient norm of an update
     clip_each: bool = False  # of each parameter by itself
-    per: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # exceptions:
-    # glob over any name a parameter has, or "vectors", which are the biases and norms
+    per: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # exceptions, by glob
+    # over any name a parameter has, or "vectors", which are the biases and norms
     # -> lr (as a factor), momentum, weight_decay, schedule
 
     added: ClassVar[Mapping[str, Any]] = {"clip_each": False}  # as Method.added
@@ -175,6 +175,8 @@ class Method(nn.Module, ABC):
     queues: ClassVar[tuple[str, ...]] = ()  # buffers [..., Q, D] of past features: each is written
     # only after the yield, B rows a step, so that Q is a multiple of B and no row grows old
     targets: ClassVar[tuple[str, ...]] = ()  # submodules that follow others, without a gradient
+    asks: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # a pretext hyperparameter -> what it must
+    # have: "backbone", an encoder whose weights fit this method's, and "predict"
 
     @classmethod
     def needs(cls, backbone: Backbone, data: DataInfo) -> str | None:

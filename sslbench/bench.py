@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .api import Place
+from .api import Backbone, Method, Place
 from .errors import EmptySelection, UserError
 from .events import CellDone, Listener
 from .identity import (
@@ -33,6 +33,7 @@ from .tuning import choice, trials, verdict
 
 if TYPE_CHECKING:
     from .data import Data
+    from .execute import Workbench
     from .leaderboard.table import Member
 
 
@@ -426,6 +427,7 @@ def _preflight(plan: Plan, registry: Registry) -> None:
             try:
                 module, _ = bench.build(planned.cell)
                 _check_queues(planned.cell, module)
+                _check_pretexts(planned.cell, module, bench)
                 seen[key] = None
             except Unsupported as error:
                 seen[key] = str(error)
@@ -442,6 +444,25 @@ def _check_queues(cell: Cell, module: Any) -> None:
             raise ValueError(
                 f"its {name} of {rows} is no multiple of the batch of {batch}: keys would be "
                 f"split; set one of {rows - rows % batch or batch}, or another batch"
+            )
+
+
+def _check_pretexts(cell: Cell, module: Any, bench: Workbench) -> None:
+    """That the methods which this one starts from have what it asks of them."""
+    for name, asked in getattr(module, "asks", {}).items():
+        pretext = cell.pretexts[cell.hyperparameters[name]]
+        other, _ = bench.build(pretext)
+        if not isinstance(other, Method):
+            raise ValueError(f"its {name} {pretext.method} is never trained; choose another")
+        if "predict" in asked and type(other).predict is Method.predict:
+            raise ValueError(
+                f"its {name} {pretext.method} predicts no class of an image; choose a method that "
+                f"sorts images into the classes"
+            )
+        if "backbone" in asked and not isinstance(other.encoder(), Backbone):
+            raise ValueError(
+                f"the encoder of its {name} {pretext.method} is no bare backbone, its weights fit "
+                f"nowhere else; choose a method whose encoder is its backbone"
             )
 
 

@@ -207,3 +207,17 @@ def test_what_lies_out_of_range_is_refused_before_anything_trains(setting, sente
     result = sslbench("plan", "--methods", "moco", "--set", setting)
     assert result.exit_code == 2
     assert sentence in result.output
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "sentence"),
+    [
+        ("ruc", "ruc.base=simclr", "ruc: its base simclr predicts no class of an image"),
+        ("scan", "scan.pretext=cpc", "scan: the encoder of its pretext cpc is no bare backbone"),
+        ("scan", "scan.pretext=pixels", "scan: its pretext pixels is never trained"),
+    ],
+)
+def test_a_pretext_that_lacks_what_is_asked_of_it_is_refused_in_the_plan(method, setting, sentence):
+    result = sslbench("plan", "--methods", method, "--set", setting)
+    assert result.exit_code == 2
+    assert sentence in result.output

@@ -86,6 +86,8 @@ class RUC(Method):
         self.register_buffer("label", torch.zeros(many, dtype=torch.long))
         self.register_buffer("sure", torch.zeros(many))  # of its prediction, 0 to 1 over all images
         self.base, self.pretext, self.start = base, pretext, start
+        self.asks = {"base": ("predict",), "pretext": ()}
+        self.asks[start] += ("backbone",)
         self.select, self.confidence, self.neighbours = select, confidence, neighbours
         self.refurbish, self.rise = refurbish, refurbish_rise
         self.temperature, self.mixup, self.smoothing = temperature, mixup, smoothing

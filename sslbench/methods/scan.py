@@ -120,6 +120,7 @@ class SCAN(Method):
 
     version = 2
     stages = {"agree": Agree}
+    asks = {"pretext": ("backbone",)}
     recipe = Recipe(
         epochs=200,  # paper
         batch=1000,  # paper
