@@ -47,6 +47,8 @@ FROZEN = "the target's parameters are frozen, and images take no gradient"
 KEPT = "autocast keeps the precision of sums and softmax by itself"
 RANGE = "one range of seeds is as good as another"
 ROOM = "one more empty row of counts"
+UNIT = "the rows are normalised"
+EITHER = "it chooses the faster of two ways to the same numbers"
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("moco", "no_grad", "torch.no_grad()"): FROZEN,
     ("swav", "no_grad", "@torch.no_grad() code"): "sinkhorn itself takes no gradient",
@@ -58,6 +60,22 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("scan", "full_precision", "full_precision(anchor)"): KEPT,
     ("scan", "full_precision", "full_precision(logits)"): KEPT,
     ("scan", "no_grad", "torch.no_grad()"): "a label and a comparison have no gradient",
+    ("byol", "no_grad", "torch.no_grad()"): FROZEN,
+    ("moco_v3", "no_grad", "torch.no_grad()"): FROZEN,
+    ("dino", "no_grad", "torch.no_grad()"): FROZEN,
+    ("deepcluster_v2", "constant", "2 ** 31"): RANGE,
+    ("npid", "constant", "1 / math.sqrt(dim / 3)"): UNIT,
+    ("npid", "multiply", "1 / math.sqrt(dim / 3)"): UNIT,
+    ("npid", "constant", "dim / 3"): UNIT,
+    ("npid", "multiply", "dim / 3"): UNIT,
+    ("npid", "compare", "len(bank) <= 8 * rows.shape[1]"): EITHER,
+    ("npid", "constant", "8 * rows.shape[1]"): EITHER,
+    ("npid", "multiply", "8 * rows.shape[1]"): EITHER,
+    ("npid", "index", "rows.shape[1]"): EITHER,
+    ("ruc", "full_precision", "full_precision(logits)"): KEPT,
+    ("ruc", "constant", "int(label.max()) + 1"): ROOM,
+    ("ruc", "index", "self.heads[0]"): "both heads are as wide",
+    ("ruc", "index", "mine[0]"): "both guesses are as wide",
 }
 
 
