@@ -48,6 +48,7 @@ KEPT = "autocast keeps the precision of sums and softmax by itself"
 RANGE = "one range of seeds is as good as another"
 ROOM = "one more empty row of counts"
 UNIT = "the rows are normalised"
+MIRROR = "its loss does not tell the two views apart"
 EITHER = "it chooses the faster of two ways to the same numbers"
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("moco", "no_grad", "torch.no_grad()"): FROZEN,
@@ -73,6 +74,24 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("npid", "multiply", "8 * rows.shape[1]"): EITHER,
     ("npid", "index", "rows.shape[1]"): EITHER,
     ("ruc", "full_precision", "full_precision(logits)"): KEPT,
+    ("byol", "full_precision", "full_precision(q)"): KEPT,
+    ("simsiam", "full_precision", "full_precision(p)"): KEPT,
+    ("npid", "full_precision", "full_precision(log_p)"): KEPT,
+    (
+        "simsiam",
+        "exchange",
+        "z1, z2 = (self.projector(self.backbone(view)) for view in batch.views)",
+    ): MIRROR,
+    (
+        "barlow_twins",
+        "exchange",
+        "z1, z2 = (self.head(self.backbone(view)) for view in batch.views)",
+    ): MIRROR,
+    (
+        "vicreg",
+        "exchange",
+        "z1, z2 = (self.head(self.backbone(view)) for view in batch.views)",
+    ): MIRROR,
     ("ruc", "constant", "int(label.max()) + 1"): ROOM,
     ("ruc", "index", "self.heads[0]"): "both heads are as wide",
     ("ruc", "index", "mine[0]"): "both guesses are as wide",

@@ -202,3 +202,32 @@ def test_the_rate_falls_to_a_tenth_after_120_and_160_epochs(made):
     rates = [optimisation.set(epoch) for epoch in range(recipe.epochs)]
     assert [e for e in range(1, 200) if rates[e] < rates[e - 1]] == [120, 160]
     assert [rates[0], rates[120], rates[160]] == pytest.approx([0.03, 0.003, 0.0003])
+
+
+class Given(torch.nn.Module):
+    def __init__(self, x):
+        super().__init__()
+        self.x = x
+
+    def forward(self, _):
+        return self.x
+
+
+@pytest.mark.parametrize(("images", "columns"), [(8, 3), (100, 1)])  # all products, or only those
+def test_products_with_the_bank_are_taken_in_float32(images, columns):
+    v, bank = units(4, 16), units(images, 16, seed=1)
+    rows = torch.randint(images, (4, columns))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = similarity(v, bank, rows)
+    assert torch.equal(found, similarity(v, bank, rows))
+    torch.testing.assert_close(found, (v[:, None] * bank[rows]).sum(2))
+
+
+def test_the_exact_softmax_is_taken_in_float32(made, batch_of):
+    method = made("npid", negatives=0)
+    method.backbone, method.head = Given(noise(8, 64)), torch.nn.Identity()
+    batch = batch_of(method)
+    _, loss = first_loss(method, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, under = first_loss(method, batch)
+    assert torch.equal(under, loss)
