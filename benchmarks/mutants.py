@@ -74,6 +74,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("npid", "multiply", "8 * rows.shape[1]"): EITHER,
     ("npid", "index", "rows.shape[1]"): EITHER,
     ("ruc", "full_precision", "full_precision(logits)"): KEPT,
+    ("ruc", "constant", "(mine[0] + mine[1] + peers[1] + peers[2]) / 4"): "sharpened, it sums to 1",
+    ("ruc", "multiply", "(mine[0] + mine[1] + peers[1] + peers[2]) / 4"): "sharpened, it sums to 1",
     ("byol", "full_precision", "full_precision(q)"): KEPT,
     ("simsiam", "full_precision", "full_precision(p)"): KEPT,
     ("npid", "full_precision", "full_precision(log_p)"): KEPT,
