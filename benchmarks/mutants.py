@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import copy
 import gc
 import importlib.abc
@@ -442,11 +441,12 @@ def start(file: str, mutant: Mutant, times: dict[str, float], folder: Path) -> i
     os.dup2(output, 1)
     os.dup2(output, 2)
     status = 1
-    with contextlib.suppress(BaseException):
+    try:
         fault = tested(file, mutant, times)
         (folder / f"{os.getpid()}.json").write_text(json.dumps(fault))
         status = 0
-    os._exit(status)
+    finally:
+        os._exit(status)  # a fork must not go on with the parent's work; the parent sees the status
 
 
 def finish(folder: Path) -> tuple[int, Fault]:

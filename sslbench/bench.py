@@ -248,15 +248,13 @@ class _Cells:
         self, data: Data, backbone: str, planner: _Planner
     ) -> tuple[list[Planned], dict[str, Any] | None]:
         """The trials, and what they chose; None while some are undone."""
-        tuning = self.suite.tuning
-        if tuning is None:
+        if self.suite.tuning is None:
             return [], {}
+        tuning = self._shortened(self.suite.tuning)
         setting = self._setting(data, backbone, tuning.seed)
         bases = [resolve(name, self.registry, setting, self.settings) for name in self.names]
         whole = {c.id: c for base in bases for c in (*_pretexts(base), base) if c.trained}
-        tried = trials(
-            whole.values(), self.registry, setting, self.settings, self._shortened(tuning)
-        )
+        tried = trials(whole.values(), self.registry, setting, self.settings, tuning)
         judge = resolve_judge(tuning.judge, self.registry, held_out=True)[0]
         of = {t.cell.id: t for t in tried}
         planned = []
