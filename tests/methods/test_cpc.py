@@ -249,3 +249,27 @@ def test_patches_that_the_backbone_does_not_take_are_refused_before_training():
     assert CPC(backbone, info, patch=12).read.patch == 12
     with pytest.raises(Exception, match="patches of 4 pixels, which 10"):
         CPC(backbone, info, patch=10)
+
+
+def test_images_and_patches_of_other_sizes_are_resized_before_they_are_read(made):
+    method, x = made("cpc", grid=4, steps=3, patch=16, grey=0.5).eval(), torch.rand(2, 3, 32, 32)
+    whole = F.interpolate(x, (30, 30), mode="bilinear", antialias=True)  # 5 strides of 6
+    total = 0
+    for row in range(4):
+        for column in range(4):
+            cut = whole[:, :, 6 * row : 6 * row + 12, 6 * column : 6 * column + 12]
+            total = total + method.backbone(F.interpolate(cut, (16, 16), mode="bilinear"))
+    torch.testing.assert_close(method.encoder()(x), total / 16, rtol=1e-4, atol=1e-5)
+
+
+def test_trying_the_patches_leaves_the_backbone_in_training(trial_of):
+    trial = trial_of("cpc")
+    assert trial.bench("built").build(trial.cell())[0].backbone.training
+
+
+def test_layers_of_the_context_add_to_what_they_are_given(made):
+    context, z = made("cpc", grid=7, steps=5, depth=2).context, torch.randn(2, 7, 7, 96)
+    c = z.permute(0, 3, 1, 2)
+    for layer in context.layers:
+        c = c + layer(c)
+    torch.testing.assert_close(context(z), c.clamp_min(0).permute(0, 2, 3, 1))
