@@ -27,7 +27,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from sslbench import cluster
-from sslbench.evaluators.linear import GRID, fit_probes
+from sslbench.evaluators.linear import GRID
+from sslbench.logistic import fit_probes
 
 SIZES = {"small": (10_000, 2_000, 128), "full": (50_000, 10_000, 512)}
 CLASSES = 10

@@ -284,6 +284,24 @@ class Dataset(ABC):
     def load(self, place: Place) -> Images:
         """Every split. MissingData says which file, where it was looked for, how to get it."""
 
+    def corrupted(self, place: Place, labels: Tensor) -> Corrupted | None:
+        """The published corruptions of its test split, whose `labels` [N] it must have in order.
+
+        None where nobody published any. MissingData as for `load`.
+        """
+        return None
+
+
+class Corrupted(ABC):
+    """A test split under common corruptions."""
+
+    name: str  # of the set: cifar10-c
+    fingerprint: str  # sha256 over the bytes that matter
+
+    @abstractmethod
+    def block(self, corruption: str, severity: int, rows: Tensor | None = None) -> Tensor:
+        """uint8 [M, 3, H, W] of those rows of the test split, or of all; severity from 1 to 5."""
+
 
 # ---- judges --------------------------------------------------------------------------------
 
@@ -306,10 +324,19 @@ class Judgement(NamedTuple):
     metrics: Mapping[str, Value]
     chosen: Mapping[str, Any] = MappingProxyType({})  # what was chosen on held-out train
     warnings: tuple[str, ...] = ()
+    sources: Mapping[str, str] = MappingProxyType({})  # other data it saw -> fingerprint
 
 
 class Judged(Protocol):
     """The data as a judge sees it."""
+
+    @property
+    def name(self) -> str:
+        """Of the dataset, canonical."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over its bytes."""
 
     @property
     def classes(self) -> int: ...
@@ -323,6 +350,20 @@ class Judged(Protocol):
 
     def images(self, split: Literal["train", "test"]) -> Tensor:
         """uint8 [N, 3, H, W]."""
+
+    def corrupted(self, which: str) -> Corrupted:
+        """The test split corrupted: "official", as published; "regen", rendered here; or by the
+        name of a folder in the official layout.
+
+        Unsuited where nothing is published; MissingData where files are not there or not whole.
+        """
+
+
+class Head(Protocol):
+    """A fitted classifier of features."""
+
+    def __call__(self, features: Tensor, /) -> Tensor:
+        """[N, D] -> logits [N, C]; a gradient passes."""
 
 
 class Subject(Protocol):
@@ -352,15 +393,32 @@ class Subject(Protocol):
         """float [N, 3, H, W] or None."""
 
     def copy(self) -> nn.Module:
-        """A trainable copy of the encoder."""
+        """A trainable copy of the encoder, in eval mode."""
+
+    def probe(self, name: str, *, nine_tenths: bool = False) -> Head:
+        """What that evaluator, one of the judge's `uses`, fits on train, or on all of train that
+        is not held out; fitted once and shared by all judges."""
+
+    def elsewhere(self, dataset: str) -> tuple[Subject, Judged]:
+        """The same encoder on another dataset, by name."""
 
 
 class Evaluator(ABC):
     """Judges a frozen encoder under a versioned protocol; keyword-only parameters."""
 
     metrics: ClassVar[tuple[Metric, ...]]  # the first one ranks
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # raised when the numbers can change; part of the protocol's id
+    uses: ClassVar[tuple[str, ...]] = ()  # evaluators whose probe it borrows; their protocols
+    # stand inside its own
+    added: ClassVar[Mapping[str, Any]] = {}  # as Method.added
 
     @abstractmethod
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
-        """Test is read once; whatever is chosen is chosen on `data.held_out`."""
+        """Test is read once; whatever is chosen is chosen on `data.held_out`.
+
+        Raises errors.Unsuited where it can say nothing of such data or such an encoder.
+        """
+
+    def probe(self, subject: Subject, data: Judged, *, nine_tenths: bool = False) -> Head:
+        """The head of this protocol, for judges that borrow it."""
+        raise ValueError(f"{type(self).__name__} has no probe to lend")

@@ -70,7 +70,7 @@ class Options:
 @dataclass(frozen=True)
 class PlannedJudge:
     judge: Judge
-    state: str  # done missing failed
+    state: str  # done missing skipped failed
     record: Record | None = None
 
 
@@ -323,6 +323,9 @@ def _check_size(cell: Cell, data: Data, registry: Registry) -> None:
             )
 
 
+_STATES = {"ok": "done", "skipped": "skipped"}  # of a judge, by its record's status
+
+
 class _Planner:
     """Holds cells against the store."""
 
@@ -340,7 +343,7 @@ class _Planner:
         asked = self.judges if judged_by is None else judged_by
         for judge in asked if needed_by is None else ():
             record = newest(records, "evaluation", judged_identity(cell, judge))
-            state = "missing" if record is None else "done" if record.status == "ok" else "failed"
+            state = _STATES.get(record.status, "failed") if record else "missing"
             judges.append(PlannedJudge(judge, state, record))
         state, why = self._state(cell, train, judges)
         return Planned(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import arrays
-from .api import Card, DataInfo, Dataset, Images, Labels, Place, Split
+from .api import Card, Corrupted, DataInfo, Dataset, Images, Labels, Place, Split
 from .arrays import Bytes, Integers
 from .errors import UnknownName, UserError
 from .names import Name, parse
@@ -49,13 +49,26 @@ class Data:
     unlabelled: Split | None
     held_out: Tensor  # bool [N] of train
     skipped: tuple[str, ...]  # broken files left out
-    card: Card
-    version: int
-    scratch: Path | None = field(default=None, repr=False)
+    dataset: Dataset = field(repr=False)
+    place: Place = field(default_factory=Place, repr=False)
+    test_rows: Tensor | None = field(default=None, repr=False)  # int64 [N] where this test split
+    # stands in the whole one; None: it is whole
 
     @property
     def classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def card(self) -> Card:
+        return self.dataset.card
+
+    @property
+    def version(self) -> int:
+        return self.dataset.version
+
+    @property
+    def scratch(self) -> Path | None:
+        return self.place.scratch
 
     def pretraining(
         self, labels: Labels, *, budget: int | None = None, seed: int = 0
@@ -113,8 +126,9 @@ class Data:
 class JudgedData:
     """`api.Judged`: the data as a judge sees it."""
 
-    def __init__(self, data: Data) -> None:
-        self._data = data
+    def __init__(self, data: Data, device: torch.device | None = None) -> None:
+        self._data, self._device = data, device or torch.device("cpu")
+        self.name, self.fingerprint = data.name, data.fingerprint
         self.classes = data.classes
         self.held_out = data.held_out  # bool [N] of train
 
@@ -123,6 +137,11 @@ class JudgedData:
 
     def images(self, split: Literal["train", "test"]) -> Tensor:
         return self._split(split).images
+
+    def corrupted(self, which: str) -> Corrupted:
+        from .corrupted import open_corrupted
+
+        return open_corrupted(self._data, which, self._device)
 
     def _split(self, split: Literal["train", "test"]) -> Split:
         return self._data.train if split == "train" else self._data.test
@@ -164,9 +183,8 @@ def open_data(name: str, registry: Registry, place: Place) -> Data:
         unlabelled=images.unlabelled,
         held_out=torch.zeros(0, dtype=torch.bool),
         skipped=images.skipped,
-        card=dataset.card,
-        version=dataset.version,
-        scratch=place.scratch,
+        dataset=dataset,
+        place=place,
     )
     for split in SUBSETS:
         if split in wanted:
@@ -221,8 +239,6 @@ def _check(name: str, images: Any) -> None:
         fault = _fault(pair, side, len(images.classes))
         if fault:
             raise UserError(f"data set {name!r} cannot be used: its {split} split {fault}")
-    if (images.test.labels < 0).any():
-        raise UserError(f"data set {name!r} cannot be used: its test split lacks labels")
 
 
 def _fault(split: Split, side: int, classes: int) -> str:
@@ -257,6 +273,8 @@ def _cut(data: Data, name: str, count: object) -> Data:
     part = Split(arrays.gather(rows, shape=shape, scratch=data.scratch).images, split.labels[index])
     fingerprint = arrays.digest("subset", data.fingerprint, name, count)
     changed: dict[str, Any] = {name: part, "fingerprint": fingerprint}
+    if name == "test":
+        changed["test_rows"] = index
     return replace(data, **changed)
 
 

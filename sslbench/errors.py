@@ -36,6 +36,10 @@ class UnknownName(UserError):
         super().__init__(f"unknown {kind} {name!r}{suggestion(name, known)}{hint and f'; {hint}'}")
 
 
+class Unsuited(Exception):
+    """A judge can say nothing of such data or such an encoder: its record is skipped, not failed."""
+
+
 class Interrupted(Exception):
     """Asked to stop: what was done is saved, and the same command continues."""
 

@@ -15,7 +15,7 @@ from torch import nn
 from .api import DataInfo, Method, Place
 from .data import Data, JudgedData, Pretraining, open_data
 from .environment import component, environment, flops, peak_memory, reset_peak_memory
-from .errors import Interrupted, UserError
+from .errors import Interrupted, MissingData, Unsuited, UserError
 from .events import CellDone, CellStarted, Judged, Listener
 from .features import Frozen, Inner, encoder_of
 from .feed import Feed, kept_generators, seed_all
@@ -250,7 +250,14 @@ class Workbench:
         """Judges what has no sound record; returns what went wrong, in sentences."""
         records = folder.records()
         missing = [j for j in judges if not is_judged(records, cell, j)]
-        subject = Frozen(module, self.data(cell.dataset), self.options.device, folder)
+        subject = Frozen(
+            module,
+            self.data(cell.dataset),
+            self.options.device,
+            folder,
+            lend=lambda name: resolve_judge(name, self.registry)[1],
+            opened=self.data,
+        )
         failed = []
         for judge in missing:
             if self.stop():
@@ -266,7 +273,7 @@ class Workbench:
                     first.value if first else None,
                 )
             )
-            if record.status != "ok":
+            if record.status == "failed":
                 failed.append(f"{judge.protocol}: {record.sentence}")
         return failed
 
@@ -288,6 +295,9 @@ class Workbench:
             with kept_generators(self.options.device):
                 seed_all(seed, self.options.device)
                 judgement = evaluator(*_asked(subject, judge), seed % 2**31)
+            common["components"] |= {
+                f"data {name}": {"fingerprint": sha} for name, sha in judgement.sources.items()
+            }
             higher = {m.name: m.higher_is_better for m in evaluator.metrics}
             metrics = tuple(
                 MetricValue(
@@ -309,8 +319,15 @@ class Workbench:
                 costs=Costs(seconds=time.monotonic() - begun),
                 finished=now(),
             )
-        except UserError:
-            raise
+        except Unsuited as error:
+            record = Record(**common, status="skipped", sentence=str(error), finished=now())
+        except UserError as error:
+            if not isinstance(error, MissingData):
+                raise  # the disk, say: no record could be written either
+            failure = _failure(error, cell, None)
+            record = Record(
+                **common, status="failed", sentence=str(error), error=failure, finished=now()
+            )
         except Exception as error:  # noqa: BLE001 - the other judges go on
             failure = _failure(error, cell, None)
             record = Record(
@@ -360,7 +377,7 @@ class Workbench:
 def _asked(subject: Frozen, judge: Judge) -> tuple[Any, Any]:
     """What the judge looks at: the encoder and the data, or train alone."""
     if not judge.held_out:
-        return subject, JudgedData(subject.data)
+        return subject, JudgedData(subject.data, subject.device)
     inner = Inner(subject, subject.data)
     return inner, inner
 
@@ -369,7 +386,7 @@ def is_judged(records: list[Record], cell: Cell, judge: Judge) -> bool:
     from .store import newest
 
     found = newest(records, "evaluation", judged_identity(cell, judge))
-    return found is not None and found.status == "ok"
+    return found is not None and found.status in ("ok", "skipped")
 
 
 def _finished(folder: CellFolder, cell: Cell) -> bool:

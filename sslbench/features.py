@@ -5,21 +5,21 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from .api import Backbone, Method
+from .api import Backbone, Corrupted, Evaluator, Head, Judged, Method, Subject
+from .data import Data, JudgedData
+from .errors import Unsuited
 from .feed import Feed, kept_generators
 from .state import tensors_of
 from .store import CellFolder
 
-if TYPE_CHECKING:
-    from .data import Data
-
 CACHED = 2**30  # bytes of features above which the disk is not asked to keep them
 BATCH = 512
+CHECKED = 16  # images whose features are computed twice
 
 
 def encoder_of(module: nn.Module) -> nn.Module:
@@ -31,12 +31,23 @@ class Frozen:
     """api.Subject over a trained method, or over an encoder that is never trained."""
 
     def __init__(
-        self, module: nn.Module, data: Data, device: torch.device, folder: CellFolder | None = None
+        self,
+        module: nn.Module,
+        data: Data,
+        device: torch.device,
+        folder: CellFolder | None = None,
+        *,
+        lend: Callable[[str], Evaluator] | None = None,
+        opened: Callable[[str], Data] | None = None,
     ) -> None:
+        """`lend` gives an evaluator whose probe is borrowed, `opened` another dataset, by name."""
         self.module = module.to(device).eval()
         self.encoder = encoder_of(self.module)
         self.data, self.device, self.folder = data, device, folder
+        self._lend, self._opened = lend, opened
         self._features: dict[str, Tensor] = {}
+        self._probes: dict[tuple[str, bool], Head] = {}
+        self._elsewhere: dict[str, Frozen] = {}
         self._sha: str | None = None
 
     @property
@@ -55,13 +66,39 @@ class Frozen:
         if self.folder and (found := self.folder.load(name)) and found[1] == key:
             return found[0]["features"]
         features = self._over(self.encoder, split)  # [N, D]
-        if features.dim() != 2:
-            raise ValueError(
-                f"the encoder returned {tuple(features.shape[1:])} for an image; it must return [B, D]"
-            )
+        self._check(features, split)
         if self.folder and features.numel() * 4 < CACHED:
             self.folder.save(name, {"features": features}, key)
         return features
+
+    def _check(self, features: Tensor, split: str) -> None:
+        """That an encoder, which may come from anybody, can be judged. ValueError names the check."""
+        if features.dim() != 2:
+            raise ValueError(
+                f"check vectors: the encoder returned {tuple(features.shape[1:])} for an image; it "
+                "must return [B, D]: pool its maps"
+            )
+        if broken := int((~features.isfinite()).any(1).sum()):
+            raise ValueError(
+                f"check finite: {broken} of {len(features)} feature vectors of {split} hold NaN or "
+                "infinity; train again with a lower learning rate, or look at the weights"
+            )
+        if len(features) > 1 and (features == features[:1]).all():
+            raise ValueError(
+                f"check varied: the features of all {len(features)} images of {split} are the same; "
+                "the encoder has collapsed, or its weights were not loaded"
+            )
+        images = getattr(self.data, split).images[:CHECKED]
+        again = torch.cat(list(self._parts(self.encoder, images)))
+        first = features[: len(again)]
+        # other sums for another batch size; what is drawn anew differs by far more
+        if not torch.allclose(again, first, rtol=1e-2, atol=1e-2 * float(first.abs().max())):
+            worst = float((again - first).abs().max())
+            raise ValueError(
+                f"check repeatable: the features of the same {len(again)} images of {split} "
+                f"differ between two calls by {worst:.3g}; an encoder in eval mode must draw "
+                "nothing and update nothing"
+            )
 
     @property
     def sha(self) -> str:
@@ -81,7 +118,10 @@ class Frozen:
         """Stages of the backbone, averaged over positions: each [N, C]."""
         encoder = self.encoder
         if not isinstance(encoder, Backbone):
-            raise ValueError("this encoder is no bare backbone, it has no maps")
+            raise Unsuited(
+                "the maps of its layers were to be judged, and this encoder is no bare backbone: "
+                "it has none; leave out what asks for layers"
+            )
         parts: list[list[Tensor]] = []
         images = getattr(self.data, split).images
         with torch.no_grad():
@@ -97,7 +137,34 @@ class Frozen:
         return self._optional("reconstruct", split)
 
     def copy(self) -> nn.Module:
-        return copy.deepcopy(self.encoder).requires_grad_(True)
+        return copy.deepcopy(self.encoder).requires_grad_(True).eval()
+
+    def probe(self, name: str, *, nine_tenths: bool = False) -> Head:
+        if (name, nine_tenths) not in self._probes:
+            data = JudgedData(self.data, self.device)
+            self._probes[name, nine_tenths] = self.lent(name).probe(
+                self, data, nine_tenths=nine_tenths
+            )
+        return self._probes[name, nine_tenths]
+
+    def lent(self, name: str) -> Evaluator:
+        if self._lend is None:
+            raise ValueError(f"the probe of {name} was asked for where no evaluators are known")
+        return self._lend(name)
+
+    def elsewhere(self, dataset: str) -> tuple[Subject, Judged]:
+        found = self.over_there(dataset)
+        return found, JudgedData(found.data, self.device)
+
+    def over_there(self, dataset: str) -> Frozen:
+        if self._opened is None:
+            raise ValueError(f"{dataset} was asked for where no datasets are known")
+        if dataset not in self._elsewhere:
+            data = self._opened(dataset)
+            self._elsewhere[dataset] = Frozen(
+                self.module, data, self.device, lend=self._lend, opened=self._opened
+            )
+        return self._elsewhere[dataset]
 
     def _optional(self, verb: str, split: str) -> Tensor | None:
         own = getattr(type(self.module), verb, None)
@@ -126,6 +193,7 @@ class Inner:
     def __init__(self, subject: Frozen, data: Data) -> None:
         self.subject, self.data = subject, data
         self.device, self.classes = subject.device, data.classes
+        self.name, self.fingerprint = data.name, data.fingerprint
         self._keep = {"train": ~data.held_out, "test": data.held_out}
         inner = int((~data.held_out).sum())
         self.held_out = torch.arange(inner) % 10 == 0
@@ -162,3 +230,14 @@ class Inner:
 
     def copy(self) -> nn.Module:
         return self.subject.copy()
+
+    def probe(self, name: str, *, nine_tenths: bool = False) -> Head:
+        return self.subject.lent(name).probe(self, self, nine_tenths=nine_tenths)
+
+    def elsewhere(self, dataset: str) -> tuple[Subject, Judged]:
+        there = self.subject.over_there(dataset)
+        inner = Inner(there, there.data)
+        return inner, inner
+
+    def corrupted(self, which: str) -> Corrupted:
+        raise Unsuited(f"{which} corruptions are of test, and train alone is looked at")

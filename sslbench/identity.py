@@ -113,11 +113,14 @@ class Judge:
     name: str  # as asked for, canonical
     version: int
     params: Mapping[str, Any]  # resolved
-    protocol: str  # "knn-1", or "knn-1[k=5]" away from the defaults
+    protocol: str  # "knn-1", "knn-1[k=5]" away from the defaults, "tent-1(linear-1)" with a probe
     held_out: bool = False  # judges on the held-out tenth of train
+    uses: tuple[Judge, ...] = ()  # whose probe it borrows
 
     def identity(self) -> dict[str, Any]:
         own = {"name": self.name, "version": self.version, "params": plain(self.params)}
+        if self.uses:
+            own["uses"] = [used.identity() for used in self.uses]
         return {**own, "on": "held-out"} if self.held_out else own
 
 
@@ -439,7 +442,11 @@ def resolve_judge(
     given = {k: v for k, v in given.items() if v != defaults[k]}
     bracket = "[" + ",".join(f"{k}={given[k]}" for k in sorted(given)) + "]" if given else ""
     own = entry.name if entry.builtin else f"{entry.dist}/{entry.name}"
-    protocol = f"{own}-{cls.version}{bracket}"
+    uses = tuple(resolve_judge(used, registry)[0] for used in cls.uses)
+    borrowed = f"({','.join(used.protocol for used in uses)})" if uses else ""
+    protocol = f"{own}-{cls.version}{borrowed}{bracket}"
     protocol += "@held-out" if held_out else ""
-    judge = Judge(own + bracket, cls.version, {**defaults, **given}, protocol, held_out)
+    values = {**defaults, **given}
+    params = {k: v for k, v in values.items() if k not in cls.added or v != cls.added[k]}
+    judge = Judge(own + bracket, cls.version, params, protocol, held_out, uses)
     return judge, cls(**given)

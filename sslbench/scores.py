@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sslbench.api import Judged, Subject, Value
+from sslbench.errors import Unsuited
 
 
 class Labelled(NamedTuple):
@@ -21,8 +22,14 @@ class Labelled(NamedTuple):
 def labelled(subject: Subject, data: Judged, split: Literal["train", "test"]) -> Labelled:
     """The images of a split that have a label.
 
-    ValueError when a feature is not finite, no image has a label, or a label is no class.
+    Unsuited when there is nothing to tell apart: no image has a label, or there is one class.
+    ValueError when a feature is not finite, or a label is no class.
     """
+    if data.classes == 1:
+        raise Unsuited(
+            f"{data.name} has one class only: every answer is right, and a score by labels would "
+            "say nothing; use a dataset with more"
+        )
     features, labels = subject.features(split).float(), data.labels(split)
     if len(features) != len(labels):
         raise ValueError(
@@ -37,9 +44,9 @@ def labelled(subject: Subject, data: Judged, split: Literal["train", "test"]) ->
         )
     known = labels >= 0
     if not known.any():
-        raise ValueError(
-            f"the {split} split was to be judged by its labels, none of its {len(labels)} images "
-            "has one; use a dataset that labels it"
+        raise Unsuited(
+            f"the {split} split of {data.name} was to be judged by its labels, none of its "
+            f"{len(labels)} images has one; use a dataset that labels it"
         )
     if int(labels.max()) >= data.classes:
         raise ValueError(
@@ -75,8 +82,6 @@ def proportion(right: Tensor) -> Value:
 def class_warnings(labels: Tensor, classes: int) -> tuple[str, ...]:
     """What a reader must know of train labels that do not show every class."""
     shown = int((torch.bincount(labels) > 0).sum())
-    if classes == 1:
-        return ("there is one class only: every answer is right, and the score says nothing",)
     if shown < classes:
         return (f"train shows {shown} of {classes} classes: the others cannot be predicted",)
     return ()

@@ -153,13 +153,17 @@ def test_what_is_larger_than_the_data_is_refused_before_anything_trains(setting,
     assert sentence in refused("--methods", method, "--set", setting)
 
 
-def test_an_evaluator_larger_than_the_data_fails_with_a_sentence():
+def test_a_judge_that_wants_more_than_the_data_has_is_skipped_with_its_sentence():
     done = CliRunner().invoke(
         program, ["run", "--suite", "tiny.yaml", "--methods", "", "--evaluators", "knn[k=500]"]
     )
-    assert done.exit_code in (2, 3)
-    assert "500" in done.output
-    assert "Traceback" not in done.output
+    assert done.exit_code == 0, done.output
+    assert "asks for 500 neighbours" in done.stdout
+    again = CliRunner().invoke(
+        program, ["run", "--suite", "tiny.yaml", "--methods", "", "--evaluators", "knn[k=500]"]
+    )
+    assert "made 0 evaluations" in again.stdout
+    assert len([r for r in all_records() if r.status == "skipped"]) == len(all_records()) // 2
 
 
 def test_a_dataset_without_files_says_where_it_looked_and_how_to_get_it():
@@ -215,11 +219,13 @@ def test_a_broken_image_is_named_and_can_be_left_out_and_counted():
     assert {r.components["dataset"]["skipped"] for r in all_records()} == {1}
 
 
-def test_one_class_only_is_judged_with_a_warning():
+def test_one_class_only_is_skipped_with_a_sentence():
     photos(classes=("cat",))
     done = CliRunner().invoke(program, [*FOLDER, "--evaluators", "knn,linear,clustering"])
     assert done.exit_code == 0, done.output
-    assert any(r.warnings for r in all_records())
+    judged = [r for r in all_records() if r.kind == "evaluation"]
+    assert {r.status for r in judged} == {"skipped"}
+    assert all("one class only" in r.sentence for r in judged)
 
 
 def test_a_method_that_cannot_serve_is_skipped_with_its_sentence():

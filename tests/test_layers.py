@@ -16,7 +16,7 @@ from sslbench.plugins import registry
 ROOT = Path(sslbench.__file__).parent
 LAYERS = [
     "api errors hookspecs names sources",
-    "nn cluster views corruptions optim arrays scores",
+    "nn cluster views corruptions optim arrays scores logistic",
     "methods evaluators datasets backbones suites",
     "plugins builtin train features store records data identity feed state events execute "
     "environment health suite",

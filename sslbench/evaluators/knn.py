@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject
 from sslbench.cluster import nearest
-from sslbench.errors import UserError
+from sslbench.errors import Unsuited, UserError
 from sslbench.scores import Labelled, accuracies, class_warnings, labelled
 
 GRID = (1, 5, 10, 20, 50, 100, 200)
@@ -57,7 +57,7 @@ class KNN(Evaluator):
         images, held = len(train.labels), int(train.held_out.sum())
         if self.k is not None:
             if self.k > images:
-                raise UserError(
+                raise Unsuited(
                     f"knn[k={self.k}] asks for {self.k} neighbours, the bank holds {images} "
                     f"labelled images; give k of at most {images}"
                 )

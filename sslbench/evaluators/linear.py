@@ -1,48 +1,20 @@
-"""Multinomial logistic regression on frozen features, every regularisation at once."""
+"""Multinomial logistic regression on frozen features."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject
+from sslbench.api import Evaluator, Head, Judged, Judgement, Metric, Subject, Value
 from sslbench.errors import UserError
-from sslbench.scores import Labelled, accuracies, class_warnings, labelled
+from sslbench.logistic import Probe, fit_probes
+from sslbench.scores import Labelled, accuracies, class_warnings, labelled, proportion
 
 GRID = tuple(10 ** (exponent / 2) for exponent in range(-10, 3))  # 1e-5 to 10, half decades
 DEFAULT = 1e-3  # where no held-out image can choose
-TOLERANCE = 1e-6  # estimated distance from the minimum, as a share of the objective
-ITERATIONS = 1000
-_MEMORY = 10  # pairs the quasi-Newton step remembers
-_ROTATED = 4096  # features above which the eigenvectors cost more than they save
-_BLOCK = 1 << 21  # numbers in an intermediate matrix
-_HISTORY = 1 << 28  # numbers remembered by the problems that are fitted together
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A fitted head: features [N, D] -> logits [N, C]."""
-
-    weight: Tensor  # [C, D], for standardised features; 0 for a class without an example
-    bias: Tensor  # [C]; -inf for a class without an example
-    mean: Tensor  # [D]
-    scale: Tensor  # [D]
-    l2: float
-    objective: float  # mean cross entropy + l2 / 2 * |weight|^2
-    converged: bool
-
-    def __call__(self, features: Tensor) -> Tensor:
-        rows = max(256, 4 * _BLOCK // features.shape[1])
-        return torch.cat([self._logits(part) for part in torch.split(features, rows)])
-
-    def _logits(self, features: Tensor) -> Tensor:
-        features = features.to(self.mean.device, torch.float32)
-        return torch.addmm(self.bias, (features - self.mean) / self.scale, self.weight.T)
 
 
 class Linear(Evaluator):
@@ -52,16 +24,19 @@ class Linear(Evaluator):
     mean and deviation of the images fitted on; objective: mean cross entropy + l2/2 * |weights|^2,
     bias free (scikit-learn's LogisticRegression with C = 1 / (l2 * N)); minimised until the
     estimated distance from the minimum is 1e-6 of it, so the answer depends on no learning
-    rate, batch, order or seed.
+    rate, batch, order or seed. With `layers` also the accuracy of the same probe on each stage's
+    maps averaged over positions; layer1 is the shallowest.
     Chosen: l2 among 13 values from 1e-5 to 10, fitted together on nine tenths of train, by
     accuracy on the held-out tenth (ties: the lower cross entropy there). Refitted on all labelled
-    images of train; test is read once.
+    images of train; test is read once. With `layers` every stage chooses its own l2, and
+    best_layer is the one that the held-out tenth prefers by the same rule.
     Source: Kornblith et al., arXiv 1805.08974 (L-BFGS, regularisation chosen on held-out train).
     Traps: published linear numbers come from SGD with augmented crops and learning rates from .001
     to 30 chosen for one method, from probes trained along with the encoder, or from the best epoch
-    on test. They are no kin of this column.
+    on test. They are no kin of this column. Published scores by layer pool each to some 9,000
+    numbers (arXiv 1905.01235), which serves shallow stages; here a stage has its channels alone.
 
-    l2: fixed, instead of chosen.
+    l2: fixed, instead of chosen. layers: whether each stage of the backbone is judged as well.
     """
 
     metrics = (
@@ -69,255 +44,126 @@ class Linear(Evaluator):
         Metric("top5", summary="truth among the five best classes, above five classes"),
     )
     version = 1
+    added: ClassVar[Mapping[str, Any]] = {"layers": False}
 
-    def __init__(self, *, l2: float | None = None) -> None:
+    def __init__(self, *, l2: float | None = None, layers: bool = False) -> None:
         if l2 is not None and l2 <= 0:
             raise UserError(f"linear was given l2={l2}; give one above 0, or none to choose it")
-        self.l2 = l2
+        self.l2, self.layers = l2, layers
 
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
         probe, warnings = choose_probe(subject, data, self.l2)
+        stages = self._stages(subject, data) if self.layers else []
         test = labelled(subject, data, "test")
-        metrics = accuracies(probe(test.features).cpu(), test.labels.cpu())
-        return Judgement(metrics, {"l2": probe.l2}, warnings)
+        own = accuracies(probe(test.features).cpu(), test.labels.cpu())
+        if not self.layers:
+            return Judgement(own, {"l2": probe.l2}, warnings)
+        by_layer = _scores(stages, subject, data)
+        metrics = {**own, **by_layer}
+        chosen: dict[str, Any] = {"l2": probe.l2}
+        chosen |= {f"l2_{stage.name}": stage.probe.l2 for stage in stages}
+        for stage in stages:
+            warnings += tuple(f"{stage.name}: {sentence}" for sentence in stage.warnings)
+        if all(stage.merit for stage in stages):
+            best = max(stages, key=lambda stage: stage.merit or (0, 0.0))  # ties: the shallower
+            metrics["best_layer"] = by_layer[best.name]
+            chosen["best_layer"] = best.name
+        return Judgement(metrics, chosen, warnings)
+
+    def _stages(self, subject: Subject, data: Judged) -> list[_Stage]:
+        grid = GRID if self.l2 is None else (self.l2,)
+        found = []
+        for place, train in enumerate(_levels(subject, data, "train"), start=1):
+            l2, merit, warnings = _choose(train, data.classes, grid)
+            probe, more = _fit(train, data.classes, l2)
+            found.append(_Stage(f"layer{place}", probe, merit, warnings + more))
+        return found
+
+    def probe(self, subject: Subject, data: Judged, *, nine_tenths: bool = False) -> Head:
+        return choose_probe(subject, data, self.l2, nine_tenths=nine_tenths)[0]
 
 
 def choose_probe(
-    subject: Subject, data: Judged, l2: float | None = None
+    subject: Subject, data: Judged, l2: float | None = None, *, nine_tenths: bool = False
 ) -> tuple[Probe, tuple[str, ...]]:
-    """The head of this protocol, fitted on all of train, and what a reader must be warned of."""
-    train = labelled(subject, data, "train")
-    device = "cpu" if subject.device.type == "mps" else subject.device  # Metal has no eigh
-    train = Labelled(*(part.to(device) for part in train))
+    """The head of this protocol, and what a reader must be warned of.
+
+    Fitted on all of train, or on the nine tenths that are not held out.
+    """
+    train = _at(subject, labelled(subject, data, "train"))
     warnings = class_warnings(train.labels, data.classes)
     if l2 is None:
-        l2, more = _choose(train, data.classes)
+        l2, _, more = _choose(train, data.classes, GRID)
         warnings += more
-    probe = fit_probes(train.features, train.labels, (l2,), data.classes)[0]
+    if nine_tenths:
+        train = Labelled(*(part[~train.held_out] for part in train))
+    probe, more = _fit(train, data.classes, l2)
+    return probe, warnings + more
+
+
+Merit = tuple[int, float]  # on the held-out tenth: how many are right, minus the cross entropy
+
+
+class _Stage(NamedTuple):
+    name: str
+    probe: Probe
+    merit: Merit | None  # None: there is no held-out tenth
+    warnings: tuple[str, ...]
+
+
+def _levels(subject: Subject, data: Judged, split: Literal["train", "test"]) -> list[Labelled]:
+    """Of each stage, shallow to deep, what `labelled` gives of the features."""
+    labels = data.labels(split)
+    held = data.held_out if split == "train" else torch.zeros(len(labels), dtype=torch.bool)
+    known = labels >= 0
+    found = []
+    for place, level in enumerate(subject.maps(split), start=1):
+        if broken := int((~level.isfinite()).any(1).sum()):
+            raise ValueError(
+                f"the maps of stage {place} were to be judged, {broken} of {len(level)} rows of "
+                f"{split} hold NaN or infinity; train again with a lower learning rate"
+            )
+        part = Labelled(level[known].float(), labels[known], held[known])
+        found.append(_at(subject, part))
+    return found
+
+
+def _scores(stages: Sequence[_Stage], subject: Subject, data: Judged) -> dict[str, Value]:
+    return {
+        stage.name: proportion(stage.probe(test.features).argmax(1) == test.labels)
+        for stage, test in zip(stages, _levels(subject, data, "test"), strict=True)
+    }
+
+
+def _at(subject: Subject, part: Labelled) -> Labelled:
+    device = "cpu" if subject.device.type == "mps" else subject.device  # Metal has no eigh
+    return Labelled(*(tensor.to(device) for tensor in part))
+
+
+def _fit(train: Labelled, classes: int, l2: float) -> tuple[Probe, tuple[str, ...]]:
+    probe = fit_probes(train.features, train.labels, (l2,), classes)[0]
     if not probe.converged:
-        warnings += (f"the fit at l2={l2:.3g} stopped before its minimum",)
-    return probe, warnings
+        return probe, (f"the fit at l2={l2:.3g} stopped before its minimum",)
+    return probe, ()
 
 
-def _choose(train: Labelled, classes: int) -> tuple[float, tuple[str, ...]]:
+def _choose(
+    train: Labelled, classes: int, grid: Sequence[float]
+) -> tuple[float, Merit | None, tuple[str, ...]]:
+    """The l2 of the grid that is best on the held-out tenth."""
     held = train.held_out
     if not held.any() or held.all():
-        return DEFAULT, (f"no held-out tenth to choose l2 on: l2={DEFAULT} was taken",)
-    probes = fit_probes(train.features[~held], train.labels[~held], GRID, classes)
+        l2 = grid[0] if len(grid) == 1 else DEFAULT
+        return l2, None, (f"no held-out tenth to choose l2 on: l2={l2} was taken",)
+    probes = fit_probes(train.features[~held], train.labels[~held], grid, classes)
     features, truth = train.features[held], train.labels[held]
 
-    def merit(probe: Probe) -> tuple[int, float]:
+    def merit(probe: Probe) -> Merit:
         logits = probe(features)
         return int((logits.argmax(1) == truth).sum()), -float(F.cross_entropy(logits, truth))
 
-    best = max(probes, key=merit)
-    if best.l2 in (GRID[0], GRID[-1]) and classes > 1:
-        return best.l2, (f"the chosen l2={best.l2:.3g} is at the edge of the grid",)
-    return best.l2, ()
-
-
-def fit_probes(
-    features: Tensor, labels: Tensor, l2s: Sequence[float], classes: int
-) -> tuple[Probe, ...]:
-    """Logistic regression at every regularisation in `l2s`, on the device of the features.
-
-    `features` [N, D], `labels` int64 [N]. Minimises mean cross entropy + l2/2 * |weights|^2 over
-    standardised features. L-BFGS of all problems at once, so that they share each pass over the
-    features, preconditioned by the spectrum of the features: with weights in the eigenvectors'
-    basis scaled by (variance / classes + l2)^-1/2 the Hessian at zero is the identity. ValueError
-    when there is nothing to fit.
-    """
-    if not len(features) or len(features) != len(labels) or not l2s:
-        raise ValueError(
-            f"a linear probe was asked for with {len(features)} features, {len(labels)} labels and "
-            f"{len(l2s)} regularisations; give one label a feature, and at least one of each"
-        )
-    if min(l2s) <= 0 or int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise ValueError(
-            f"a linear probe met l2 {min(l2s)} and labels from {int(labels.min())} to "
-            f"{int(labels.max())}; l2 is above 0 and labels run from 0 to {classes - 1}"
-        )
-    shown = torch.bincount(labels, minlength=classes) > 0
-    present, target = shown.nonzero()[:, 0], (shown.cumsum(0) - 1)[labels]
-    problem = _prepare(features, target, len(present))
-    each = 2 * _MEMORY * (problem.points.shape[1] + 1) * len(present)
-    group = max(1, _HISTORY // each)
-    found: list[Probe] = []
-    for first in range(0, len(l2s), group):
-        some = torch.tensor(l2s[first : first + group], dtype=torch.float64)
-        weights, objective, converged = _minimise(problem, some.to(features.device))
-        for r, l2 in enumerate(l2s[first : first + group]):
-            weight = torch.zeros(classes, features.shape[1], device=features.device)
-            own = weights[r, :-1]  # [P, C]
-            weight[present] = (own if problem.basis is None else problem.basis @ own).T
-            bias = torch.full((classes,), -float("inf"), device=features.device)
-            bias[present] = weights[r, -1]
-            end = float(objective[r]), bool(converged[r])
-            found.append(Probe(weight, bias, problem.mean, problem.scale, float(l2), *end))
-    return tuple(found)
-
-
-class _Problem(NamedTuple):
-    points: Tensor  # [N, P] standardised features in the basis
-    target: Tensor  # [N]
-    classes: int
-    basis: Tensor | None  # [D, P] orthonormal; None: as they come
-    variance: Tensor  # [P] of the points, roughly: it sets the pace, not the answer
-    mean: Tensor  # [D]
-    scale: Tensor  # [D]
-
-
-def _prepare(features: Tensor, target: Tensor, classes: int) -> _Problem:
-    features = features.float()
-    n, d = features.shape
-    mean = features.mean(0)
-    scale = features.std(0, unbiased=False)
-    flat = scale <= 1e-6 * features.abs().amax(0)  # constant: rounding is not to be amplified
-    mean = torch.where(flat, features[0], mean)
-    scale = torch.where(flat, torch.ones_like(scale), scale)
-    if d > _ROTATED:
-        points = (features - mean) / scale
-        return _Problem(points, target, classes, None, torch.ones_like(mean), mean, scale)
-    some = features if n <= 8 * d else features[:: n // (8 * d)]
-    some = (some - mean) / scale
-    variance, basis = torch.linalg.eigh(some.T @ some / len(some))  # rising
-    if len(some) == n:
-        # directions without variance take no part, and flattened pictures have many
-        alive = variance > 1e-6 * variance[-1].clamp(min=1e-6)
-        variance, basis = variance[alive], basis[:, alive]
-    points = torch.empty(n, basis.shape[1], device=features.device)
-    for part, out in zip(
-        torch.split(features, rows := max(256, _BLOCK // d)), torch.split(points, rows), strict=True
-    ):
-        torch.matmul((part - mean) / scale, basis, out=out)
-    return _Problem(points, target, classes, basis, variance.clamp(min=0), mean, scale)
-
-
-def _minimise(problem: _Problem, l2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights [R, P + 1, C], the bias last, objectives [R] and whether each got there."""
-    size = problem.points.shape[1] + 1, problem.classes
-    pace = (problem.variance / problem.classes + l2[:, None]).rsqrt()
-    pace = torch.cat([pace, torch.full_like(pace[:, :1], problem.classes**0.5)], dim=1)
-    pace = pace[:, :, None].float()  # [R, P + 1, 1]
-    weights = pace.new_zeros(len(l2), *size)
-    objective = torch.zeros_like(l2)
-    converged = torch.zeros(len(l2), dtype=torch.bool, device=l2.device)
-    live = torch.arange(len(l2), device=l2.device)
-    at = torch.zeros_like(weights).flatten(1)
-    here = _Place(at, *_evaluate(problem, at, pace, l2), pace, l2, torch.zeros_like(converged))
-    past: list[_Move] = []
-    for step in range(ITERATIONS + 1):
-        way = _direction(here.slope, past)  # [R, (P + 1) * C]
-        decrement = -(way * here.slope).sum(1)  # twice the estimated distance from the minimum
-        there = decrement <= 2 * TOLERANCE * here.value
-        leave = there | here.stuck if step < ITERATIONS else torch.ones_like(there)
-        if leave.any():
-            gone = live[leave]
-            weights[gone] = (here.at.view(-1, *size) * here.pace)[leave]
-            objective[gone] = here.value[leave]
-            converged[gone] = (decrement <= 1e-3 * here.value)[leave]
-            if leave.all():
-                break
-            stay = ~leave
-            live, way, decrement = live[stay], way[stay], decrement[stay]
-            here = _Place(*(part[stay] for part in here))
-            past = [_Move(*(part[stay] for part in move)) for move in past]
-        there_now = _search(problem, here, way, decrement)
-        past = [*past, _move(here, there_now)][-_MEMORY:]
-        here = there_now
-    return weights, objective, converged
-
-
-class _Place(NamedTuple):
-    """Where the R problems stand. Weights are `at * pace`."""
-
-    at: Tensor  # [R, (P + 1) * C]
-    value: Tensor  # float64 [R]
-    slope: Tensor  # as `at`
-    pace: Tensor  # [R, P + 1, 1]
-    l2: Tensor  # float64 [R]
-    stuck: Tensor  # bool [R], no way down was found: float32 ends here
-
-
-class _Move(NamedTuple):
-    step: Tensor  # [R, (P + 1) * C]
-    bend: Tensor  # change of the slope
-    weight: Tensor  # [R, 1] 1 / (step . bend), 0 where the pair says nothing
-    size: Tensor  # [R, 1] (step . bend) / |bend|^2
-
-
-def _move(here: _Place, there: _Place) -> _Move:
-    step, bend = there.at - here.at, there.slope - here.slope
-    along = (step * bend).sum(1, keepdim=True)
-    square = (bend * bend).sum(1, keepdim=True)
-    sound = along > 1e-10 * square
-    nothing = torch.zeros_like(along)
-    return _Move(
-        step,
-        bend,
-        torch.where(sound, 1 / along, nothing),
-        torch.where(sound, along / square, nothing + 1),
-    )
-
-
-def _direction(slope: Tensor, past: list[_Move]) -> Tensor:
-    """The two loops of L-BFGS (Nocedal 1980), each problem with its own history."""
-    way = -slope
-    shares = []
-    for move in reversed(past):
-        share = move.weight * (move.step * way).sum(1, keepdim=True)
-        way = torch.addcmul(way, share, move.bend, value=-1)
-        shares.append(share)
-    if past:
-        way = way * past[-1].size
-    for move, share in zip(past, reversed(shares), strict=True):
-        back = move.weight * (move.bend * way).sum(1, keepdim=True)
-        way = torch.addcmul(way, share - back, move.step)
-    return way
-
-
-def _search(problem: _Problem, here: _Place, way: Tensor, decrement: Tensor) -> _Place:
-    """The first of 1, .4, .4^2 ... times `way` that goes down enough, for each problem alone."""
-    at, value, slope = here.at + way, here.value.clone(), here.slope.clone()
-    length = torch.ones_like(decrement)
-    left = torch.arange(len(at), device=at.device)
-    for _ in range(12):
-        tried = _evaluate(problem, at[left], here.pace[left], here.l2[left])
-        value[left], slope[left] = tried
-        # a millionth of the objective is float32's own noise
-        enough = here.value - 1e-4 * length * decrement + 1e-6 * here.value
-        left = (~(value <= enough)).nonzero()[:, 0]
-        if not len(left):
-            return here._replace(at=at, value=value, slope=slope)
-        length[left] *= 0.4
-        at[left] = here.at[left] + length[left, None] * way[left]
-    stuck = here.stuck.clone()
-    stuck[left] = True
-    at[left], value[left], slope[left] = here.at[left], here.value[left], here.slope[left]
-    return here._replace(at=at, value=value, slope=slope, stuck=stuck)
-
-
-def _evaluate(problem: _Problem, at: Tensor, pace: Tensor, l2: Tensor) -> tuple[Tensor, Tensor]:
-    """Objectives [R] and their slopes by `at`, in one pass over the points."""
-    points, target, classes = problem.points, problem.target, problem.classes
-    many, n = len(at), len(points)
-    weights = at.view(many, -1, classes) * pace  # [R, P + 1, C]
-    flat = weights[:, :-1].transpose(0, 1).reshape(-1, many * classes)  # [P, R * C]
-    bias = weights[:, -1].reshape(-1)
-    loss = torch.zeros_like(l2)
-    slope, level = torch.zeros_like(flat), torch.zeros_like(bias)
-    rows = max(256, _BLOCK // (many * classes))
-    for part, truth in zip(torch.split(points, rows), torch.split(target, rows), strict=True):
-        index = truth[:, None, None].expand(-1, many, 1)
-        logits = torch.addmm(bias, part, flat).view(-1, many, classes)
-        total = logits.logsumexp(2, keepdim=True)
-        loss += (total - logits.gather(2, index)).sum((0, 2), dtype=torch.float64)
-        wrong = logits.sub_(total).exp_()  # probabilities, less 1 at the truth
-        wrong = wrong.scatter_add_(2, index, wrong.new_full((), -1.0).expand(index.shape))
-        slope.addmm_(part.T, wrong.view(-1, many * classes))
-        level += wrong.sum(0).flatten()
-    whole = torch.cat([slope.view(-1, many, classes), level.view(1, many, classes)])
-    whole = whole.transpose(0, 1) / n  # [R, P + 1, C]
-    whole[:, :-1] += l2[:, None, None].float() * weights[:, :-1]
-    squares = weights[:, :-1].flatten(1).square().sum(1, dtype=torch.float64)
-    return loss / n + l2 / 2 * squares, (whole * pace).flatten(1)
+    merits = {probe.l2: merit(probe) for probe in probes}
+    best = max(merits, key=lambda l2: merits[l2])
+    if len(grid) > 1 and best in (grid[0], grid[-1]) and classes > 1:
+        return best, merits[best], (f"the chosen l2={best:.3g} is at the edge of the grid",)
+    return best, merits[best], ()

@@ -386,7 +386,8 @@ def _of_protocol(
 
 def _judge(record: Record) -> str:
     """What must agree for two values to stand in one column."""
-    return canonical([record.protocol, record.identity.get("evaluator")])
+    other = {k: v for k, v in record.components.items() if k.startswith("data ")}
+    return canonical([record.protocol, record.identity.get("evaluator"), other])
 
 
 def _asked_protocol(members: Sequence[Member], evaluator: str) -> str:

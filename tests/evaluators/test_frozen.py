@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -14,52 +13,17 @@ from sklearn.metrics import (
     normalized_mutual_info_score,
 )
 
-from sslbench.errors import UserError
+from sslbench import logistic
+from sslbench.errors import Unsuited, UserError
 from sslbench.evaluators import linear
 from sslbench.evaluators.clustering import Clustering, _agreement
 from sslbench.evaluators.knn import GRID, KNN
-from sslbench.evaluators.linear import Linear, fit_probes
+from sslbench.evaluators.linear import Linear
+from sslbench.logistic import fit_probes
+
+from .helpers import Fake, fake
 
 JUDGES = [KNN, Linear, Clustering]
-
-
-@dataclass
-class Fake:
-    """Subject and data in one: what the judges ask of both."""
-
-    train: torch.Tensor
-    test: torch.Tensor
-    truth: dict
-    classes: int
-    held_out: torch.Tensor
-    logits: torch.Tensor | None = None
-    reads: list = field(default_factory=list)
-    device = torch.device("cpu")
-
-    def features(self, split):
-        self.reads.append(split)
-        return self.train if split == "train" else self.test
-
-    def labels(self, split):
-        return self.truth[split]
-
-    def predict(self, split):
-        return self.logits
-
-    def judged_by(self, evaluator, seed=0):
-        return evaluator(self, self, seed)
-
-
-def fake(n=300, m=200, d=12, classes=4, *, spread=1.0, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    centres = 2 * torch.randn(classes, d, generator=generator)
-    truth = {"train": torch.arange(n) % classes, "test": torch.arange(m) % classes}
-    made = {
-        split: centres[labels] + spread * torch.randn(len(labels), d, generator=generator)
-        for split, labels in truth.items()
-    }
-    held_out = torch.arange(n) % 10 == torch.arange(n) // 10 % 10  # a tenth of each class
-    return Fake(made["train"], made["test"], truth, classes, held_out)
 
 
 def generator(seed=0):
@@ -172,15 +136,14 @@ def test_features_that_are_not_finite_are_a_sentence(judge, value):
 def test_a_split_without_labels_is_a_sentence(judge):
     world = fake()
     world.truth = {split: torch.full_like(labels, -1) for split, labels in world.truth.items()}
-    with pytest.raises(ValueError, match="none of its"):
+    with pytest.raises(Unsuited, match="none of its"):
         world.judged_by(judge())
 
 
 @pytest.mark.parametrize("judge", JUDGES)
-def test_one_class_only_is_judged_with_a_warning(judge):
-    judgement = fake(classes=1).judged_by(judge())
-    assert judgement.metrics[judge.metrics[0].name].value == 1
-    assert any("one class only" in warning for warning in judgement.warnings)
+def test_one_class_only_cannot_be_judged(judge):
+    with pytest.raises(Unsuited, match="made-up has one class only"):
+        fake(classes=1).judged_by(judge())
 
 
 @pytest.mark.parametrize("judge", [KNN, Linear])
@@ -308,7 +271,7 @@ def test_k_of_a_small_bank_is_chosen_among_what_it_holds():
 
 
 def test_a_fixed_k_beyond_the_bank_is_refused():
-    with pytest.raises(UserError, match=r"k=301.* holds 300 labelled .* of at most 300"):
+    with pytest.raises(Unsuited, match=r"k=301.* holds 300 labelled .* of at most 300"):
         fake().judged_by(KNN(k=301))
 
 
@@ -353,7 +316,7 @@ def test_every_probe_is_scikit_learns_logistic_regression(classes, spread):
 def test_the_basis_does_not_move_the_answer(monkeypatch, d):
     world = fake(250, 10, d, spread=6.0)
     rotated = fit_probes(world.train, world.truth["train"], (1e-3, 0.1), 4)
-    monkeypatch.setattr(linear, "_ROTATED", 0)
+    monkeypatch.setattr(logistic, "_ROTATED", 0)
     plain = fit_probes(world.train, world.truth["train"], (1e-3, 0.1), 4)
     for one, two in zip(rotated, plain, strict=True):
         assert one.objective == pytest.approx(two.objective, rel=1e-4)
@@ -364,7 +327,7 @@ def test_probes_fitted_together_are_those_fitted_alone(monkeypatch):
     world = fake(spread=3.0)
     x, y = world.train, world.truth["train"]
     together = fit_probes(x, y, linear.GRID, 4)
-    monkeypatch.setattr(linear, "_HISTORY", 1)
+    monkeypatch.setattr(logistic, "_HISTORY", 1)
     for one, l2 in zip(together, linear.GRID, strict=True):
         alone = fit_probes(x, y, (l2,), 4)[0]
         assert one.objective == pytest.approx(alone.objective, rel=1e-5)
