@@ -34,7 +34,7 @@ from .tuning import choice, trials, verdict
 if TYPE_CHECKING:
     from .data import Data
     from .execute import Workbench
-    from .leaderboard.table import Member
+    from .leaderboard.member import Member
 
 
 @dataclass
@@ -136,8 +136,11 @@ def make_plan(options: Options, registry: Registry, *, preflight: bool = True) -
     for name in sorted(asked - set(names)):  # what was typed is checked, though it concerns no cell
         resolve(name, registry, Setting("", "", "", 0, 0), settings)
     judges = [resolve_judge(name, registry)[0] for name in suite.evaluators]
+    once = [resolve_judge(name, registry)[0] for name in suite.once]
+    once = [judge for judge in once if judge not in judges]
     store = Store(options.store)
-    planner = _Planner(store, judges, set(suite.baselines) - set(options.methods or ()))
+    baselines = set(suite.baselines) - set(options.methods or ())
+    planner = _Planner(store, judges, baselines, {suite.seeds[0]: once})
     selection = _Cells(suite, names, registry, settings, options)
     planned, waiting = selection.all(planner)
     if not planned:
@@ -173,6 +176,8 @@ def _overridden(suite: Suite, options: Options) -> tuple[Suite, dict[str, Any]]:
             continue
         changed[key] = list(value) if isinstance(value, tuple) else value
         suite = dataclasses.replace(suite, **{key: value})
+        if key == "evaluators":
+            suite = dataclasses.replace(suite, once=())
     if suite.precision not in PRECISIONS:
         raise UserError(f"precision {suite.precision!r} is none of {', '.join(PRECISIONS)}")
     if options.set:
@@ -329,8 +334,11 @@ _STATES = {"ok": "done", "skipped": "skipped"}  # of a judge, by its record's st
 class _Planner:
     """Holds cells against the store."""
 
-    def __init__(self, store: Store, judges: list[Judge], baselines: set[str]) -> None:
-        self.store, self.judges, self.baselines = store, judges, baselines
+    def __init__(
+        self, store: Store, judges: list[Judge], baselines: set[str], more: dict[int, list[Judge]]
+    ) -> None:
+        """`judges` judge every cell, and `more` those of a seed."""
+        self.store, self.judges, self.baselines, self.more = store, judges, baselines, more
         self._others: list[dict[str, Any]] | None = None
 
     def look(
@@ -340,7 +348,9 @@ class _Planner:
         records = folder.records()
         train = newest(records, "train", cell.identity())
         judges = []
-        asked = self.judges if judged_by is None else judged_by
+        asked = judged_by
+        if asked is None:
+            asked = [*self.judges, *self.more.get(cell.seed, ())]
         for judge in asked if needed_by is None else ():
             record = newest(records, "evaluation", judged_identity(cell, judge))
             state = _STATES.get(record.status, "failed") if record else "missing"
@@ -526,7 +536,7 @@ def _count(outcome: Outcome, done: CellDone) -> None:
 
 def members(plan: Plan) -> list[Member]:
     """The plan's cells as the leaderboard takes them: from records alone."""
-    from .leaderboard.table import Member
+    from .leaderboard.member import Member
 
     return [
         Member(

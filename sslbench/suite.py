@@ -40,11 +40,13 @@ class Suite:
     baselines: tuple[str, ...]
     evaluators: tuple[str, ...]
     seeds: tuple[int, ...]
+    once: tuple[str, ...] = ()  # evaluators that judge the first seed alone
     epochs: int | None = None  # a stage, for all methods; None: each recipe's own
     batch: int | None = None
     precision: str = "fp32"
     labels: int | None = None  # the budget of methods that may see some
     floor: str | None = None  # the baseline that a trained method should beat
+    normaliser: str | None = None  # the method by whose errors those under corruption are divided
     requires: tuple[str, ...] = ()  # distributions
     set: Mapping[str, Any] = field(default_factory=dict)  # METHOD.PARAM -> value
     tuning: Tuning | None = None

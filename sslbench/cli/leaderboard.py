@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 from ..errors import UserError
 from .app import Commands, State, quiet_libraries
 from .options import asked, json_option, selection
-from .text import one_line, say, terminal_width
+from .text import one_line, say, say_json, terminal_width
 
 if TYPE_CHECKING:
     from ..bench import Plan
@@ -64,11 +65,46 @@ def show(ctx: click.Context, /, form: str, out: Path | None, as_json: bool, **gi
         say(f"written: {', '.join(map(str, written))}", err=form != "text")
 
 
+@leaderboard.command()
+@selection
+@json_option
+@click.pass_context
+def agreement(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
+    """Print whether the judges of a suite put the methods in the same order (Kendall's tau)."""
+    from ..bench import make_plan
+    from ..leaderboard.agreement import as_markdown, between, steadiness
+    from ..leaderboard.render import title
+
+    state = ctx.ensure_object(State)
+    with quiet_libraries(verbose=state.verbose):
+        board = board_of(make_plan(asked(state, given), state.registry, preflight=False))
+    if as_json:
+        say_json(
+            [
+                {
+                    "setting": dataclasses.asdict(block.setting),
+                    "between": [dataclasses.asdict(each) for each in between(block)],
+                    "from seed to seed": [dataclasses.asdict(each) for each in steadiness(block)],
+                }
+                for block in board.blocks
+            ]
+        )
+        return
+    for block in board.blocks:
+        say(title(block.setting), bold=True)
+        click.echo(as_markdown(block), nl=False)
+
+
 def board_of(plan: Plan) -> Board:
     from ..bench import members
     from ..leaderboard import build
 
-    return build(members(plan), suite_id=plan.suite_id, notes=plan.notes)
+    return build(
+        members(plan),
+        suite_id=plan.suite_id,
+        notes=plan.notes,
+        normaliser=plan.suite.normaliser,
+    )
 
 
 def say_board(plan: Plan, form: str) -> None:
@@ -89,11 +125,13 @@ def say_board(plan: Plan, form: str) -> None:
 
 def _write(plan: Plan, out: Path) -> list[Path]:
     from ..leaderboard import as_csv, as_json, as_markdown
+    from ..leaderboard.agreement import as_markdown as orders_of
 
     board = board_of(plan)
-    title = f"# {one_line(plan.suite_id)}\n\n{one_line(plan.suite.summary)}\n\n"
+    heading = f"# {one_line(plan.suite_id)}\n\n{one_line(plan.suite.summary)}\n\n"
+    orders = "\n".join(map(orders_of, board.blocks))
     contents = {
-        "README.md": title + as_markdown(board),
+        "README.md": f"{heading}{as_markdown(board)}\n## Do the judges agree?\n\n{orders}",
         "leaderboard.csv": as_csv(board),
         "leaderboard.json": as_json(board),
     }

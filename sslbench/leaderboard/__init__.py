@@ -1,6 +1,7 @@
 """The table made from the records of one suite: statistics, board, renderings."""
 
+from .member import Member
 from .render import as_csv, as_json, as_markdown, as_rich, as_text
-from .table import Board, Member, build
+from .table import Board, build
 
 __all__ = ["Board", "Member", "as_csv", "as_json", "as_markdown", "as_rich", "as_text", "build"]

@@ -16,31 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..records import HEALTH, canonical, digest
 from . import statistics
+from .mce import normalised
+from .member import Member, judged_as
 
 if TYPE_CHECKING:
     from ..records import MetricValue, Record
 
 Key = tuple[str, ...]  # of a column: evaluator, judge, metric, split
 SHOWN = ("nmi", "ari")  # metrics that narrow tables show beside the first of each evaluator
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """One cell of the suite, with what the store has of it."""
-
-    method: str
-    backbone: str
-    dataset: str
-    seed: int
-    cell_id: str
-    identity: Mapping[str, Any] = field(default_factory=dict)  # {}: as its records have it
-    baseline: bool = False
-    anchor: str | None = None  # its name, where the suite makes it the floor under training
-    train: Record | None = None
-    evaluations: Mapping[str, Record | None] = field(default_factory=dict)  # by evaluator
-    state: str = "missing"  # in the plan: done missing stale failed unsupported evaluate
-    sentence: str = ""  # why it is in that state
-    trials: int = 0  # by which its settings were chosen
 
 
 @dataclass(frozen=True)
@@ -178,9 +161,16 @@ def build(
     level: float = statistics.LEVEL,
     shown: Sequence[str] = SHOWN,
     notes: Sequence[str] = (),
+    normaliser: str | None = None,
 ) -> Board:
-    """The board of a suite's cells. ValueError when one cell is given twice."""
+    """The board of a suite's cells. ValueError when one cell is given twice.
+
+    `normaliser` is the method by whose errors those under corruption are divided (mce.py).
+    """
     members = list(members)
+    if normaliser:
+        members, more = normalised(members, normaliser)
+        notes = (*notes, *more)
     for cell, count in Counter(m.cell_id for m in members).items():
         if count > 1:
             raise ValueError(f"cell {cell!r} was given {count} times; a board takes each cell once")
@@ -195,13 +185,8 @@ def build(
 # ---- which rows share a table ----------------------------------------------------------------
 
 
-def _identity(member: Member) -> Mapping[str, Any]:
-    records = [member.train, *member.evaluations.values()]
-    return member.identity or next((r.identity for r in records if r and r.identity), {})
-
-
 def _setting(member: Member) -> Setting:
-    identity = _identity(member)
+    identity = member.known
     data, labels = identity.get("dataset", {}), identity.get("labels")
     recipe = identity.get("method", {}).get("recipe", {})
     return Setting(
@@ -298,7 +283,7 @@ def _groups(members: Sequence[Member]) -> dict[str, list[Member]]:
 
 def _variant(member: Member) -> dict[str, Any]:
     """What tells rows of one method apart, by the names the command line has for it."""
-    method = dict(_identity(member).get("method", {}))
+    method = dict(member.known.get("method", {}))
     method.pop("name", None)
     flat = {**method.pop("hyperparameters", {}), **method.pop("recipe", {})}
     for stage, parts in method.pop("stages", {}).items():
@@ -349,7 +334,7 @@ def _columns(members: Sequence[Member], shown: Sequence[str]) -> dict[Key, Colum
         for evaluator, record in member.evaluations.items():
             protocols = found.setdefault(evaluator, {})
             if record is not None and record.status == "ok":
-                protocols.setdefault(_judge(record), []).append(record)
+                protocols.setdefault(judged_as(record), []).append(record)
     columns: dict[Key, Column] = {}
     for evaluator, protocols in found.items():
         if not protocols:
@@ -384,12 +369,6 @@ def _of_protocol(
     }
 
 
-def _judge(record: Record) -> str:
-    """What must agree for two values to stand in one column."""
-    other = {k: v for k, v in record.components.items() if k.startswith("data ")}
-    return canonical([record.protocol, record.identity.get("evaluator"), other])
-
-
 def _asked_protocol(members: Sequence[Member], evaluator: str) -> str:
     records = (m.evaluations.get(evaluator) for m in members)
     return next((r.protocol for r in records if r and r.protocol), evaluator)
@@ -406,7 +385,7 @@ def _row(label: str, members: Sequence[Member], columns: Mapping[Key, Column], l
         method=printable(first.method),
         baseline=first.baseline,
         anchor=printable(first.anchor) if first.anchor else None,
-        trained=any("recipe" in _identity(m).get("method", {}) for m in members),
+        trained=any("recipe" in m.known.get("method", {}) for m in members),
         cells={m.seed: m.cell_id for m in members},
         scores=scores,
         costs=_costs(members),
@@ -441,7 +420,7 @@ def _value(member: Member, key: Key) -> float | Gap:
     record = member.evaluations.get(evaluator)
     if record is None or record.status != "ok":
         return _gap(member, evaluator)
-    if _judge(record) == judge:
+    if judged_as(record) == judge:
         for each in record.metrics:
             if [each.name, each.split] == metric:
                 return each.value
@@ -450,6 +429,8 @@ def _value(member: Member, key: Key) -> float | Gap:
 
 def _gap(member: Member, evaluator: str) -> Gap:
     """The failure nearest to the start: that of the cell before that of its judges."""
+    if evaluator and evaluator not in member.evaluations:
+        return Gap("absent")
     own = member.evaluations.get(evaluator)
     for record, whose in ((member.train, ""), (own, evaluator)):
         if record is not None and record.status != "ok":
@@ -469,6 +450,8 @@ def _troubles(members: Sequence[Member], evaluators: Sequence[str]) -> tuple[Tro
     for member in members:
         for evaluator in evaluators:
             record = member.evaluations.get(evaluator)
+            if evaluator and evaluator not in member.evaluations:
+                continue
             if record is None or record.status != "ok":
                 found.setdefault(_gap(member, evaluator), {})[member.seed] = None
     return tuple(Trouble(gap, tuple(seeds)) for gap, seeds in found.items())
@@ -477,7 +460,7 @@ def _troubles(members: Sequence[Member], evaluators: Sequence[str]) -> tuple[Tro
 def _warned(members: Sequence[Member]) -> tuple[Flag, ...]:
     found: dict[tuple[str, str], dict[int, None]] = {}
     for member in members:
-        seen = _identity(member).get("labels", "none")
+        seen = member.known.get("labels", "none")
         if seen != "none" and not member.baseline:
             how_many = "every label" if seen == "all" else f"{seen.get('budget')} labels"
             found.setdefault(("sees-labels", f"trained with {how_many}"), {})[member.seed] = None
