@@ -53,11 +53,11 @@ class Folder(Corrupted):
         self.folder, self.claim, self.name = folder, claim, claim.name
         self._rows = rows
         self._require()
-        self._checked(LABELS)
         stored = self._labels()
         self.length = len(stored) // SEVERITIES  # images of a severity
         self._compare(stored, labels)
         self._measure()
+        self._checked(LABELS)  # last: what is wrong with a file says more than its sum
         self.fingerprint = claim.fingerprint or self._fingerprint()
 
     def block(self, corruption: str, severity: int, rows: Tensor | None = None) -> Tensor:

@@ -16,11 +16,11 @@ from sslbench.plugins import registry
 ROOT = Path(sslbench.__file__).parent
 LAYERS = [
     "api errors hookspecs names sources",
-    "nn cluster views corruptions optim arrays scores logistic",
+    "nn cluster views corruptions optim arrays scores logistic measures layout",
     "methods evaluators datasets backbones suites",
     "plugins builtin train features store records data identity feed state events execute "
-    "environment health suite",
-    "bench executors leaderboard loading testing timing tuning",
+    "environment health suite corrupted",
+    "bench executors external leaderboard loading testing timing tuning",
     "cli __main__",
 ]
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms.split()}

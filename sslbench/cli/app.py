@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 INTERNAL, INTERRUPTED = 1, 130
 COMMANDS = {
     "run": "run:run",
+    "evaluate": "evaluate:evaluate",
     "plan": "plan:plan",
     "list": "listing:list_",
     "show": "show:show",
     "leaderboard": "leaderboard:leaderboard",
     "plugins": "plugins:plugins",
+    "corrupt": "corrupt:corrupt",
     "store": "store:store",
     "doctor": "doctor:doctor",
 }

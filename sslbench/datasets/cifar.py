@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
-from ..api import Card, Dataset, Images, Place
+from ..api import Card, Corrupted, Dataset, Images, Place
 from ..arrays import Bytes, Integers, Stored, assemble, gather
+from .cifar_c import CIFAR10_C, CIFAR100_C
 from .files import Layout, Official
 
 PIXELS = 3 * 32 * 32
@@ -113,6 +115,9 @@ class CIFAR10(Dataset):
     def load(self, place: Place) -> Images:
         return _load(self, self.official, TEN, place)
 
+    def corrupted(self, place: Place, labels: Tensor) -> Corrupted:
+        return CIFAR10_C.open(place, labels)
+
 
 class CIFAR100(Dataset):
     """60,000 small photographs of 100 kinds of things, 32 x 32 pixels."""
@@ -137,6 +142,9 @@ class CIFAR100(Dataset):
     def load(self, place: Place) -> Images:
         return _load(self, self.official, FINE, place)
 
+    def corrupted(self, place: Place, labels: Tensor) -> Corrupted:
+        return CIFAR100_C.open(place, labels)
+
 
 class CIFAR100Coarse(Dataset):
     """CIFAR-100 under its 20 super-classes, 32 x 32 pixels."""
@@ -160,6 +168,11 @@ class CIFAR100Coarse(Dataset):
 
     def load(self, place: Place) -> Images:
         return _load(self, self.official, COARSE, place)
+
+    def corrupted(self, place: Place, labels: Tensor) -> Corrupted:
+        # The published labels are the fine ones: same images, same order.
+        fine = CIFAR100().load(place).test.labels
+        return CIFAR100_C.open(place, fine)
 
 
 # ---- reading -------------------------------------------------------------------------------

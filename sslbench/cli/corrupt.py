@@ -1,0 +1,288 @@
+"""`sslbench corrupt`: a test split under common corruptions, as files or as a picture."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import EmptySelection, UnknownName, UserError
+from . import completion
+from .app import Command, State, quiet_libraries
+from .options import Names, json_option, names, split
+from .text import count, duration, one_line, say, say_json, size
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..corrupted import Making, Step
+    from ..data import Data
+
+
+def _severities(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    items = split(value)
+    if not items or any(item not in ("1", "2", "3", "4", "5") for item in items):
+        raise click.BadParameter(f"{value!r}: severities are 1 to 5, such as 1,5")
+    return tuple(sorted(map(int, items)))
+
+
+@click.command(cls=Command)
+@click.argument("dataset", shell_complete=completion.names("datasets"))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write DIR/NAME-regen-c in the published layout. Judges find it with --data DIR.",
+)
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="Draw a contact sheet: rows are corruptions, columns severities.",
+)
+@click.option(
+    "--corruptions",
+    callback=names,
+    metavar="A,B",
+    help="Some of the 19, such as fog,snow. Judges want them all.",
+)
+@click.option(
+    "--severities",
+    callback=_severities,
+    metavar="1,5",
+    help="Columns of the sheet. Files always hold all five.",
+)
+@click.option(
+    "--frost",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Photographs of frost, instead of procedural textures. Makes a set of another name.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of what is drawn. Another one makes a set of another name.",
+)
+@click.option(
+    "--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:N, mps."
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where data lies, looked at before SSLBENCH_DATA.",
+)
+@click.option("--download", is_flag=True, help="Fetch data that is not there.")
+@json_option
+@click.pass_context
+def corrupt(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
+    """Corrupt a test split, as files or as a picture.
+
+    DATASET's test images are corrupted in the 19 ways of CIFAR-10-C, each at five severities.
+    Files that are there and whole are not made again. Ctrl-C leaves whole files; the same command
+    goes on.
+    """
+    if given["out"] is None and given["sheet"] is None:
+        raise click.UsageError(
+            "nothing to make: give --out DIR for files, --sheet FILE.png for a picture, or both"
+        )
+    if given["sheet"] is None and given["severities"]:
+        raise click.UsageError(
+            "--severities are columns of a --sheet; files always hold all five severities"
+        )
+    if given["sheet"] is not None and given["sheet"].suffix.lower() != ".png":
+        raise click.UsageError(f"--sheet {given['sheet']}: the sheet is a PNG; name it FILE.png")
+    state = ctx.ensure_object(State)
+    with quiet_libraries(verbose=state.verbose):
+        chosen = _chosen(given["corruptions"])
+        device, making = _device(given["device"]), _making(given["seed"], given["frost"])
+        data = _data(state, given)
+        summary: dict[str, Any] = {"dataset": data.name}
+        if given["sheet"] is not None:
+            summary |= _sheet(data, device, making, chosen=chosen, given=given)
+            say(f"{summary['sheet']}: {summary['width']} x {summary['height']} pixels", err=as_json)
+        if given["out"] is not None:
+            written = _write(data, given["out"], device, making, chosen=chosen, err=as_json)
+            summary |= written
+            _say_written(written, err=as_json)
+    if as_json:
+        say_json(summary)
+
+
+def _chosen(asked: Names) -> tuple[str, ...]:
+    """In the order of the papers, whatever the order they were typed in."""
+    from ..corruptions import ALL
+
+    for name in asked or ():
+        if name not in ALL:
+            raise UnknownName("corruption", name, ALL)
+    if asked == ():
+        raise EmptySelection("the selection is empty: --corruptions names none")
+    return tuple(name for name in ALL if asked is None or name in asked)
+
+
+def _device(name: str) -> torch.device:
+    from ..feed import pick_device
+
+    try:
+        return pick_device(name)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(str(error)) from error
+
+
+def _making(seed: int, frost: Path | None) -> Making:
+    from ..corrupted import Making
+    from ..corruptions import frost_from
+
+    return Making(seed, None if frost is None else frost_from(frost))
+
+
+def _data(state: State, given: dict[str, Any]) -> Data:
+    from ..api import Place
+    from ..data import default_roots, open_data
+
+    place = Place(default_roots(given["data"]), download=given["download"])
+    return open_data(given["dataset"], state.registry, place)
+
+
+# ---- files ---------------------------------------------------------------------------------
+
+
+def _write(
+    data: Data,
+    out: Path,
+    device: torch.device,
+    making: Making,
+    *,
+    chosen: Sequence[str],
+    err: bool,
+) -> dict[str, Any]:
+    from ..corrupted import set_name, write
+    from ..corrupted.manifest import read_manifest
+
+    begun = time.monotonic()
+    steps: dict[str, Step] = {}
+    writing = write(data, out, device=device, corruptions=chosen, making=making)
+    with contextlib.closing(writing), _shown(len(chosen), err=err) as show:
+        for step in writing:
+            show(step, time.monotonic())
+            steps[step.name] = step
+    folder = out / set_name(data.name, making)
+    manifest = read_manifest(folder)
+    return {
+        "set": folder.name,
+        "path": str(folder),
+        "complete": bool(manifest and manifest["complete"]),
+        "made": [step.name for step in steps.values() if step.state == "made"],
+        "there": [step.name for step in steps.values() if step.state == "there"],
+        "images": data.test.images.shape[0],
+        "bytes": sum(step.bytes for step in steps.values()),
+        "seconds": time.monotonic() - begun,
+    }
+
+
+def _say_written(written: dict[str, Any], *, err: bool) -> None:
+    made, there = len(written["made"]), len(written["there"])
+    say(
+        f"{one_line(written['path'])}: {count(made, 'corruption')} made, {there} already there, "
+        f"{size(written['bytes'])}, in {duration(written['seconds'])}",
+        err=err,
+    )
+    if not written["complete"]:
+        say(
+            "not complete: judges refuse it until all 19 are there; the same command without "
+            "--corruptions makes the rest",
+            err=err,
+            fg="yellow",
+        )
+
+
+Show = Callable[["Step", float], None]
+
+
+@contextlib.contextmanager
+def _shown(files: int, *, err: bool) -> Iterator[Show]:
+    """A bar on a terminal, a line for each file elsewhere."""
+    stream = sys.stderr if err else sys.stdout
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
+        yield _lines(files, lambda text: say(text, err=err))
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    system: Any = None if os.environ.get("NO_COLOR") else "auto"
+    console = Console(stderr=err, highlight=False, markup=False, color_system=system)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as live:
+        task = live.add_task("", total=files)
+        lines = _lines(files, lambda text: live.print(text, soft_wrap=True))
+        done: set[str] = set()
+
+        def show(step: Step, now: float) -> None:
+            lines(step, now)
+            if step.state in ("there", "made"):
+                done.add(step.name)
+            part = 0.0 if step.name in done else step.images / step.of
+            live.update(
+                task,
+                completed=len(done) + part,
+                description=f"{len(done)}/{files} {step.name}",
+            )
+
+        yield show
+
+
+def _lines(files: int, out: Callable[[str], None]) -> Show:
+    begun: dict[str, float] = {}
+    done: list[str] = []
+
+    def show(step: Step, now: float) -> None:
+        begun.setdefault(step.name, now)
+        if step.state == "damaged":
+            out(f"{step.name}: not what its manifest says; made again")
+        if step.state in ("there", "made"):
+            done.append(step.name)
+            spent = duration(now - begun[step.name])
+            how = "already there" if step.state == "there" else f"{size(step.bytes)} in {spent}"
+            out(f"{step.name}: {how} ({len(done)}/{files})")
+
+    return show
+
+
+# ---- the sheet -----------------------------------------------------------------------------
+
+
+def _sheet(
+    data: Data,
+    device: torch.device,
+    making: Making,
+    *,
+    chosen: Sequence[str],
+    given: dict[str, Any],
+) -> dict[str, Any]:
+    from ..corrupted import Rendered
+    from .sheet import draw
+
+    path, severities = given["sheet"], given["severities"] or (1, 2, 3, 4, 5)
+    rendered = Rendered(data, device, making=making)
+    drawn = draw(data.test, rendered, corruptions=chosen, severities=severities)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn.save(part, "PNG")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    return {"sheet": str(path), "width": drawn.width, "height": drawn.height}

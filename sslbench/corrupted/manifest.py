@@ -1,0 +1,75 @@
+"""What a folder of ours says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ..errors import MissingData
+from ..names import Name, parse
+from .rendered import Making
+
+MANIFEST, IMAGES = "manifest.json", "images.sha256"
+FORMAT = 1  # of the manifest
+
+
+def made(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {key: manifest[key] for key in Making().facts()}
+
+
+def without_subset(name: str) -> str:
+    """A dataset's name without the subset of it."""
+    asked = parse(name)
+    params = {key: value for key, value in asked.params.items() if key not in ("train", "test")}
+    return str(Name(asked.base, asked.argument, params))
+
+
+def command(manifest: dict[str, Any], folder: Path) -> str:
+    """What makes this set, or what of it is not whole."""
+    seed = f" --seed {manifest['seed']}" if manifest["seed"] else ""
+    frost = " --frost FOLDER" if manifest["frost"] else ""
+    words = f"sslbench corrupt {shlex.quote(str(manifest['dataset']))}"
+    return f"`{words} --out {shlex.quote(str(folder.parent))}{seed}{frost}`"
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """None where there is none.
+
+    Raises:
+        MissingData: it is none of ours.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"format {manifest['format']!r}, this version reads {FORMAT}")
+        for key in ("version", "seed", "frost", "dataset", "images"):
+            manifest[key]
+        for entry in manifest["files"].values():
+            entry["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MissingData(
+            f"{folder.name}: {path} is no manifest of a set ({error}); remove the folder"
+        ) from error
+    return dict(manifest)
+
+
+def images_of(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """sha256 of each clean image that a set was made from."""
+    path = folder / IMAGES
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise MissingData(
+            f"{folder.name}: {path} cannot be read ({error.strerror}); remove the folder"
+        ) from error
+    if hashlib.sha256(text).hexdigest() != manifest["images"]:
+        raise MissingData(
+            f"{folder.name}: {path} has another sha256 than the manifest gives; remove the folder"
+        )
+    return text.decode().split()
