@@ -14,6 +14,7 @@ def methods() -> dict[str, str]:
         "pixels": "sslbench.methods.pixels:pixels",
         "untrained": "sslbench.methods.untrained:untrained",
         "pretrained": "sslbench.methods.pretrained:pretrained",
+        "external": "sslbench.methods.external:external",
         "supervised": "sslbench.methods.supervised:Supervised",
         # instances
         "npid": "sslbench.methods.npid:NPID",
@@ -81,9 +82,24 @@ def datasets() -> dict[str, str]:
 @hookimpl
 def evaluators() -> dict[str, str]:
     return {
+        # features as they are
         "knn": "sslbench.evaluators.knn:KNN",
         "linear": "sslbench.evaluators.linear:Linear",
+        "mlp": "sslbench.evaluators.mlp:MLP",
         "clustering": "sslbench.evaluators.clustering:Clustering",
+        "fewshot": "sslbench.evaluators.fewshot:FewShot",
+        "retrieval": "sslbench.evaluators.retrieval:Retrieval",
+        "anomaly": "sslbench.evaluators.anomaly:Anomaly",
+        "geometry": "sslbench.evaluators.geometry:Geometry",
+        "calibration": "sslbench.evaluators.calibration:Calibration",
+        # other images, other data
+        "corruption": "sslbench.evaluators.corruption:Corruption",
+        "bn-adapt": "sslbench.evaluators.bn_adapt:BNAdapt",
+        "tent": "sslbench.evaluators.tent:Tent",
+        "transfer": "sslbench.evaluators.transfer:Transfer",
+        # weights
+        "finetune": "sslbench.evaluators.finetune:FineTune",
+        "cost": "sslbench.evaluators.cost:Cost",
     }
 
 

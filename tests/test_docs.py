@@ -46,7 +46,7 @@ def test_the_commands_of_the_readme_are_known(line):
         assert option in done.output or option == "--plugin"
 
 
-@pytest.mark.parametrize("kind", ["methods", "datasets"])
+@pytest.mark.parametrize("kind", ["methods", "datasets", "evaluators"])
 def test_what_is_built_in_is_named_somewhere_a_newcomer_reads(kind):
     pages = [*(ROOT / "sslbench" / "suites").glob("*.yaml"), *(ROOT / "docs").glob("*.md")]
     text = README + "".join(path.read_text() for path in pages)

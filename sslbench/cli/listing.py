@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 from click.shell_completion import CompletionItem
 
 from ..errors import UnknownName
 from .app import Command, State
 from .options import json_option
-from .text import say, say_json, say_table
+from .text import say, say_json, say_table, terminal_width
+
+if TYPE_CHECKING:
+    from ..plugins import Registry
 
 KINDS = ("methods", "backbones", "datasets", "evaluators", "suites")
 
@@ -19,7 +24,12 @@ def _kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 @click.command("list", cls=Command)
 @click.argument("kind", metavar=f"[{'|'.join(KINDS)}]", shell_complete=_kinds)
-@click.option("-v", "--verbose", is_flag=True, help="Where each comes from, too.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Where each comes from, too; of evaluators, the page of each protocol.",
+)
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, kind: str, verbose: bool, as_json: bool) -> None:
@@ -28,6 +38,9 @@ def list_(ctx: click.Context, kind: str, verbose: bool, as_json: bool) -> None:
         raise UnknownName("list", kind, KINDS)
     state = ctx.ensure_object(State)
     entries = state.registry.entries(kind)
+    if kind == "evaluators" and verbose:
+        _pages(state.registry, as_json=as_json)
+        return
     if as_json:
         say_json(
             [
@@ -52,6 +65,22 @@ def list_(ctx: click.Context, kind: str, verbose: bool, as_json: bool) -> None:
     for plugin in state.registry.plugins:
         if plugin.error:
             say(f"not loaded: {plugin.dist}: see `sslbench plugins list`", err=True)
+
+
+def _pages(registry: Registry, *, as_json: bool) -> None:
+    """The card of every evaluator, which has to be imported for it."""
+    from .card import as_lines, evaluator
+
+    cards = {name: evaluator(e, registry) for name, e in registry.entries("evaluators").items()}
+    if as_json:
+        say_json(cards)
+        return
+    for name, card in cards.items():
+        first, *lines = as_lines(name, card, terminal_width() or 100)
+        say(first, bold=True)
+        for line in lines:
+            say(line)
+        say()
 
 
 def _target(entry: object) -> str:

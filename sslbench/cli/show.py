@@ -14,6 +14,7 @@ import click
 from ..errors import UnknownName, UserError
 from . import completion
 from .app import Command, State, quiet_libraries
+from .card import as_lines, evaluator
 from .describe import meaning, method, setting
 from .options import json_option, store_option
 from .text import duration, one_line, say, say_json, say_table, size, terminal_width
@@ -232,7 +233,7 @@ def _described(entry: Entry, registry: Registry) -> dict[str, Any]:
         return found | {"file": str(entry.load())}
     if entry.kind == "methods":
         return found | method(entry, registry)
-    return found | {"datasets": _dataset, "evaluators": _evaluator}[entry.kind](entry)
+    return found | (evaluator(entry, registry) if entry.kind == "evaluators" else _dataset(entry))
 
 
 def _say_entry(entry: Entry, described: dict[str, Any]) -> None:
@@ -243,10 +244,14 @@ def _say_entry(entry: Entry, described: dict[str, Any]) -> None:
     if entry.kind == "methods":
         _say_method(described)
         return
+    if entry.kind == "evaluators":
+        for line in as_lines(entry.name, described, terminal_width() or 100):
+            say(line)
+        return
     if described["documentation"]:
         say()
         say(described["documentation"])
-    for title in ("parameters", "metrics", "card"):
+    for title in ("parameters", "card"):
         _section(title, described.get(title, {}).items())
 
 
@@ -314,19 +319,6 @@ def _dataset(entry: Entry) -> dict[str, Any]:
         "card": {k: v for k, v in dataclasses.asdict(card).items() if v is not None}
         if dataclasses.is_dataclass(card) and not isinstance(card, type)
         else {},
-    }
-
-
-def _evaluator(entry: Entry) -> dict[str, Any]:
-    target = entry.load()
-    return {
-        "documentation": _documentation(target),
-        "version": getattr(target, "version", 1),
-        "parameters": _parameters(target),
-        "metrics": {
-            metric.name: metric.summary + ("" if metric.higher_is_better else " (lower is better)")
-            for metric in getattr(target, "metrics", ())
-        },
     }
 
 

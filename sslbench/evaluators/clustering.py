@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject, Value
-from sslbench.cluster import kmeans, match
+from sslbench.cluster import Clusters, kmeans, match
 from sslbench.errors import UserError
 from sslbench.scores import labelled, proportion
 
 ITERATIONS = 300  # at most; a restart ends when no point moves
+FACTORS = (1, 2, 5, 10)  # clusters a class
+RUNS = 5  # compared for stability
 
 
 class Clustering(Evaluator):
@@ -22,13 +29,20 @@ class Clustering(Evaluator):
     accurate. `acc` matches clusters and classes one to one (Hungarian); `nmi` is normalised by the
     arithmetic mean of the entropies, `ami` and `ari` are corrected for chance. A method with
     `predict` has the same four of its own assignment (argmax of its logits) as `own_...`; where its
-    clusters are not as many as the classes, those left over count as wrong.
+    clusters are not as many as the classes, those left over count as wrong. Where `over` is asked
+    for, the same k-means with 1, 2, 5 and 10 clusters a class: `many_to_one_x...` gives each
+    cluster the class that most of its images have (purity), `ami_x...` is `ami`. Where `stability`
+    is, the mean `ari` between the 10 pairs of 5 k-means runs, each from one seeding of its own.
     Chosen: nothing; labels are used to score only.
-    Source: Van Gansbeke et al., arXiv 2005.12320 (k-means row and metrics).
+    Source: Van Gansbeke et al., arXiv 2005.12320 (k-means row and metrics); Ji et al., arXiv
+    1807.06653 (many to one).
     Traps: scikit-learn's NMI was geometric before 0.22; IIC and RUC score train and test together;
     nmi rises with k for random clusters; faiss samples points unless told not to (not used so).
+    Many-to-one looks at the labels it is scored by and rises with k for any clusters, to 1 for one
+    an image: compare it at one k only, and never with `acc`. Stability sees no label, and is 1
+    where all features are the same.
 
-    restarts: of k-means.
+    restarts: of k-means. over: judge more clusters than classes as well. stability: compare runs.
     """
 
     metrics = (
@@ -40,13 +54,17 @@ class Clustering(Evaluator):
         Metric("own_nmi", summary="nmi of the method's own clusters"),
         Metric("own_ari", summary="ari of the method's own clusters"),
         Metric("own_ami", summary="ami of the method's own clusters"),
+        *(Metric(f"many_to_one_x{f}", summary=f"purity of {f} x k clusters") for f in FACTORS),
+        *(Metric(f"ami_x{f}", summary=f"ami of {f} x k clusters") for f in FACTORS[1:]),
+        Metric("stability", summary="ari between runs of k-means"),
     )
     version = 1
+    added: ClassVar[Mapping[str, Any]] = {"over": False, "stability": False}
 
-    def __init__(self, *, restarts: int = 10) -> None:
+    def __init__(self, *, restarts: int = 10, over: bool = False, stability: bool = False) -> None:
         if restarts < 1:
             raise UserError(f"clustering was asked for restarts={restarts}; give at least 1")
-        self.restarts = restarts
+        self.restarts, self.over, self.stability = restarts, over, stability
 
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
         features, truth, _ = labelled(subject, data, "test")
@@ -61,7 +79,56 @@ class Clustering(Evaluator):
         if logits is not None:
             own = _own(logits, data.labels("test"))
             metrics |= _agreement(truth, own, "own_", data.classes)
+        if self.over:
+            found, more = self._over(unit, truth.cpu(), clusters, seed)
+            metrics |= found
+            warnings += more
+        if self.stability:
+            metrics["stability"] = _stability(unit, k, seed)
         return Judgement(metrics, {}, tuple(warnings))
+
+    def _over(
+        self, unit: Tensor, truth: Tensor, first: Clusters, seed: int
+    ) -> tuple[dict[str, Value], list[str]]:
+        """Of more and more clusters; `first` are the k of the main columns."""
+        from sklearn import metrics as oracle
+
+        k, n = len(first.centroids), len(truth)
+        found, warnings = (
+            {"many_to_one_x1": many_to_one(truth, first.assignment.cpu())},
+            list[str](),
+        )
+        for factor in FACTORS[1:]:
+            if factor * k > n:
+                warnings.append(f"{factor} x {k} clusters of {n} test images were left out")
+                continue
+            clusters = kmeans(
+                unit, factor * k, restarts=self.restarts, iterations=ITERATIONS, seed=seed
+            )
+            own = clusters.assignment.cpu()
+            found[f"many_to_one_x{factor}"] = many_to_one(truth, own)
+            ami = oracle.adjusted_mutual_info_score(truth.numpy(), own.numpy())
+            found[f"ami_x{factor}"] = Value(float(ami), n)
+        return found, warnings
+
+
+def many_to_one(truth: Tensor, assignment: Tensor) -> Value:
+    """Accuracy where each cluster is called what most of its members [N] are."""
+    classes = int(truth.max()) + 1
+    table = torch.bincount(assignment * classes + truth)
+    table = F.pad(table, (0, -len(table) % classes)).view(-1, classes)  # [K, classes]
+    return proportion(table.argmax(1)[assignment] == truth)
+
+
+def _stability(unit: Tensor, k: int, seed: int) -> Value:
+    from sklearn.metrics import adjusted_rand_score
+
+    runs = [
+        kmeans(unit, k, iterations=ITERATIONS, seed=seed + 1 + run).assignment.cpu().numpy()
+        for run in range(RUNS)
+    ]
+    pairs = [adjusted_rand_score(*pair) for pair in itertools.combinations(runs, 2)]
+    return Value(sum(pairs) / len(pairs), len(unit))
 
 
 def _own(logits: Tensor, labels: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class Fake:
     others: dict[str, Fake] = field(default_factory=dict)  # other datasets by name
     corruptions: dict[str, Corrupted] = field(default_factory=dict)  # sets by what was asked for
     name: str = "made-up"
+    fingerprint: str = "made up"
     reads: list[str] = field(default_factory=list)  # splits, as features were asked for
     lenders: dict[str, Evaluator] = field(default_factory=lambda: {"linear": Linear()})
     device = torch.device("cpu")

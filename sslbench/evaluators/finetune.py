@@ -1,0 +1,227 @@
+"""All weights of a copy trained on 1 %, 10 % and all of the labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject
+from sslbench.arrays import balanced
+from sslbench.errors import Unsuited
+from sslbench.scores import accuracies, class_warnings, labelled
+from sslbench.views import shift_crop, to_float
+
+SHARES = {10: 10, 1: 20, 100: 5}  # per cent of the labels -> epochs; the first one ranks
+LEAST = 75  # steps of a fit
+TRIAL = 5  # for all labels the rates are compared after a fit this many times shorter
+BATCH = 128
+RATES = (3e-4, 1e-3, 3e-3)  # of the encoder
+DEFAULT = 1e-3  # where no held-out image can choose
+HEAD = 10  # the head's learning rate, in the encoder's
+PADDING = 8  # the part of a side by which images are padded
+_SCORED = 512  # images at a time
+
+Merit = tuple[int, float]  # on the held-out tenth: how many are right, minus the cross entropy
+
+
+class FineTune(Evaluator):
+    """All weights of the encoder trained on 1 %, 10 % and all of the labels.
+
+    Measured: accuracy on test of a copy of the encoder with a linear head, trained on 1 %, 10 % and
+    100 % of the labelled images of train (top1_1, top1_10, top1_100; 10 % ranks). Adam without
+    weight decay, learning rate by cosine to zero and ten times as high for the head, which starts
+    from zero on features centred and divided by one number, their deviation before training;
+    batches of 128, or of all there are; 20, 10 and 5 epochs, never fewer than 75 steps; images
+    padded by an eighth of their side with black and cropped back, not flipped (digits and letters
+    may not be); batch norm in training mode. The last weights count.
+    Chosen: for each share the learning rate, .0003, .001 or .003, by accuracy on the held-out tenth
+    of train (ties: the lower cross entropy there). The 1 % and 10 % are drawn from the other nine
+    tenths, as many of each class as of any other, the same for every encoder and seed, the smaller
+    within the larger, and what the held-out tenth likes best is what test sees. For 100 % the rates
+    are compared after one epoch (never fewer than 75 steps) on the nine tenths, and the best is
+    trained anew on all. Test is read once.
+    Source: Chen et al., arXiv 2002.05709 (shares); Caron et al., arXiv 2006.09882 (faster head).
+    Traps: the held-out tenth has more labels than the 1 % it chooses for, as the papers' have;
+    their subsets, epochs and rates are each method's own. With all labels in few epochs this says
+    how soon an encoder learns, not where it ends. A share with fewer images than classes is left
+    out.
+    """
+
+    metrics = tuple(
+        Metric(f"{name}_{share}", summary=f"{what}, {share} % of the labels")
+        for name, what in (
+            ("top1", "accuracy"),
+            ("top5", "truth among the five best classes, above five classes"),
+        )
+        for share in SHARES
+    )
+    version = 1
+
+    def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
+        task = _task(subject, data, seed)
+        warnings = class_warnings(task.labels, data.classes)
+        if task.held_out is None:
+            warnings += (f"no held-out tenth to choose on: learning rate {DEFAULT} was taken",)
+        tuned, chosen = {}, {}
+        for share in SHARES:
+            if sentence := task.refused(share):
+                warnings += (sentence,)
+                continue
+            chosen[f"lr_{share}"], tuned[share] = task.tuned(share)
+        test = labelled(subject, data, "test")
+        rows = (data.labels("test") >= 0).nonzero()[:, 0]
+        metrics = {}
+        for share, model in tuned.items():
+            scores = _logits(model, data.images("test"), rows)
+            for name, value in accuracies(scores, test.labels).items():
+                metrics[f"{name}_{share}"] = value
+        return Judgement(metrics, chosen, warnings)
+
+
+class _Tuned(nn.Module):
+    """A copy of the encoder with a head."""
+
+    def __init__(self, encoder: nn.Module, centre: Tensor, spread: float, classes: int) -> None:
+        super().__init__()
+        self.encoder, self.spread = encoder, spread
+        self.centre = nn.Buffer(centre)  # [D]
+        self.head = nn.Linear(len(centre), classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.encoder(x)  # [B, D]
+        logits: Tensor = self.head((features - self.centre) / self.spread)
+        return logits
+
+
+@dataclass(frozen=True)
+class _Task:
+    subject: Subject
+    images: Tensor  # uint8 [N, 3, H, W], all of train
+    labels: Tensor  # [L], of those that have one
+    places: Tensor  # [L], where these stand among the images
+    learned: Tensor  # positions in `labels` that are not held out
+    held_out: Tensor | None  # positions in `labels`
+    centre: Tensor  # [D]
+    spread: float
+    classes: int
+    seed: int
+    name: str  # of the dataset
+
+    def _count(self, share: int) -> int:
+        return round(len(self.labels) * share / 100)
+
+    def refused(self, share: int) -> str:
+        """Why a share is left out, or nothing. Unsuited where it is the one that ranks."""
+        shown = len(set(self.labels[self.learned].tolist()))
+        if self._count(share) >= shown:
+            return ""
+        sentence = (
+            f"{share} % of the {len(self.labels)} labelled images of {self.name} are "
+            f"{self._count(share)}, too few to show each of {shown} classes"
+        )
+        if share == next(iter(SHARES)):
+            raise Unsuited(f"{sentence}; use a larger part of it")
+        return f"{sentence}: this share was left out"
+
+    def drawn(self, share: int) -> Tensor:
+        """Positions of the images, none of them held out, that a learning rate is tried on."""
+        if share == 100:
+            return self.learned
+        labels = self.labels[self.learned].numpy()
+        return self.learned[torch.from_numpy(balanced(labels, self._count(share), "finetune"))]
+
+    def tuned(self, share: int) -> tuple[float, _Tuned]:
+        """The learning rate that the held-out tenth prefers, and what it leads to."""
+        rows, whole = self.drawn(share), share == 100
+        best: tuple[Merit, float, _Tuned] | None = None
+        for rate in RATES if self.held_out is not None else ():
+            model = self._fit(rows, rate, SHARES[share] / (TRIAL if whole else 1))
+            merit = self._merit(model)
+            if merit and (best is None or merit > best[0]):
+                best = merit, rate, model
+        if best is None and self.held_out is not None:
+            raise ValueError(
+                f"the encoder was to be trained on {share} % of the labels, its logits are NaN or "
+                f"infinite at every learning rate from {RATES[0]} to {RATES[-1]}; look at its scale"
+            )
+        rate = best[1] if best else DEFAULT
+        if best and not whole:
+            return rate, best[2]
+        rows = torch.arange(len(self.labels)) if whole else rows
+        return rate, self._fit(rows, rate, SHARES[share])
+
+    def _fit(self, rows: Tensor, rate: float, epochs: float) -> _Tuned:
+        """Trained on `rows`, positions in `labels`: the same batches and crops at every rate."""
+        generator = torch.Generator().manual_seed(self.seed)
+        device, side = self.subject.device, self.images.shape[-1]
+        model = _Tuned(self.subject.copy(), self.centre, self.spread, self.classes)
+        model.to(device).train()
+        groups = [(model.encoder, rate), (model.head, HEAD * rate)]
+        optimizer = torch.optim.Adam([{"params": p.parameters(), "lr": lr} for p, lr in groups])
+        batch, pad = min(BATCH, len(rows)), side // PADDING
+        steps = max(LEAST, round(epochs * len(rows) / batch))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        order = rows[:0]
+        for _ in range(steps):
+            if len(order) < batch:  # what is left over would be a smaller batch
+                order = rows[torch.randperm(len(rows), generator=generator)]
+            now, order = order[:batch], order[batch:]
+            corners = torch.randint(2 * pad + 1, (2, batch), generator=generator)
+            x = shift_crop(self.images[self.places[now]].to(device), corners, pad)
+            loss = F.cross_entropy(model(x), self.labels[now].to(device))
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+        return model.eval()
+
+    def _merit(self, model: _Tuned) -> Merit | None:
+        """On the held-out tenth; None where it has diverged."""
+        assert self.held_out is not None
+        truth = self.labels[self.held_out]
+        logits = _logits(model, self.images, self.places[self.held_out])
+        if not logits.isfinite().all():
+            return None
+        return int((logits.argmax(1) == truth).sum()), -float(F.cross_entropy(logits, truth))
+
+
+def _task(subject: Subject, data: Judged, seed: int) -> _Task:
+    if not list(subject.copy().parameters()):
+        raise Unsuited("all weights of the encoder were to be trained, and it has none")
+    train = labelled(subject, data, "train")
+    held = train.held_out
+    some = bool(held.any()) and not held.all()
+    learned = (~held).nonzero()[:, 0] if some else torch.arange(len(held))
+    features = train.features[learned]
+    centre = features.mean(0)
+    spread = float((features - centre).square().mean().sqrt())
+    return _Task(
+        subject=subject,
+        images=data.images("train"),
+        labels=train.labels,
+        places=(data.labels("train") >= 0).nonzero()[:, 0],
+        learned=learned,
+        held_out=held.nonzero()[:, 0] if some else None,
+        centre=centre,
+        spread=spread or 1.0,
+        classes=data.classes,
+        seed=seed,
+        name=data.name,
+    )
+
+
+@torch.no_grad()
+def _logits(model: _Tuned, images: Tensor, rows: Tensor) -> Tensor:
+    """[M, C] of those images, on the host."""
+    device = model.centre.device
+    return torch.cat(
+        [
+            model(to_float(images[part].to(device))).float().cpu()
+            for part in torch.split(rows, _SCORED)
+        ]
+    )

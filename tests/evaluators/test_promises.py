@@ -1,0 +1,182 @@
+"""What every judge promises: parametrised over the registry, so that a new one cannot be forgotten.
+
+The goldens pin each protocol's numbers on fixed features and images: a protocol whose numbers move
+must raise its version, and then has another id and another golden.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sslbench.api import Evaluator, Judgement
+from sslbench.cli.card import NEEDED, evaluator
+from sslbench.identity import resolve_judge
+from sslbench.plugins import registry
+
+from .helpers import Fake, pictured
+from .sets import corrupted, noisy, same, uneven, weights
+
+FOUND = registry(installed=False)
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = {  # what each is judged with here; the others as they come
+    "transfer": "transfer[to=other]",
+    "finetune": "finetune",
+}
+MORE = ("linear[layers=true]", "clustering[over=true,stability=true]", "tent[batch=60,lr=0.02,severities=5]")
+JUDGES = [NAMES.get(name, name) for name in FOUND.names("evaluators")] + list(MORE)
+TIMED = re.compile(r"latency|throughput|batch$")  # what a clock says is in no golden
+TRAINED = {"finetune", "mlp", "tent"}  # sums in another order on another processor add up
+
+
+def world() -> Fake:
+    """A subject of which every judge finds what it asks for."""
+    subject = uneven(pictured(480, 240, classes=8, noise=60))
+    corrupted(subject, noisy)
+    subject.others["other"] = pictured(160, 80, classes=8, noise=60, seed=5)
+    subject.others["other"].name = "other"
+    subject.levels = {
+        split: [part[:, :8], part[:, 8:]]
+        for split, part in (("train", subject.train), ("test", subject.test))
+    }
+    subject.rebuilt = {split: images.float() / 300 for split, images in subject.pictures.items()}
+    return subject
+
+
+def judge(name: str) -> Evaluator:
+    return resolve_judge(name, FOUND)[1]
+
+
+def judged(name: str, subject: Fake, seed: int = 0):
+    torch.manual_seed(seed)
+    return subject.judged_by(judge(name), seed)
+
+
+@functools.cache
+def honest(name: str) -> Judgement:
+    return judged(name, world())
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_numbers_are_those_of_the_golden(name: str, request: pytest.FixtureRequest) -> None:
+    protocol = resolve_judge(name, FOUND)[0].protocol
+    path = GOLDEN / f"{re.sub(r'[^A-Za-z0-9.=-]+', '_', protocol).strip('_')}.json"
+    found = {k: v.value for k, v in honest(name).metrics.items() if not TIMED.search(k)}
+    moved = f"the numbers of {protocol} moved: raise its version, then write its golden"
+    if request.config.getoption("--regold"):
+        if path.exists() and not _near(json.loads(path.read_text()), found, name):
+            pytest.fail(moved)
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    assert path.exists(), f"{protocol} has no golden: `pytest tests/evaluators --regold`"
+    assert _near(json.loads(path.read_text()), found, name), moved
+
+
+def _near(golden: dict, found: dict, name: str) -> bool:
+    apart = 0.02 if name.partition("[")[0] in TRAINED else 1e-3
+    return golden.keys() == found.keys() and all(
+        math.isclose(golden[k], found[k], rel_tol=apart, abs_tol=apart) for k in golden
+    )
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_every_metric_is_finite_and_known(name: str) -> None:
+    known = {metric.name: metric for metric in judge(name).metrics}
+    metrics = honest(name).metrics
+    assert judge(name).metrics[0].name in metrics
+    assert all(math.isfinite(v.value) for v in metrics.values())
+    assert len(known) == len(judge(name).metrics)
+    assert all(re.fullmatch(r"layer\d+|best_layer|other", each) for each in metrics.keys() - known)
+    for metric, value in metrics.items():
+        if re.match(r"(top|acc|auroc|map|mean|recall)", metric):
+            assert 0 <= value.value <= 1
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_the_same_again_and_the_subject_left_as_it_was(name: str) -> None:
+    subject = world()
+    assert subject.encoder is not None
+    before = weights(subject.encoder)
+    kept = copy.deepcopy([subject.train, subject.test, subject.truth, subject.pictures])
+    again = judged(name, subject)
+    assert again.chosen == honest(name).chosen
+    for metric, value in honest(name).metrics.items():
+        assert TIMED.search(metric) or again.metrics[metric] == value
+    assert same(before, weights(subject.encoder))
+    assert not subject.encoder.training
+    now = [subject.train, subject.test, subject.truth, subject.pictures]
+    assert all(_equal(a, b) for a, b in zip(kept, now, strict=True))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    return torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_test_chooses_nothing_and_its_labels_are_read_last(name: str) -> None:
+    """With labels of test permuted the choices are the same, and none follows their first read."""
+    subject = world()
+    order = torch.randperm(len(subject.test), generator=torch.Generator().manual_seed(1))
+    subject.truth["test"] = subject.truth["test"][order]
+    events: list[str] = []
+    real = subject.labels
+
+    def labels(split: str) -> torch.Tensor:
+        events.append(split)
+        return real(split)
+
+    subject.labels = labels  # type: ignore[method-assign]
+    assert judged(name, subject).chosen == honest(name).chosen
+    first = events.index("test") if "test" in events else len(events)
+    assert "train" not in events[first:], "labels of train are read after one of test was"
+
+
+class Gone(Exception):
+    """What is left of the test split."""
+
+
+@pytest.mark.parametrize("name", [n for n in JUDGES if n in ("knn", "linear", "mlp", "finetune")])
+def test_without_a_test_split_nothing_fails_before_it_is_needed(name: str) -> None:
+    subject = world()
+    chosen: list[str] = []
+    real = subject.features
+
+    def features(split: str) -> torch.Tensor:
+        if split == "test":
+            raise Gone
+        chosen.append(split)
+        return real(split)
+
+    subject.features = features  # type: ignore[method-assign]
+    with pytest.raises(Gone):
+        judged(name, subject)
+    assert chosen
+
+
+@pytest.mark.parametrize("name", FOUND.names("evaluators"))
+def test_every_judge_has_a_whole_card(name: str) -> None:
+    card = evaluator(FOUND.find("evaluators", name), FOUND)
+    assert card["summary"].endswith(".")
+    for head in NEEDED:
+        assert card[head.lower()], f"{name} says nothing of {head}"
+    assert re.search(r"\b(test|image|pass)\b", card["measured"])
+    assert all(row["what"] for row in card["parameters"].values()), "a parameter has no line"
+    assert all(summary for summary in card["metrics"].values())
+
+
+@pytest.mark.parametrize("name", FOUND.names("evaluators"))
+def test_what_is_imported_is_no_other_judge(name: str) -> None:
+    source = Path(inspect.getsourcefile(FOUND.find("evaluators", name).load()) or "").read_text()
+    own = FOUND.names("evaluators")
+    modules = {n.replace("-", "_") for n in own} - {name.replace("-", "_")}
+    assert not [m for m in modules if re.search(rf"sslbench\.evaluators\.{m}\b", source)]
