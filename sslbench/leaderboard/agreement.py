@@ -71,7 +71,7 @@ def steadiness(block: Block) -> list[Steadiness]:
 def _columns(block: Block) -> Iterator[tuple[str, dict[str, Mapping[int, float]]]]:
     """Of each ranking column the values by row and seed, turned so that more is better."""
     for index, column in enumerate(block.columns):
-        if not column.ranks or not column.metric:
+        if not column.ranks or not column.metric or not column.narrow:  # narrow: said once
             continue
         sign = 1 if column.higher_is_better else -1
         yield (

@@ -25,6 +25,7 @@ from .table import Block, Board, Column, Costs, Flag, Gap, Row, Score, Setting
 
 LABEL = 32  # terminal cells; longer names are cut in tables
 SENTENCE = 300  # longer ones are cut below tables
+WIDE = 8  # columns of a Markdown table; more make further tables
 HEAD = 24  # longer protocol ids are folded, for they must be read whole
 
 
@@ -310,18 +311,10 @@ def as_markdown(board: Board) -> str:
 
 def _markdown_block(block: Block) -> Iterator[str]:
     yield f"### {_md(title(block.setting))}"
-    shown = [(i, column) for i, column in enumerate(block.columns) if column.narrow]
-    heads = [f"{_md(column.protocol)}<br>{_md(_metric(column))}" for _, column in shown]
+    shown = [i for i, column in enumerate(block.columns) if column.narrow]
     names = [_md(row.label) + (" (baseline)" if row.baseline else "") for row in block.rows]
-    rows = [
-        [name, _seeds(row), *(_markdown_score(row.scores[i], row) for i, _ in shown)]
-        for name, row in zip(names, block.rows, strict=True)
-    ]
-    if any(row.verdicts for row in block.rows):
-        heads.append("health")
-        for row, cells in zip(block.rows, rows, strict=True):
-            cells.append(_md(_health(row)))
-    yield _markdown_table(["method", "n", *heads], rows)
+    for start in range(0, max(1, len(shown)), WIDE):
+        yield _markdown_scores(block, shown[start : start + WIDE], names, first=start == 0)
     remarks = [
         f"- **{_md(row.label)}**: {_md(text)}" for row in block.rows for text in _remarks(row)
     ]
@@ -330,6 +323,24 @@ def _markdown_block(block: Block) -> Iterator[str]:
     tuned = any(row.costs.trials for row in block.rows)
     costs = [[name, *_spent(row.costs, tuned)] for name, row in zip(names, block.rows, strict=True)]
     yield _markdown_table(["costs", *COSTS, *TUNED[:tuned]], costs)
+
+
+def _markdown_scores(
+    block: Block, shown: Sequence[int], names: Sequence[str], *, first: bool
+) -> str:
+    heads = [
+        f"{_md(column.protocol)}<br>{_md(_metric(column))}"
+        for column in (block.columns[i] for i in shown)
+    ]
+    rows = [
+        [name, _seeds(row), *(_markdown_score(row.scores[i], row) for i in shown)]
+        for name, row in zip(names, block.rows, strict=True)
+    ]
+    if first and any(row.verdicts for row in block.rows):
+        heads.append("health")
+        for row, cells in zip(block.rows, rows, strict=True):
+            cells.append(_md(_health(row)))
+    return _markdown_table(["method", "n", *heads], rows)
 
 
 def _markdown_score(score: Score, row: Row) -> str:

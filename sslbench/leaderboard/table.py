@@ -246,12 +246,43 @@ def _block(
 ) -> Block:
     keyed = _columns(members, shown)
     rows = [_row(label, group, keyed, level) for label, group in _groups(members).items()]
-    columns = tuple(keyed.values())
+    columns = _without_echoes(list(keyed.values()), rows)
     for index, column in enumerate(columns):
         rows = _ranked(rows, index, column, level)
     held = [row for row in rows if row.baseline]
     rows = [_flagged(_against(row, held, columns, level), rows, columns) for row in rows]
     return Block(setting, columns, tuple(sorted(rows, key=lambda row: _order(row, columns))))
+
+
+def _without_echoes(columns: list[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Narrow tables show no number twice: `linear-1[layers=true]` has the top1 of `linear-1`.
+
+    What such a protocol adds is shown in its place.
+    """
+    for j, column in enumerate(columns):
+        echo = column.narrow and any(
+            earlier.metric == column.metric and _echoes(rows, i, j)
+            for i, earlier in enumerate(columns[:j])
+        )
+        if echo:
+            columns[j] = dataclasses.replace(column, narrow=False)
+            more = [k for k in range(j + 1, len(columns)) if _own(columns, k, column, rows)]
+            if more:
+                columns[more[0]] = dataclasses.replace(columns[more[0]], narrow=True)
+    return tuple(columns)
+
+
+def _echoes(rows: Sequence[Row], i: int, j: int) -> bool:
+    """Whether every value of column j stands in column i."""
+    pairs = [(row.scores[i].values, row.scores[j].values) for row in rows]
+    return any(b for _, b in pairs) and all(b.items() <= a.items() for a, b in pairs)
+
+
+def _own(columns: Sequence[Column], k: int, column: Column, rows: Sequence[Row]) -> bool:
+    """Whether column k is of the same protocol and says what no earlier one does."""
+    if columns[k].narrow or columns[k].protocol != column.protocol:
+        return False
+    return not any(columns[i].metric == columns[k].metric and _echoes(rows, i, k) for i in range(k))
 
 
 def _order(row: Row, columns: Sequence[Column]) -> tuple[Any, ...]:
