@@ -106,6 +106,24 @@ def test_a_protocol_against_itself_is_the_mean_over_pairs_of_seeds():
     assert found.tau == pytest.approx((-1 - 1 + 1) / 3)
 
 
+def test_what_a_variant_only_repeats_is_said_once():
+    members = [
+        member(
+            method,
+            0,
+            {
+                "linear": {"top1": FIRST[number]},
+                "linear[layers=true]": {"top1": FIRST[number], "best_layer": 0.1 * number},
+            },
+        )
+        for number, method in enumerate(METHODS)
+    ]
+    block = block_of(members)
+    shown = [(c.evaluator, c.metric) for c in block.columns if c.narrow]
+    assert shown == [("linear", "top1"), ("linear[layers=true]", "best_layer")]
+    assert between(block) == []
+
+
 def test_few_methods_have_no_interval_and_one_value_no_order():
     few = [m for m in judged(FIRST, FIRST) if m.method in METHODS[:4]]
     assert between(block_of(few))[0].interval is None

@@ -260,11 +260,7 @@ def _without_echoes(columns: list[Column], rows: Sequence[Row]) -> tuple[Column,
     What such a protocol adds is shown in its place.
     """
     for j, column in enumerate(columns):
-        echo = column.narrow and any(
-            earlier.metric == column.metric and _echoes(rows, i, j)
-            for i, earlier in enumerate(columns[:j])
-        )
-        if echo:
+        if column.narrow and _said(columns, j, rows):
             columns[j] = dataclasses.replace(column, narrow=False)
             more = [k for k in range(j + 1, len(columns)) if _own(columns, k, column, rows)]
             if more:
@@ -272,17 +268,25 @@ def _without_echoes(columns: list[Column], rows: Sequence[Row]) -> tuple[Column,
     return tuple(columns)
 
 
-def _echoes(rows: Sequence[Row], i: int, j: int) -> bool:
-    """Whether every value of column j stands in column i."""
-    pairs = [(row.scores[i].values, row.scores[j].values) for row in rows]
-    return any(b for _, b in pairs) and all(b.items() <= a.items() for a, b in pairs)
+def _said(columns: Sequence[Column], j: int, rows: Sequence[Row]) -> bool:
+    """Whether every value of column j stands in an earlier one of the same evaluator."""
+
+    def kind(column: Column) -> tuple[str, str]:
+        return column.evaluator.partition("[")[0], column.metric
+
+    for i in range(j):
+        pairs = [(row.scores[i].values, row.scores[j].values) for row in rows]
+        alike = kind(columns[i]) == kind(columns[j]) and any(b for _, b in pairs)
+        if alike and all(b.items() <= a.items() for a, b in pairs):
+            return True
+    return False
 
 
 def _own(columns: Sequence[Column], k: int, column: Column, rows: Sequence[Row]) -> bool:
     """Whether column k is of the same protocol and says what no earlier one does."""
     if columns[k].narrow or columns[k].protocol != column.protocol:
         return False
-    return not any(columns[i].metric == columns[k].metric and _echoes(rows, i, k) for i in range(k))
+    return not _said(columns, k, rows)
 
 
 def _order(row: Row, columns: Sequence[Column]) -> tuple[Any, ...]:
