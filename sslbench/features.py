@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .api import Backbone, Corrupted, Evaluator, Head, Judged, Method, Subject
 from .data import Data, JudgedData
-from .errors import Unsuited
+from .errors import Unsuited, UserError
 from .feed import Feed, kept_generators
 from .state import tensors_of
 from .store import CellFolder
@@ -127,7 +127,11 @@ class Frozen:
         with torch.no_grad():
             for start in range(0, len(images), BATCH):
                 x = images[start : start + BATCH].to(self.device).float() / 255
-                parts.append([m.mean((2, 3)).float().cpu() for m in encoder.maps(x)])
+                try:
+                    maps = encoder.maps(x)
+                except UserError as error:
+                    raise Unsuited(str(error)) from error
+                parts.append([m.mean((2, 3)).float().cpu() for m in maps])
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def predict(self, split: Literal["train", "test"]) -> Tensor | None:

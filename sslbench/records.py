@@ -7,7 +7,13 @@ import json
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 SCHEMA = "1.0"  # a reader refuses a newer major number
 ADDED = ("health",)  # fields that older records lack: left out of what is hashed where empty
@@ -39,11 +45,20 @@ class _Part(BaseModel):
 
 class MetricValue(_Part):
     name: str
-    value: float  # fraction at full precision
+    value: float  # a fraction, or in `unit`, at full precision
     higher_is_better: bool = True
     split: str = "test"
     n: int | None = None
     stderr: float | None = None  # over items
+    unit: str = ""  # "": a fraction
+
+    @model_serializer(mode="wrap")
+    def _without_default_unit(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As older records were written, and hashed."""
+        plain: dict[str, Any] = handler(self)
+        if not self.unit:
+            plain.pop("unit", None)
+        return plain
 
 
 class Stage(_Part):

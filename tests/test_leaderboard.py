@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sslbench.leaderboard import as_csv, as_json, as_markdown, as_rich, as_text, build
 from sslbench.leaderboard.table import Member, printable
-from sslbench.records import Costs, Failure, MetricValue, Record, Stage, Warned
+from sslbench.records import Costs, Failure, MetricValue, Record, Stage, Warned, loads
 
 PRINT = "9f" * 32
 KNN = {"name": "knn", "version": 1, "params": {"k": 20}}
@@ -204,12 +204,12 @@ bold: best mean; costs count every stage.
 """
 CSV = """\
 suite,dataset,backbone,fingerprint,size,precision,epochs,budget,row,method,baseline,anchor,trained,\
-evaluator,protocol,metric,split,higher_is_better,ranks,mean,sd,low,high,level,n,declared,gaps,\
+evaluator,protocol,metric,split,higher_is_better,unit,ranks,mean,sd,low,high,level,n,declared,gaps,\
 rank,tied,best,seconds,images_seen,images_per_second,parameters,flops,peak_memory_bytes,trials,health,warnings
-quick,digits,net,PRINT,32,fp32,20,,moco,moco,false,,true,knn,knn-1,acc,test,true,true,0.75,,,,0.95,1,2,\
+quick,digits,net,PRINT,32,fp32,20,,moco,moco,false,,true,knn,knn-1,acc,test,true,,true,0.75,,,,0.95,1,2,\
 1 failed,1,false,true,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,0,,\
 "failed (oom), 1 of 2 (seed 1): batch 256 needs 3 GiB"
-quick,digits,net,PRINT,32,fp32,20,,untrained,untrained,true,untrained,false,knn,knn-1,acc,test,true,true,\
+quick,digits,net,PRINT,32,fp32,20,,untrained,untrained,true,untrained,false,knn,knn-1,acc,test,true,,true,\
 0.5,0.0,0.5,0.5,0.95,2,2,,,false,false,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,0,,
 """
 
@@ -716,3 +716,31 @@ def test_printable_keeps_words_and_drops_what_steers():
     assert printable("\x1b]8;;https://x\x1b\\y") == "y"
     assert printable("\ud800lone surrogate") == "lone surrogate"
     assert printable("naïve 漢字 ± λ") == "naïve 漢字 ± λ"
+
+
+def test_a_number_with_a_unit_is_no_percentage():
+    of = identity("moco", 0)
+    metrics = (
+        MetricValue(name="flops", value=8_200_000.0, higher_is_better=False, unit="FLOPs"),
+        MetricValue(name="nmi", value=0.25),
+    )
+    judged = record(of, judge=KNN, metrics=metrics)
+    found = board([dataclasses.replace(member("moco", 0, 0.5), evaluations={"knn": judged})])
+    text = as_text(found)
+    assert "flops (FLOPs) (lower is better)" in text
+    assert "8.20 M (n=1)" in text
+    assert "25.0 (n=1)" in text
+    assert "percent where no unit is named" in text
+
+
+def test_a_record_without_units_is_written_as_before():
+    plain = record(identity(), judge=KNN, values={"acc": 0.5})
+    assert "unit" not in plain.dumps()
+    assert loads(plain.dumps()) == plain
+    metrics = (MetricValue(name="flops", value=2.0, unit="FLOPs"),)
+    united = record(identity(), judge=KNN, metrics=metrics)
+    assert loads(united.dumps()).metrics[0].unit == "FLOPs"
+    assert (
+        united.record_id
+        != record(identity(), judge=KNN, metrics=(MetricValue(name="flops", value=2.0),)).record_id
+    )

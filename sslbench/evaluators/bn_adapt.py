@@ -87,7 +87,7 @@ class Blended:
         self.encoder, self.prior = encoder.eval(), 0.0
         for norm in batch_norms(encoder):
             if norm.running_mean is not None and norm.running_var is not None:
-                self._hook(norm, norm.running_mean.clone(), norm.running_var.clone())
+                self._hook(norm, norm.running_mean, norm.running_var)
 
     @torch.no_grad()
     def features(self, x: Tensor, prior: float) -> Tensor:

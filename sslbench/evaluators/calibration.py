@@ -37,11 +37,23 @@ class Calibration(Evaluator):
         Metric(
             "ece", higher_is_better=False, summary="calibration error, 15 equal bins, top label"
         ),
-        Metric("brier", higher_is_better=False, summary="squared error summed over classes"),
-        Metric("nll", higher_is_better=False, summary="negative log likelihood"),
+        Metric(
+            "brier", higher_is_better=False, summary="squared error summed over classes", unit="1"
+        ),
+        Metric("nll", higher_is_better=False, summary="negative log likelihood", unit="nats"),
         Metric("ece_scaled", higher_is_better=False, summary="ece at the chosen temperature"),
-        Metric("brier_scaled", higher_is_better=False, summary="brier at the chosen temperature"),
-        Metric("nll_scaled", higher_is_better=False, summary="nll at the chosen temperature"),
+        Metric(
+            "brier_scaled",
+            higher_is_better=False,
+            summary="brier at the chosen temperature",
+            unit="1",
+        ),
+        Metric(
+            "nll_scaled",
+            higher_is_better=False,
+            summary="nll at the chosen temperature",
+            unit="nats",
+        ),
         Metric("top1", summary="accuracy of this probe"),
     )
     version = 1

@@ -47,17 +47,43 @@ class Cost(Evaluator):
     """
 
     metrics = (
-        Metric("flops", higher_is_better=False, summary="of one image, a multiply-add as 2"),
-        Metric("parameters", higher_is_better=False, summary="numbers that training moves"),
-        Metric("bytes", higher_is_better=False, summary="of parameters and buffers"),
-        Metric("latency_ms", higher_is_better=False, summary="one image, median"),
-        Metric("latency_p95_ms", higher_is_better=False, summary="one image, 95th percentile"),
-        Metric("throughput_1", summary="images a second, one at a time"),
-        Metric("throughput", summary="images a second, at the largest batch that fits"),
-        Metric("batch", summary="the largest batch that fits"),
-        Metric("memory_1", higher_is_better=False, summary="bytes alive at once, one image"),
-        Metric("memory", higher_is_better=False, summary="bytes alive at once, largest batch"),
-        Metric("allocated", higher_is_better=False, summary="GPU bytes, largest batch"),
+        Metric(
+            "flops",
+            higher_is_better=False,
+            summary="of one image, a multiply-add as 2",
+            unit="FLOPs",
+        ),
+        Metric(
+            "parameters", higher_is_better=False, summary="numbers that training moves", unit="1"
+        ),
+        Metric("bytes", higher_is_better=False, summary="of parameters and buffers", unit="bytes"),
+        Metric("latency_ms", higher_is_better=False, summary="one image, median", unit="ms"),
+        Metric(
+            "latency_p95_ms",
+            higher_is_better=False,
+            summary="one image, 95th percentile",
+            unit="ms",
+        ),
+        Metric("throughput_1", summary="images a second, one at a time", unit="images/s"),
+        Metric(
+            "throughput", summary="images a second, at the largest batch that fits", unit="images/s"
+        ),
+        Metric("batch", summary="the largest batch that fits", unit="images"),
+        Metric(
+            "memory_1",
+            higher_is_better=False,
+            summary="bytes alive at once, one image",
+            unit="bytes",
+        ),
+        Metric(
+            "memory",
+            higher_is_better=False,
+            summary="bytes alive at once, largest batch",
+            unit="bytes",
+        ),
+        Metric(
+            "allocated", higher_is_better=False, summary="GPU bytes, largest batch", unit="bytes"
+        ),
     )
     version = 1
 

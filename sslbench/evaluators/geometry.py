@@ -48,13 +48,25 @@ class Geometry(Evaluator):
     """
 
     metrics = (
-        Metric("rankme", summary="exp entropy of the singular values"),
-        Metric("effective_rank", summary="exp entropy of the covariance's eigenvalues"),
-        Metric("uniformity", higher_is_better=False, summary="log mean potential of pairs"),
-        Metric("alignment", higher_is_better=False, summary="squared distance of two views"),
+        Metric("rankme", summary="exp entropy of the singular values", unit="dimensions"),
+        Metric(
+            "effective_rank",
+            summary="exp entropy of the covariance's eigenvalues",
+            unit="dimensions",
+        ),
+        Metric(
+            "uniformity", higher_is_better=False, summary="log mean potential of pairs", unit="nats"
+        ),
+        Metric(
+            "alignment", higher_is_better=False, summary="squared distance of two views", unit="1"
+        ),
         Metric("class_variance", summary="share of the variance between classes"),
-        Metric("nc1", higher_is_better=False, summary="variance within over between classes"),
-        Metric("equiangularity", higher_is_better=False, summary="class means off a simplex"),
+        Metric(
+            "nc1", higher_is_better=False, summary="variance within over between classes", unit="1"
+        ),
+        Metric(
+            "equiangularity", higher_is_better=False, summary="class means off a simplex", unit="1"
+        ),
     )
     version = 1
 

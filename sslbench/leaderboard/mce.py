@@ -44,7 +44,7 @@ def _judged(member: Member, reference: Member | None, name: str) -> Member:
     for judge, record in member.evaluations.items():
         value = _mce(record, reference.evaluations.get(judge))
         if value is not None and record is not None:
-            more = MetricValue(name=f"mce({name})", value=value, higher_is_better=False)
+            more = MetricValue(name=f"mce({name})", value=value, higher_is_better=False, unit="1")
             evaluations[judge] = record.model_copy(update={"metrics": (*record.metrics, more)})
     if evaluations == member.evaluations:
         return member

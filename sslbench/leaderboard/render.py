@@ -153,7 +153,7 @@ def _scores(block: Block) -> Grid:
         widest = max(map(len, ranks))
         for row, rank, pieces in zip(block.rows, ranks, body, strict=True):
             score = row.scores[index]
-            text = ("*" if score.best else "") + _value(score, row)
+            text = ("*" if score.best else "") + _value(score, row, column.unit)
             after = f" {rank:<{widest}}" if widest else ""
             pieces.append(Piece(text + after, "bold" if score.best else ""))
     if any(row.verdicts for row in block.rows):
@@ -196,8 +196,10 @@ def caption(board: Board, *, best: str) -> str:
     counts = {len(row.cells) for block in board.blocks for row in block.rows}
     seeds = f"{counts.pop()} seeds" if len(counts) == 1 else "seeds"
     seeds = "1 seed" if seeds == "1 seeds" else seeds
+    units = any(c.unit and c.narrow for block in board.blocks for c in block.columns)
+    others = " where no unit is named" if units else ""
     return (
-        f"Suite {board.suite_id}: percent, mean ± half of the {100 * board.level:g} % t interval "
+        f"Suite {board.suite_id}: percent{others}, mean ± half of the {100 * board.level:g} % t interval "
         f"over {seeds} (n=1: no interval); ranks (#) share a number where paired differences do "
         f"not separate from zero, baselines have none; {best}: best mean; costs count every stage"
     )
@@ -205,7 +207,8 @@ def caption(board: Board, *, best: str) -> str:
 
 def _metric(column: Column) -> str:
     split = "" if column.split == "test" else f" ({column.split})"
-    return column.metric + split + ("" if column.higher_is_better else " (lower is better)")
+    unit = {"": "", "1": " (a number)"}.get(column.unit, f" ({column.unit})")
+    return column.metric + unit + split + ("" if column.higher_is_better else " (lower is better)")
 
 
 def _health(row: Row) -> str:
@@ -222,15 +225,17 @@ def _rank(score: Score) -> str:
     return "" if score.rank is None else f"#{score.rank}"
 
 
-def _value(score: Score, row: Row) -> str:
+def _value(score: Score, row: Row, unit: str) -> str:
     if score.mean is None:
         return _lacking(score.gaps.values())
     if score.interval is None:
-        return f"{100 * score.mean:.1f} (n=1)"
-    half = 50 * (score.interval[1] - score.interval[0])
-    digits = 2 if 0 < half < 0.05 else 1
+        return f"{_si(score.mean) if unit else f'{100 * score.mean:.1f}'} (n=1)"
+    half = (score.interval[1] - score.interval[0]) / 2
     partial = f" (n={score.n})" if score.n < row.n else ""
-    return f"{100 * score.mean:.{digits}f} ± {half:.{digits}f}{partial}"
+    if unit:
+        return f"{_si(score.mean)} ± {_si(half)}{partial}"
+    digits = 2 if 0 < half < 0.0005 else 1
+    return f"{100 * score.mean:.{digits}f} ± {100 * half:.{digits}f}{partial}"
 
 
 def _lacking(gaps: Iterable[Gap]) -> str:
@@ -271,6 +276,8 @@ def _si(value: float | None) -> str:
     for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if value >= 0.1 * 10**power:
             return f"{value / 10**power:.2f} {letter}"
+    if value and abs(value) < 100:
+        return f"{value:.3g}"
     return f"{value:.0f}"
 
 
@@ -333,7 +340,11 @@ def _markdown_scores(
         for column in (block.columns[i] for i in shown)
     ]
     rows = [
-        [name, _seeds(row), *(_markdown_score(row.scores[i], row) for i in shown)]
+        [
+            name,
+            _seeds(row),
+            *(_markdown_score(row.scores[i], row, block.columns[i].unit) for i in shown),
+        ]
         for name, row in zip(names, block.rows, strict=True)
     ]
     if first and any(row.verdicts for row in block.rows):
@@ -343,8 +354,8 @@ def _markdown_scores(
     return _markdown_table(["method", "n", *heads], rows)
 
 
-def _markdown_score(score: Score, row: Row) -> str:
-    text = _md(_value(score, row))
+def _markdown_score(score: Score, row: Row, unit: str) -> str:
+    text = _md(_value(score, row, unit))
     text = f"**{text}**" if score.best else text
     return f"{text} {_rank(score)}".rstrip()
 

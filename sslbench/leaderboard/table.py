@@ -61,6 +61,7 @@ class Column:
     metric: str  # "": nothing was measured, so its metrics are not known
     split: str = "test"
     higher_is_better: bool = True
+    unit: str = ""  # "": fractions
     ranks: bool = False  # the first metric of its evaluator
     narrow: bool = False  # shown where there is little room
 
@@ -397,6 +398,7 @@ def _of_protocol(
             printable(metric.name),
             printable(metric.split),
             metric.higher_is_better,
+            printable(metric.unit),
             ranks=first == 0,
             narrow=first == 0 or metric.name in shown,
         )
@@ -580,9 +582,11 @@ def _flagged(row: Row, rows: Sequence[Row], columns: Sequence[Column]) -> Row:
     flags = []
     for start in (r for r in rows if r.anchor and not r.trained):
         for column, own, other in zip(columns, row.scores, start.scores, strict=True):
-            if not column.ranks or own.mean is None or other.mean is None:
+            # a worse calibration or a lower rank of better features is no fault of the fit
+            scored = column.ranks and column.higher_is_better and not column.unit
+            if not scored or own.mean is None or other.mean is None:
                 continue
-            if _sign(column) * (own.mean - other.mean) < 0:
+            if own.mean < other.mean:
                 message = (
                     f"{column.protocol} {column.metric} is {100 * own.mean:.1f} %, "
                     f"{start.label} has {100 * other.mean:.1f} %"
