@@ -20,6 +20,7 @@ from .hookspecs import API_VERSION as API_VERSION  # what a plugin declares as S
 
 View = Callable[[Tensor], Any]  # uint8 [B, 3, H, W] on the device -> float tensor(s) in [0, 1]
 Pretext = NewType("Pretext", str)  # a hyperparameter that names another method
+Weights = NewType("Weights", str)  # one that is the sha256 of weights taken in from outside
 Labels = Literal["none", "budget", "all"]
 
 # Types of hyperparameters that say their range; what lies outside is refused before anything runs.
@@ -311,10 +312,11 @@ class Metric:
     name: str
     higher_is_better: bool = True
     summary: str = ""
+    unit: str = ""  # of a number that is no fraction: FLOPs, ms ...; "1" where it has none
 
 
 class Value(NamedTuple):
-    value: float  # fraction at full precision
+    value: float  # a fraction, or in the unit of its metric, at full precision
     n: int | None = None  # items it was computed on
     stderr: float | None = None  # over items, where one exists
     split: str = "test"

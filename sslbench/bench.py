@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,12 @@ from .identity import (
     Settings,
     anatomy,
     check_settings,
+    is_adopted,
     judged_identity,
     resolve,
     resolve_judge,
 )
+from .names import Name
 from .names import parse as parse_name
 from .plugins import Registry
 from .records import Record, digest
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from .execute import Workbench
     from .leaderboard.member import Member
 
+# Names that stand for several judges.
+SETS = {"full": ("knn", "linear", "clustering")}
+
 
 @dataclass
 class Options:
@@ -46,6 +52,8 @@ class Options:
     backbones: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     evaluators: tuple[str, ...] = ()
+    transfer_to: tuple[str, ...] = ()  # datasets of the judge `transfer`, asked for with the others
+    layers: bool = False  # of the judge `linear`, likewise
     seeds: tuple[int, ...] | None = None
     epochs: int | None = None
     batch: int | None = None
@@ -59,6 +67,8 @@ class Options:
     compile: bool = False
     checkpoint_seconds: float = 60.0
     skip_failed: bool = False
+    train: bool = True  # False: what is not trained is left alone
+    only: tuple[str, ...] = ()  # methods; (): all. The others are shown and left alone
     plugins: tuple[Path, ...] = ()  # --plugin files, for the processes that work
     block: tuple[str, ...] = ()
     installed: bool = True  # whether installed plugins are looked for
@@ -91,6 +101,11 @@ class Planned:
     def open(self) -> bool:
         return self.state in ("missing", "stale", "evaluate", "failed")
 
+    @property
+    def finished(self) -> bool:
+        """Whether it is trained."""
+        return self.train is not None and self.train.status == "ok"
+
 
 @dataclass
 class Plan:
@@ -106,7 +121,14 @@ class Plan:
     def open(self) -> list[Planned]:
         """What `run` would do."""
         left = ("failed",) if self.options.skip_failed else ()
-        return [c for c in self.cells if c.open and c.state not in left]
+        return [c for c in self.within if c.open and c.state not in left]
+
+    @property
+    def within(self) -> list[Planned]:
+        """The cells that `run` may do anything about."""
+        only, train = self.options.only, self.options.train
+        cells = [c for c in self.cells if not only or c.cell.method in only]
+        return [c for c in cells if train or c.finished]
 
 
 @dataclass
@@ -124,13 +146,10 @@ class Outcome:
 
 def make_plan(options: Options, registry: Registry, *, preflight: bool = True) -> Plan:
     """Every cell that the options select, with how it stands in the store. Trains nothing."""
-    suite = load_suite(options.suite, registry)
-    _check_requirements(suite)
-    suite, changed = _overridden(suite, options)
+    suite, suite_id = suite_of(options, registry)
     settings = _settings(suite, options)
-    suite_id = suite.name + (f"+{digest(changed)[:8]}" if changed else "")
     methods = suite.methods if options.methods is None else options.methods
-    names = list(dict.fromkeys((*suite.baselines, *methods)))
+    names = [n for n in dict.fromkeys((*suite.baselines, *methods)) if not is_adopted(n)]
     asked = {item.partition(".")[0] for item in options.set}
     check_settings(registry, settings, {*names, *asked})
     for name in sorted(asked - set(names)):  # what was typed is checked, though it concerns no cell
@@ -145,10 +164,31 @@ def make_plan(options: Options, registry: Registry, *, preflight: bool = True) -
     planned, waiting = selection.all(planner)
     if not planned:
         raise EmptySelection("the selection is empty: no method, dataset, backbone or seed is left")
+    _check_adopted(methods, planned, suite, store)
     plan = Plan(suite, suite_id, planned, options, store, waiting, tuple(selection.notes))
-    if preflight and plan.open:
+    if preflight and options.train and plan.open:
         _preflight(plan, registry)
     return plan
+
+
+def suite_of(options: Options, registry: Registry) -> tuple[Suite, str]:
+    """The suite with the options applied, and its id."""
+    suite = load_suite(options.suite, registry)
+    _check_requirements(suite)
+    suite, changed = _overridden(suite, options)
+    return suite, suite.name + (f"+{digest(changed)[:8]}" if changed else "")
+
+
+def _check_adopted(
+    methods: Sequence[str], planned: Sequence[Planned], suite: Suite, store: Store
+) -> None:
+    found = {p.cell.method for p in planned}
+    if lacking := [name for name in methods if is_adopted(name) and name not in found]:
+        raise UserError(
+            f"the store {store.root} has no weights {lacking[0]!r} for {', '.join(suite.datasets)}; "
+            f"`sslbench evaluate --encoder FILE --backbone NAME --name "
+            f"{parse_name(lacking[0]).argument}` takes them in"
+        )
 
 
 def _check_requirements(suite: Suite) -> None:
@@ -170,8 +210,10 @@ def _check_requirements(suite: Suite) -> None:
 def _overridden(suite: Suite, options: Options) -> tuple[Suite, dict[str, Any]]:
     """The suite with the options applied, and those of them that change its protocol."""
     changed: dict[str, Any] = {}
+    suite = dataclasses.replace(suite, evaluators=_spelt_out(suite.evaluators))
+    judges = _judges(suite, options)
     for key in ("backbones", "datasets", "evaluators", "seeds", "epochs", "batch", "precision"):
-        value = getattr(options, key)
+        value: Any = judges if key == "evaluators" else getattr(options, key)
         if value in (None, ()) or value == getattr(suite, key):
             continue
         changed[key] = list(value) if isinstance(value, tuple) else value
@@ -183,6 +225,32 @@ def _overridden(suite: Suite, options: Options) -> tuple[Suite, dict[str, Any]]:
     if options.set:
         changed["set"] = sorted(options.set)
     return suite, changed
+
+
+def _spelt_out(judges: Sequence[str]) -> tuple[str, ...]:
+    """Without names that stand for several."""
+    return tuple(dict.fromkeys(each for name in judges for each in SETS.get(name, (name,))))
+
+
+def _judges(suite: Suite, options: Options) -> tuple[str, ...]:
+    judges = _spelt_out(options.evaluators or suite.evaluators)
+    if options.layers:
+        judges = _with(judges, "linear", layers=True)
+    if options.transfer_to:
+        judges = _with(judges, "transfer", to="+".join(options.transfer_to))
+    return judges
+
+
+def _with(judges: Sequence[str], base: str, **params: Any) -> tuple[str, ...]:
+    """The judges, every one of that name with these parameters; there is at least one."""
+    named = [parse_name(name) for name in judges]
+    if base not in (each.base for each in named):
+        named.append(Name(base))
+    changed = (
+        dataclasses.replace(each, params={**each.params, **params}) if each.base == base else each
+        for each in named
+    )
+    return tuple(dict.fromkeys(map(str, changed)))
 
 
 def _settings(suite: Suite, options: Options) -> Settings:
@@ -236,7 +304,31 @@ class _Cells:
                     unknown = [c for c in cells if c not in known]
                     waiting += len(self._with_pretexts(unknown, data))
                     found += [planner.look(*c) for c in self._with_pretexts(known, data)]
+            found += self._adopted(data, planner)
         return list({p.cell.id: p for p in found}.values()), waiting
+
+    def _adopted(self, data: Data, planner: _Planner) -> Iterator[Planned]:
+        """Weights from outside that the store has for this data: those named, or all."""
+        asked = {*(self.options.methods or ()), *self.options.only}
+        backbones = {str(parse_name(name)) for name in self.options.backbones}
+        own = {"fingerprint": data.fingerprint, "size": data.size}
+        for identity in planner.identities:
+            name, dataset = identity["method"]["name"], identity["dataset"]
+            if not is_adopted(name):
+                continue
+            if name not in asked and (
+                self.options.methods is not None
+                or (backbones and identity["backbone"] not in backbones)
+            ):
+                continue
+            if {**dataset, **own} != dataset or identity["precision"] != self.suite.precision:
+                continue
+            from .loading import cell_from_identity
+
+            cell = cell_from_identity(identity, self.registry)
+            seen = planner.look(dataclasses.replace(cell, dataset=data.name), None)
+            if seen.finished:
+                yield seen
 
     def _setting(self, data: Data, backbone: str, seed: int) -> Setting:
         return Setting(
@@ -339,7 +431,11 @@ class _Planner:
     ) -> None:
         """`judges` judge every cell, and `more` those of a seed."""
         self.store, self.judges, self.baselines, self.more = store, judges, baselines, more
-        self._others: list[dict[str, Any]] | None = None
+
+    @functools.cached_property
+    def identities(self) -> list[dict[str, Any]]:
+        """Of all cells in the store."""
+        return [i for c in self.store.cells() if (i := c.identity())]
 
     def look(
         self, cell: Cell, needed_by: str | None, judged_by: Sequence[Judge] | None = None
@@ -388,12 +484,10 @@ class _Planner:
 
     def _stale(self, cell: Cell) -> str:
         """Which field differs from the nearest cell of the same method, backbone, dataset, seed."""
-        if self._others is None:
-            self._others = [i for c in self.store.cells() if (i := c.identity())]
         own = cell.identity()
         alike = [
             i
-            for i in self._others
+            for i in self.identities
             if i["method"]["name"] == cell.method
             and i["backbone"] == cell.backbone
             and i["dataset"]["name"] == own["dataset"]["name"]
@@ -493,7 +587,7 @@ def run(
     stop = stop or threading.Event()
     outcome = Outcome()
     _do(plan, registry, outcome, listener, stop)
-    if plan.waiting:
+    if plan.waiting and plan.options.train:
         chosen = make_plan(plan.options, registry)
         plan.cells, plan.waiting, plan.notes = chosen.cells, chosen.waiting, chosen.notes
         if not plan.waiting and not outcome.interrupted:

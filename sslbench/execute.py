@@ -29,6 +29,10 @@ from .store import CellFolder, Store
 from .train import Diverged, Session, fit_main
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+OUTSIDE = Warned(
+    code="external",
+    message="weights from outside: what they were trained on is not known here",
+)
 
 
 class Unsupported(Exception):
@@ -150,7 +154,7 @@ class Workbench:
         self, cell: Cell, folder: CellFolder, common: dict[str, Any], sessions: list[Session]
     ) -> tuple[nn.Module, list[Stage]]:
         reset_peak_memory(self.options.device)
-        module, pretraining = self.build(cell)
+        module, pretraining = self.begin(cell)
         feed = Feed(pretraining.images, pretraining.labels, self.options.device)
         checkup = Checkup(module, encoder_of(module), feed, pretraining.info.classes)
         stages: list[Stage] = []
@@ -179,7 +183,7 @@ class Workbench:
             costs=self._costs(module, stages, cell),
             curves=curves,
             health=health,
-            warnings=(*warnings, *verdicts),
+            warnings=(*warnings, *verdicts, *([OUTSIDE] if cell.adopted else ())),
             finished=now(),
         )
         folder.add(record)
@@ -204,11 +208,20 @@ class Workbench:
             checkpoint_seconds=self.options.checkpoint_seconds,
         )
 
+    def begin(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
+        """What training starts from."""
+        if cell.adopted:
+            raise ValueError(
+                "its weights come from outside, and the store has lost them; `sslbench evaluate "
+                "--encoder FILE` with the same file takes them in again"
+            )
+        return self.build(cell)
+
     def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
         """The module of a cell before any training; Unsupported when its method declines."""
         data, device = self.data(cell.dataset), self.options.device
         pretraining = data.pretraining(cell.labels, budget=cell.budget, seed=cell.seed)
-        entry = self.registry.find("methods", cell.method)
+        entry = self.registry.find("methods", parse_name(cell.method))
         if cell.source and entry.source_sha256() != cell.source:
             raise ValueError(f"{entry.file} was edited after this run was planned; run it again")
         parts = anatomy(entry)
@@ -298,12 +311,13 @@ class Workbench:
             common["components"] |= {
                 f"data {name}": {"fingerprint": sha} for name, sha in judgement.sources.items()
             }
-            higher = {m.name: m.higher_is_better for m in evaluator.metrics}
+            known = {m.name: m for m in evaluator.metrics}
             metrics = tuple(
                 MetricValue(
                     name=name,
                     value=float(v.value),
-                    higher_is_better=higher.get(name, True),
+                    higher_is_better=known[name].higher_is_better if name in known else True,
+                    unit=known[name].unit if name in known else "",
                     split="held-out" if judge.held_out else v.split,
                     n=v.n,
                     stderr=None if v.stderr is None else float(v.stderr),
@@ -338,7 +352,7 @@ class Workbench:
     # ---- what records say ----
 
     def _common(self, cell: Cell) -> dict[str, Any]:
-        method = self.registry.find("methods", cell.method)
+        method = self.registry.find("methods", parse_name(cell.method))
         backbone = self.registry.find("backbones", parse_name(cell.backbone).base)
         dataset = self.registry.find("datasets", parse_name(cell.dataset).base)
         data = self.data(cell.dataset)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from .api import Evaluator, Labels, Method, Pretext, Recipe
+from .api import Evaluator, Labels, Method, Pretext, Recipe, Weights
 from .errors import UserError, suggestion
 from .names import Name
 from .names import parse as parse_name
@@ -99,11 +99,21 @@ class Cell:
         return self.recipe is not None
 
     @property
+    def adopted(self) -> bool:
+        """Whether its weights come from outside: the store has them, nothing else makes them."""
+        return is_adopted(self.method)
+
+    @property
     def title(self) -> str:
         return f"{self.method} · {self.backbone} · {self.dataset} · seed {self.seed}"
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+def is_adopted(method: str) -> bool:
+    """Whether a method's name carries the name of weights from outside: `external:NAME`."""
+    return ":" in method and parse_name(method).argument is not None
 
 
 @dataclass(frozen=True)
@@ -216,7 +226,7 @@ def signature(function: Any, *, what: str) -> tuple[dict[str, Any], dict[str, An
 
 def checked(value: Any, kind: Any, *, what: str) -> Any:
     """`value` as `kind`, or a sentence that says what was expected."""
-    if kind is Pretext:
+    if kind in (Pretext, Weights):
         kind = str
     adapter = _adapter(kind)
     if adapter is None:
@@ -260,6 +270,8 @@ def described(kind: Any) -> str:
         return words[kind]
     if kind is Pretext:
         return "the name of a method"
+    if kind is Weights:
+        return "the sha256 of weights"
     if typing.get_origin(kind) is typing.Annotated:
         plain_kind, *limits = typing.get_args(kind)
         return " ".join([described(plain_kind), *map(_limit, limits)])
@@ -343,6 +355,11 @@ def _resolve(
         raise UserError(f"{' -> '.join((*asking, method))}: a pretext cannot ask for itself")
     entry = registry.find("methods", method)
     parts = anatomy(entry)
+    if Weights in parts.hints.values():
+        raise UserError(
+            f"{method} is never made, only taken in: `sslbench evaluate --encoder FILE --backbone "
+            f"NAME` does, and from then on it goes by {method}:NAME"
+        )
     asked = settings.of(method)
     _known(method, asked, parts)
     values = {
@@ -429,6 +446,14 @@ def resolve_judge(
     name: str, registry: Registry, *, held_out: bool = False
 ) -> tuple[Judge, Evaluator]:
     """The judge that `knn` or `knn[k=5]` names, and what runs it."""
+    judge, cls, given = find_judge(name, registry, held_out=held_out)
+    return judge, cls(**given)
+
+
+def find_judge(
+    name: str, registry: Registry, *, held_out: bool = False
+) -> tuple[Judge, type[Evaluator], dict[str, Any]]:
+    """The judge that a name names, its class, and what the name's bracket gives the constructor."""
     asked: Name = parse_name(name)
     entry = registry.find("evaluators", asked.base)
     cls = entry.load()
@@ -440,8 +465,8 @@ def resolve_judge(
             raise UserError(f"{asked.base} has no parameter {key!r}{suggestion(key, hints)}")
     given = {k: checked(v, hints[k], what=f"{asked.base}[{k}]") for k, v in asked.params.items()}
     given = {k: v for k, v in given.items() if v != defaults[k]}
-    bracket = "[" + ",".join(f"{k}={given[k]}" for k in sorted(given)) + "]" if given else ""
     own = entry.name if entry.builtin else f"{entry.dist}/{entry.name}"
+    bracket = str(Name(own, None, given)).removeprefix(own)
     uses = tuple(resolve_judge(used, registry)[0] for used in cls.uses)
     borrowed = f"({','.join(used.protocol for used in uses)})" if uses else ""
     protocol = f"{own}-{cls.version}{borrowed}{bracket}"
@@ -449,4 +474,4 @@ def resolve_judge(
     values = {**defaults, **given}
     params = {k: v for k, v in values.items() if k not in cls.added or v != cls.added[k]}
     judge = Judge(own + bracket, cls.version, params, protocol, held_out, uses)
-    return judge, cls(**given)
+    return judge, cls, given

@@ -18,6 +18,7 @@ from .errors import UserError
 from .execute import Options, Workbench
 from .features import encoder_of
 from .identity import Anatomy, Cell, anatomy, checked, plain
+from .names import parse as parse_name
 from .plugins import Registry, registry
 from .records import canonical, digest
 from .state import restore
@@ -70,7 +71,7 @@ def cell_from_identity(identity: Mapping[str, Any], found: Registry) -> Cell:
         UserError: its method is not here, or is another by now.
     """
     method = identity["method"]
-    entry = found.find("methods", method["name"])
+    entry = found.find("methods", parse_name(method["name"]))
     parts = anatomy(entry)
     version = getattr(parts.target, "version", 1)
     if version != method["version"]:

@@ -87,19 +87,32 @@ def _names(kind: str, help: str) -> Callable[[F], F]:
     )
 
 
-_SELECTION = (
-    click.option(
-        "--suite",
-        default="quick",
-        show_default=True,
-        metavar="NAME|PATH",
-        help="The protocol, by name or as a YAML file.",
-        shell_complete=completion.names("suites"),
-    ),
+def several(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """These options, in this order, as one decorator."""
+    return lambda function: functools.reduce(lambda f, option: option(f), options[::-1], function)
+
+
+_SUITE: Callable[[Any], Any] = click.option(
+    "--suite",
+    default="quick",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="The protocol, by name or as a YAML file.",
+    shell_complete=completion.names("suites"),
+)
+of_suite = several(
     _names("methods", "Methods beside the suite's baselines."),
     _names("backbones", "Backbones, instead of the suite's."),
     _names("datasets", "Datasets, such as digits,fashion-mnist[train=10000]."),
-    _names("evaluators", "Judges, such as knn,linear."),
+    _names("evaluators", "Judges, such as knn,linear; full: all of them."),
+    click.option(
+        "--transfer-to",
+        callback=names,
+        metavar="A,B",
+        help="Judge on these datasets too.",
+        shell_complete=completion.names("datasets"),
+    ),
+    click.option("--layers", is_flag=True, help="Let linear judge the maps of each stage too."),
     click.option("--seeds", callback=seeds, metavar="0,1,2", help="Seeds, instead of the suite's."),
     click.option("--epochs", type=click.IntRange(min=0), help="Epochs of each stage."),
     click.option("--batch", type=click.IntRange(min=1), help="Images a step."),
@@ -123,12 +136,9 @@ _SELECTION = (
     click.option("--skip-broken", is_flag=True, help="Leave out broken images and count them."),
 )
 KEPT = "suite methods backbones datasets evaluators seeds epochs batch precision set_ store data"
-SELECTION = frozenset([*KEPT.split(), "skip_broken"])  # what a command typed next needs again
-
-
-def selection(function: F) -> F:
-    """Which cells: the same for `run`, `plan` and `leaderboard show`."""
-    return functools.reduce(lambda made, option: option(made), reversed(_SELECTION), function)
+# what a command typed next needs again
+SELECTION = frozenset([*KEPT.split(), "transfer_to", "layers", "skip_broken"])
+selection = several(_SUITE, of_suite)  # which cells: for `run`, `plan` and `leaderboard show`
 
 
 def asked(state: State, given: dict[str, Any], **more: Any) -> Options:
@@ -137,9 +147,10 @@ def asked(state: State, given: dict[str, Any], **more: Any) -> Options:
     from ..bench import Options
     from ..data import default_roots
 
-    for name in ("backbones", "datasets", "evaluators", "seeds"):
+    for name in ("backbones", "datasets", "evaluators", "transfer_to", "seeds"):
         if given[name] == ():
-            raise EmptySelection(f"the selection is empty: --{name} names none")
+            flag = name.replace("_", "-")
+            raise EmptySelection(f"the selection is empty: --{flag} names none")
     roots = default_roots(given["data"])
     return Options(
         suite=given["suite"],
@@ -147,6 +158,8 @@ def asked(state: State, given: dict[str, Any], **more: Any) -> Options:
         backbones=given["backbones"] or (),
         datasets=given["datasets"] or (),
         evaluators=given["evaluators"] or (),
+        transfer_to=given["transfer_to"] or (),
+        layers=given["layers"],
         seeds=given["seeds"],
         epochs=given["epochs"],
         batch=given["batch"],
@@ -167,14 +180,14 @@ def typed_again(state: State) -> str:
 
 
 def typed(ctx: click.Context, *words: str, keep: frozenset[str] = SELECTION) -> str:
-    """Another command with those options of this one that it takes too."""
+    """Another command with those options of this one that it takes too; arguments as options."""
     parts: list[str] = ["sslbench", *words]
     for param in ctx.command.params:
         source = ctx.get_parameter_source(param.name or "")
         if param.name not in keep or source is not ParameterSource.COMMANDLINE:
             continue
         value = ctx.params[param.name]
-        flag = max(param.opts, key=len)
+        flag = max(param.opts, key=len) if isinstance(param, click.Option) else f"--{param.name}"
         if isinstance(param, click.Option) and param.is_flag:
             parts.append(flag)
         elif isinstance(param, click.Option) and param.multiple:

@@ -150,7 +150,7 @@ def _sources(cell: Cell, record: Any) -> Iterable[tuple[str, str, str]]:
         return
     from ..names import parse
 
-    part, name = ("method", cell.method)
+    part, name = ("method", parse(cell.method).base)
     if record.kind == "evaluation":
         part, name = ("evaluator", parse(record.evaluator).base)
     yield f"{part}s", name, record.components.get(part, {}).get("source_sha256", "")

@@ -12,7 +12,7 @@ import click
 from ..errors import UserError
 from .app import INTERRUPTED, Command, State, quiet_libraries
 from .leaderboard import say_board
-from .options import asked, json_option, selection, typed, typed_again
+from .options import asked, json_option, selection, several, typed, typed_again
 from .progress import Reporter, Stop, reporter
 from .text import ID, count, one_line, say
 
@@ -24,17 +24,30 @@ FAILED = 3
 LISTED = 10  # failed cells named at the end
 
 
+placed = several(
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:N, mps.",
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=None,
+        help="Cells at once, a process each.  [default: one a GPU, or one]",
+    ),
+)
+loudness = several(
+    click.option("-q", "--quiet", is_flag=True, help="Only the table and errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Warnings of libraries too."),
+)
+
+
 @click.command(cls=Command)
 @selection
-@click.option(
-    "--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:N, mps."
-)
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Cells at once, a process each.  [default: one a GPU, or one]",
-)
+@placed
 @click.option(
     "--watch",
     metavar="JUDGE:EPOCHS",
@@ -49,8 +62,7 @@ LISTED = 10  # failed cells named at the end
     help="How often a running cell is saved.",
 )
 @click.option("--skip-failed", is_flag=True, help="Leave failed cells as they are.")
-@click.option("-q", "--quiet", is_flag=True, help="Only the table and errors.")
-@click.option("-v", "--verbose", is_flag=True, help="Warnings of libraries too.")
+@loudness
 @json_option
 @click.pass_context
 def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **given: Any) -> None:
@@ -65,23 +77,33 @@ def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
         options = asked(
             state, given, jobs=given["jobs"] or 0, **{name: given[name] for name in names}
         )
-        registry = state.registry
-        _check(options, registry)
-        plan = _planned(options, registry, loud=not quiet, err=as_json)
-        table = typed(ctx, "leaderboard", "show")
-        ending = _Ending(typed_again(state), table, as_json, _set_aside(plan))
-        try:
-            cells = len(plan.open) + plan.waiting
-            outcome = _run(plan, registry, reporter(cells, quiet=quiet, err=as_json))
-        except BaseException:
-            with contextlib.suppress(UserError):  # what broke off the run is the one to tell
-                _end(_as_it_stands(plan, registry), None, ending)
-            raise
-        _end(plan, outcome, ending)
-    ctx.exit(INTERRUPTED if outcome.interrupted else FAILED if outcome.failed else 0)
+        check(options, state.registry)
+        plan = _planned(options, state.registry, loud=not quiet, err=as_json)
+        outcome = perform(ctx, plan, quiet=quiet, as_json=as_json)
+    ctx.exit(exit_code(outcome))
 
 
-def _check(options: Options, registry: Registry) -> None:
+def perform(ctx: click.Context, plan: Plan, *, quiet: bool, as_json: bool) -> Outcome:
+    """Does what is open, and ends with the table whatever happens."""
+    state = ctx.ensure_object(State)
+    table = typed(ctx, "leaderboard", "show")
+    ending = _Ending(typed_again(state), table, as_json, _set_aside(plan))
+    try:
+        cells = len(plan.open) + plan.waiting
+        outcome = _run(plan, state.registry, reporter(cells, quiet=quiet, err=as_json))
+    except BaseException:
+        with contextlib.suppress(UserError):  # what broke off the run is the one to tell
+            _end(_as_it_stands(plan, state.registry), None, ending)
+        raise
+    _end(plan, outcome, ending)
+    return outcome
+
+
+def exit_code(outcome: Outcome) -> int:
+    return INTERRUPTED if outcome.interrupted else FAILED if outcome.failed else 0
+
+
+def check(options: Options, registry: Registry) -> None:
     """What would otherwise fail in every process."""
     if options.device != "auto":
         from ..feed import pick_device
@@ -140,7 +162,7 @@ def _end(plan: Plan, outcome: Outcome | None, ending: _Ending) -> None:
     say_board(plan, "json" if ending.as_json else "text")
     for notice in _notices(plan, ending.before):
         say(f"notice: {one_line(notice)}", err=True)
-    failed = [cell for cell in plan.cells if cell.state == "failed"]
+    failed = [cell for cell in plan.within if cell.state == "failed"]
     lines = [_did(outcome), f"store: {plan.store.root.resolve()}", *_failures(failed)]
     if outcome is None or outcome.interrupted:
         lines.append(f"to continue: {ending.again}")

@@ -56,6 +56,8 @@ def _mce(own: Record | None, other: Record | None) -> float | None:
 
     if own is None or other is None or judged_as(own) != judged_as(other):
         return None
+    if own.metric("mean15") is None:
+        return None  # what adapts to the corruption has no such name in the literature
     pairs = [(own.metric(name), other.metric(name)) for name in BENCHMARK]
     if any(a is None or b is None or b.value >= 1 for a, b in pairs):
         return None  # none of these errors, or nothing to divide by
