@@ -10,7 +10,6 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from torch import nn
 
 from . import __version__
 
@@ -47,16 +46,6 @@ def cpu_name() -> str:
             return next((x.split(":")[1].strip() for x in file if x.startswith("model name")), "")
     except OSError:
         return platform.processor()
-
-
-def flops(encoder: nn.Module, size: int, device: torch.device) -> float | None:
-    """Of one image forward, as torch counts them; None where it cannot."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        encoder(torch.zeros(1, 3, size, size, device=device))
-    return float(counter.get_total_flops()) or None
 
 
 def reset_peak_memory(device: torch.device) -> None:

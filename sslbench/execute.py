@@ -14,13 +14,14 @@ from torch import nn
 
 from .api import DataInfo, Method, Place
 from .data import Data, JudgedData, Pretraining, open_data
-from .environment import component, environment, flops, peak_memory, reset_peak_memory
+from .environment import component, environment, peak_memory, reset_peak_memory
 from .errors import Interrupted, MissingData, Unsuited, UserError
 from .events import CellDone, CellStarted, Judged, Listener
 from .features import Frozen, Inner, encoder_of
 from .feed import Feed, kept_generators, seed_all
 from .health import Checkup
 from .identity import Cell, Judge, anatomy, derive, judged_identity, plain, resolve_judge
+from .measures import flops
 from .names import parse as parse_name
 from .plugins import Registry
 from .records import Costs, Failure, MetricValue, Record, Stage, Warned, now
@@ -29,10 +30,6 @@ from .store import CellFolder, Store
 from .train import Diverged, Session, fit_main
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-OUTSIDE = Warned(
-    code="external",
-    message="weights from outside: what they were trained on is not known here",
-)
 
 
 class Unsupported(Exception):
@@ -183,7 +180,7 @@ class Workbench:
             costs=self._costs(module, stages, cell),
             curves=curves,
             health=health,
-            warnings=(*warnings, *verdicts, *([OUTSIDE] if cell.adopted else ())),
+            warnings=(*warnings, *verdicts, *_of_outside(cell)),
             finished=now(),
         )
         folder.add(record)
@@ -375,6 +372,7 @@ class Workbench:
 
     def _costs(self, module: nn.Module, stages: list[Stage], cell: Cell) -> Costs:
         encoder = encoder_of(module)
+        one = torch.zeros(1, 3, cell.size, cell.size, device=self.options.device)
         seconds = sum(s.seconds for s in stages)
         images = sum(s.images_seen for s in stages)
         return Costs(
@@ -382,7 +380,7 @@ class Workbench:
             images_seen=images,
             images_per_second=images / seconds if seconds > 0 and images else None,
             parameters=sum(p.numel() for p in encoder.parameters()),
-            flops=flops(encoder, cell.size, self.options.device),
+            flops=flops(encoder, one) or None,
             peak_memory_bytes=peak_memory(self.options.device),
             stages=tuple(stages),
         )
@@ -406,6 +404,12 @@ def is_judged(records: list[Record], cell: Cell, judge: Judge) -> bool:
 def _finished(folder: CellFolder, cell: Cell) -> bool:
     found = folder.current("train", cell.identity())
     return found is not None and found.status == "ok"
+
+
+def _of_outside(cell: Cell) -> list[Warned]:
+    """What a reader must know of weights that were not trained here."""
+    said = "weights from outside: what they were trained on is not known here"
+    return [Warned(code=parse_name(cell.method).base, message=said)] if cell.adopted else []
 
 
 def resolved_recipe(cell: Cell) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from .api import Backbone
-from .bench import Options, suite_of
 from .data import open_data
 from .errors import UserError
 from .execute import Options as Doing
@@ -23,6 +22,7 @@ from .execute import Workbench
 from .feed import kept_generators, pick_device
 from .identity import Cell, resolve_judge
 from .names import parse as parse_name
+from .selection import Options, suite_of
 from .state import tensors_of
 from .store import Store
 

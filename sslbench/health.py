@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .api import Method
 from .feed import Feed, kept_generators
+from .measures import rankme
 from .records import Warned
 from .state import resting, set_resting
 
@@ -40,15 +41,6 @@ OLD = 0.01  # share of a queue's rows
 
 
 # ---- numbers ---------------------------------------------------------------------------------
-
-
-def rankme(x: Tensor) -> float:
-    """exp of the entropy of the singular values of x [N, D]: 1 to min(N, D) (arXiv 2210.02885)."""
-    x = x.double()
-    gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
-    values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
-    shares = values / values.sum().clamp_min(1e-300) + 1e-7
-    return float(torch.exp(-(shares * shares.log()).sum()))
 
 
 def spread(x: Tensor) -> float:
@@ -74,7 +66,9 @@ def output(
             return None
         if not isinstance(made, Tensor) or made.dim() != 2 or len(made) != len(index):
             shown = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
-            raise ValueError(f"{what} returned {shown} for {len(index)} images, not [B, D]")
+            raise ValueError(
+                f"check vectors: {what} returned {shown} for {len(index)} images, not [B, D]"
+            )
         parts.append(made.float().cpu())
     return torch.cat(parts)
 

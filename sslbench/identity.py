@@ -355,11 +355,6 @@ def _resolve(
         raise UserError(f"{' -> '.join((*asking, method))}: a pretext cannot ask for itself")
     entry = registry.find("methods", method)
     parts = anatomy(entry)
-    if Weights in parts.hints.values():
-        raise UserError(
-            f"{method} is never made, only taken in: `sslbench evaluate --encoder FILE --backbone "
-            f"NAME` does, and from then on it goes by {method}:NAME"
-        )
     asked = settings.of(method)
     _known(method, asked, parts)
     values = {

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from .api import Method, Recipe
-from .bench import Plan, Planned
 from .errors import Interrupted
 from .execute import Options, Unsupported, Workbench
 from .feed import Feed, pick_device
 from .identity import Cell
+from .planning import Plan, Planned
 from .records import Stage, digest
 from .store import Store
 from .train import Session, fit_main

@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from sslbench.bench import Options, make_plan
 from sslbench.cli.app import program
 from sslbench.evaluators.knn import KNN
+from sslbench.planning import make_plan
 from sslbench.plugins import registry
+from sslbench.selection import Options
 from sslbench.store import Store
 
 TINY = """

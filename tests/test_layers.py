@@ -20,7 +20,8 @@ LAYERS = [
     "methods evaluators datasets backbones suites",
     "plugins builtin train features store records data identity feed state events execute "
     "environment health suite corrupted",
-    "bench executors external leaderboard loading testing timing tuning",
+    "bench executors external leaderboard loading planning preflight selection testing timing "
+    "tuning",
     "cli __main__",
 ]
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms.split()}

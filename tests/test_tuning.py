@@ -10,12 +10,14 @@ import torch
 from click.testing import CliRunner
 
 from sslbench.api import Place
-from sslbench.bench import Options, make_plan, members
+from sslbench.bench import members
 from sslbench.cli.app import program
 from sslbench.errors import UserError
 from sslbench.execute import Options as Doing
 from sslbench.execute import Workbench
+from sslbench.planning import make_plan
 from sslbench.plugins import registry
+from sslbench.selection import Options
 from sslbench.store import Store
 from sslbench.suite import load_suite
 

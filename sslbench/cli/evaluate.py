@@ -17,8 +17,9 @@ from .run import check, exit_code, loudness, perform, placed
 from .text import count, say
 
 if TYPE_CHECKING:
-    from ..bench import Options, Plan
+    from ..planning import Plan
     from ..plugins import Registry
+    from ..selection import Options
 
 OF_ENCODER = ("backbone", "name", "keys", "mean", "std")  # say nothing without --encoder
 
@@ -76,7 +77,7 @@ def evaluate(
 
     With --encoder: judge weights from outside on the suite's datasets.
     """
-    from ..bench import make_plan
+    from ..planning import make_plan
 
     state = ctx.ensure_object(State)
     state.verbose = state.verbose or verbose

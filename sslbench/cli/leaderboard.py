@@ -16,8 +16,8 @@ from .options import asked, json_option, selection
 from .text import one_line, say, say_json, terminal_width
 
 if TYPE_CHECKING:
-    from ..bench import Plan
     from ..leaderboard import Board
+    from ..planning import Plan
 
 FORMATS = ("text", "markdown", "csv", "json")
 
@@ -47,7 +47,7 @@ def leaderboard() -> None:
 @click.pass_context
 def show(ctx: click.Context, /, form: str, out: Path | None, as_json: bool, **given: Any) -> None:
     """Print the table of a suite. Nothing is run."""
-    from ..bench import make_plan
+    from ..planning import make_plan
 
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
@@ -71,9 +71,9 @@ def show(ctx: click.Context, /, form: str, out: Path | None, as_json: bool, **gi
 @click.pass_context
 def agreement(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
     """Print whether the judges of a suite put the methods in the same order (Kendall's tau)."""
-    from ..bench import make_plan
     from ..leaderboard.agreement import as_markdown, between, steadiness
     from ..leaderboard.render import title
+    from ..planning import make_plan
 
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):

@@ -17,7 +17,7 @@ from . import completion
 from .app import State
 
 if TYPE_CHECKING:
-    from ..bench import Options
+    from ..selection import Options
 
 F = TypeVar("F", bound=Callable[..., Any])
 Names = tuple[str, ...] | None
@@ -144,8 +144,8 @@ selection = several(_SUITE, of_suite)  # which cells: for `run`, `plan` and `lea
 def asked(state: State, given: dict[str, Any], **more: Any) -> Options:
     """The options of a bench; what names nothing at all is an empty selection."""
     from ..api import Place
-    from ..bench import Options
     from ..data import default_roots
+    from ..selection import Options
 
     for name in ("backbones", "datasets", "evaluators", "transfer_to", "seeds"):
         if given[name] == ():

@@ -14,8 +14,8 @@ from .options import asked, json_option, selection, typed
 from .text import ID, count, duration, one_line, say, say_json, say_table
 
 if TYPE_CHECKING:
-    from ..bench import Plan, Planned
     from ..identity import Cell
+    from ..planning import Plan, Planned
     from ..plugins import Registry
     from ..timing import Estimate
 
@@ -36,7 +36,7 @@ def plan(ctx: click.Context, /, time: bool, device: str, as_json: bool, **given:
     done; missing; stale: the store has its like with another identity, and which field differs;
     evaluate: trained, still to be judged; failed; unsupported: its method says why.
     """
-    from ..bench import make_plan
+    from ..planning import make_plan
 
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):

@@ -17,8 +17,10 @@ from .progress import Reporter, Stop, reporter
 from .text import ID, count, one_line, say
 
 if TYPE_CHECKING:
-    from ..bench import Options, Outcome, Plan, Planned
+    from ..bench import Outcome
+    from ..planning import Plan, Planned
     from ..plugins import Registry
+    from ..selection import Options
 
 FAILED = 3
 LISTED = 10  # failed cells named at the end
@@ -122,7 +124,7 @@ def check(options: Options, registry: Registry) -> None:
 
 
 def _planned(options: Options, registry: Registry, *, loud: bool, err: bool) -> Plan:
-    from ..bench import make_plan
+    from ..planning import make_plan
 
     plan = make_plan(options, registry)
     todo = len(plan.open)
@@ -142,7 +144,7 @@ def _run(plan: Plan, registry: Registry, progress: Reporter) -> Outcome:
 
 def _as_it_stands(plan: Plan, registry: Registry) -> Plan:
     """The plan after a run that broke off."""
-    from ..bench import make_plan
+    from ..planning import make_plan
 
     after = make_plan(plan.options, registry, preflight=False)
     after.store.notices[:0] = plan.store.notices

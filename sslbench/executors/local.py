@@ -24,7 +24,7 @@ from ..records import Failure, Record, now
 from .memory import keep_freed
 
 if TYPE_CHECKING:
-    from ..bench import Plan, Planned
+    from ..planning import Plan, Planned
 
 GRACE = 60.0  # seconds a process gets to save and stop
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the parent hears them, and tells its children

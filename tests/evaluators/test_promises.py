@@ -32,7 +32,11 @@ NAMES = {  # what each is judged with here; the others as they come
     "transfer": "transfer[to=other]",
     "finetune": "finetune",
 }
-MORE = ("linear[layers=true]", "clustering[over=true,stability=true]", "tent[batch=60,lr=0.02,severities=5]")
+MORE = (
+    "linear[layers=true]",
+    "clustering[over=true,stability=true]",
+    "tent[batch=60,lr=0.02,severities=5]",
+)
 JUDGES = [NAMES.get(name, name) for name in FOUND.names("evaluators")] + list(MORE)
 TIMED = re.compile(r"latency|throughput|batch$")  # what a clock says is in no golden
 TRAINED = {"finetune", "mlp", "tent"}  # sums in another order on another processor add up

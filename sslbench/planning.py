@@ -1,0 +1,356 @@
+"""Plans: the cells of a suite, and how each stands in the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .api import Weights
+from .errors import EmptySelection, UserError
+from .identity import (
+    Cell,
+    Judge,
+    Setting,
+    Settings,
+    anatomy,
+    check_settings,
+    is_adopted,
+    judged_identity,
+    resolve,
+    resolve_judge,
+)
+from .names import parse as parse_name
+from .plugins import Registry
+from .preflight import build_each, check_size
+from .records import Record
+from .selection import Options, settings_of, suite_of
+from .store import Store, newest
+from .suite import Suite, Tuning
+from .tuning import choice, trials, verdict
+
+if TYPE_CHECKING:
+    from .data import Data
+
+
+@dataclass(frozen=True)
+class PlannedJudge:
+    judge: Judge
+    state: str  # done missing skipped failed
+    record: Record | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell of a plan and how it stands in the store."""
+
+    cell: Cell
+    state: str  # done missing stale evaluate failed unsupported
+    why: str
+    judges: tuple[PlannedJudge, ...]
+    baseline: bool = False
+    needed_by: str | None = None  # only there for this method's sake
+    trial: tuple[int, str] | None = None  # one of a tuning: its number, what was drawn
+    train: Record | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.state in ("missing", "stale", "evaluate", "failed")
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is trained."""
+        return self.train is not None and self.train.status == "ok"
+
+
+@dataclass
+class Plan:
+    suite: Suite
+    suite_id: str
+    cells: list[Planned]
+    options: Options
+    store: Store
+    waiting: int = 0  # cells whose settings are not known before the trials among `cells` are done
+    notes: tuple[str, ...] = ()  # what a reader of the table must know of the tuning
+
+    @property
+    def open(self) -> list[Planned]:
+        """What `run` would do."""
+        left = ("failed",) if self.options.skip_failed else ()
+        return [c for c in self.within if c.open and c.state not in left]
+
+    @property
+    def within(self) -> list[Planned]:
+        """The cells that `run` may do anything about."""
+        only, train = self.options.only, self.options.train
+        cells = [c for c in self.cells if not only or c.cell.method in only]
+        return [c for c in cells if train or c.finished]
+
+
+def make_plan(options: Options, registry: Registry, *, preflight: bool = True) -> Plan:
+    """Every cell that the options select, with how it stands in the store. Trains nothing."""
+    suite, suite_id = suite_of(options, registry)
+    settings = settings_of(suite, options)
+    methods = suite.methods if options.methods is None else options.methods
+    names = [n for n in dict.fromkeys((*suite.baselines, *methods)) if not is_adopted(n)]
+    asked = {item.partition(".")[0] for item in options.set}
+    check_settings(registry, settings, {*names, *asked})
+    for name in sorted(asked - set(names)):  # what was typed is checked, though it concerns no cell
+        resolve(name, registry, Setting("", "", "", 0, 0), settings)
+    judges = [resolve_judge(name, registry)[0] for name in suite.evaluators]
+    once = [resolve_judge(name, registry)[0] for name in suite.once]
+    once = [judge for judge in once if judge not in judges]
+    store = Store(options.store)
+    baselines = set(suite.baselines) - set(options.methods or ())
+    planner = _Planner(store, judges, baselines, {suite.seeds[0]: once})
+    selection = _Cells(suite, names, registry, settings, options)
+    planned, waiting = selection.all(planner)
+    if not planned:
+        raise EmptySelection("the selection is empty: no method, dataset, backbone or seed is left")
+    _check_adopted(methods, planned, suite, store)
+    plan = Plan(suite, suite_id, planned, options, store, waiting, tuple(selection.notes))
+    if preflight and options.train and plan.open:
+        build_each(plan, registry)
+    return plan
+
+
+def _check_adopted(
+    methods: Sequence[str], planned: Sequence[Planned], suite: Suite, store: Store
+) -> None:
+    found = {p.cell.method for p in planned}
+    if lacking := [name for name in methods if is_adopted(name) and name not in found]:
+        raise UserError(
+            f"the store {store.root} has no weights {lacking[0]!r} for {', '.join(suite.datasets)}; "
+            f"`sslbench evaluate --encoder FILE --backbone NAME --name "
+            f"{parse_name(lacking[0]).argument}` takes them in"
+        )
+
+
+@dataclass
+class _Cells:
+    """The cells of a selection, in the order in which they are done."""
+
+    suite: Suite
+    names: list[str]
+    registry: Registry
+    settings: Settings
+    options: Options
+    notes: list[str] = field(default_factory=list)
+
+    def all(self, planner: _Planner) -> tuple[list[Planned], int]:
+        """Them, and how many more wait for the trials among them."""
+        from .data import open_data
+
+        for backbone in self.suite.backbones:
+            self.registry.find("backbones", parse_name(backbone).base)
+        for name in self.names:
+            if Weights in anatomy(self.registry.find("methods", name)).hints.values():
+                raise UserError(
+                    f"{name} is never made, only taken in: `sslbench evaluate --encoder FILE "
+                    f"--backbone NAME` does, and from then on it goes by {name}:NAME"
+                )
+        found: list[Planned] = []
+        waiting = 0
+        for dataset in self.suite.datasets:
+            data = open_data(dataset, self.registry, self.options.place)
+            for backbone in self.suite.backbones:
+                tuned, chosen = self._tuned(data, backbone, planner)
+                found += tuned
+                settings = Settings((*self.settings.layers, ({}, chosen or {})))
+                for seed in self.suite.seeds:
+                    setting = self._setting(data, backbone, seed)
+                    cells = [resolve(name, self.registry, setting, settings) for name in self.names]
+                    known = [c for c in cells if chosen is not None or not c.trained]
+                    unknown = [c for c in cells if c not in known]
+                    waiting += len(self._with_pretexts(unknown, data))
+                    found += [planner.look(*c) for c in self._with_pretexts(known, data)]
+            found += self._adopted(data, planner)
+        return list({p.cell.id: p for p in found}.values()), waiting
+
+    def _adopted(self, data: Data, planner: _Planner) -> Iterator[Planned]:
+        """Weights from outside that the store has for this data: those named, or all."""
+        asked = {*(self.options.methods or ()), *self.options.only}
+        backbones = {str(parse_name(name)) for name in self.options.backbones}
+        own = {"fingerprint": data.fingerprint, "size": data.size}
+        for identity in planner.identities:
+            name, dataset = identity["method"]["name"], identity["dataset"]
+            if not is_adopted(name):
+                continue
+            if name not in asked and (
+                self.options.methods is not None
+                or (backbones and identity["backbone"] not in backbones)
+            ):
+                continue
+            if {**dataset, **own} != dataset or identity["precision"] != self.suite.precision:
+                continue
+            from .loading import cell_from_identity
+
+            cell = cell_from_identity(identity, self.registry)
+            seen = planner.look(dataclasses.replace(cell, dataset=data.name), None)
+            if seen.finished:
+                yield seen
+
+    def _setting(self, data: Data, backbone: str, seed: int) -> Setting:
+        return Setting(
+            str(parse_name(backbone)),
+            data.name,
+            data.fingerprint,
+            data.size,
+            seed,
+            self.suite.precision,
+            self.suite.labels,
+        )
+
+    def _tuned(
+        self, data: Data, backbone: str, planner: _Planner
+    ) -> tuple[list[Planned], dict[str, Any] | None]:
+        """The trials, and what they chose; None while some are undone."""
+        if self.suite.tuning is None:
+            return [], {}
+        tuning = self._shortened(self.suite.tuning)
+        setting = self._setting(data, backbone, tuning.seed)
+        bases = [resolve(name, self.registry, setting, self.settings) for name in self.names]
+        whole = {c.id: c for base in bases for c in (*_pretexts(base), base) if c.trained}
+        tried = trials(whole.values(), self.registry, setting, self.settings, tuning)
+        judge = resolve_judge(tuning.judge, self.registry, held_out=True)[0]
+        of = {t.cell.id: t for t in tried}
+        planned = []
+        for cell, needed_by in self._with_pretexts([t.cell for t in tried], data):
+            trial = of.get(cell.id)
+            seen = planner.look(cell, needed_by, [judge] if trial else [])
+            if trial:
+                seen = dataclasses.replace(seen, trial=(trial.number, trial.title))
+            planned.append(seen)
+        found = [(t, verdict(t, judge, planner.store)) for t in tried]
+        known = [(t, value) for t, value in found if value is not None]
+        if len(known) < len(found):
+            return planned, None
+        chosen = choice(known)
+        self.notes.append(
+            f"{data.name} on {backbone}: every trained method was tuned by {tuning.trials} random "
+            f"trials of {tuning.epochs} epochs a stage (seed {tuning.seed}, the best by "
+            f"{judge.protocol}); chosen: {', '.join(f'{k}={v}' for k, v in chosen.items())}"
+        )
+        return planned, chosen
+
+    def _shortened(self, tuning: Tuning) -> Tuning:
+        """What the command line fixes is not searched, and no trial is longer than its fit."""
+        settled = frozenset(item.partition("=")[0].strip() for item in self.options.set)
+        epochs = min(tuning.epochs, self.options.epochs or tuning.epochs)
+        return dataclasses.replace(tuning, epochs=epochs, settled=settled)
+
+    def _with_pretexts(self, cells: list[Cell], data: Data) -> list[tuple[Cell, str | None]]:
+        """Pretexts before those who ask for them; each with the method that alone needs it."""
+        found: dict[str, tuple[Cell, str | None]] = {}
+        for cell in cells:
+            check_size(cell, data, self.registry)
+            for pretext in _pretexts(cell):
+                found.setdefault(pretext.id, (pretext, cell.method))
+            found[cell.id] = (cell, None)
+        return sorted(found.values(), key=lambda c: _depth(c[0]))
+
+
+def _pretexts(cell: Cell) -> list[Cell]:
+    return [c for p in cell.pretexts.values() for c in (*_pretexts(p), p)]
+
+
+def _depth(cell: Cell) -> int:
+    return 1 + max(map(_depth, cell.pretexts.values()), default=-1)
+
+
+_STATES = {"ok": "done", "skipped": "skipped"}  # of a judge, by its record's status
+
+
+class _Planner:
+    """Holds cells against the store."""
+
+    def __init__(
+        self, store: Store, judges: list[Judge], baselines: set[str], more: dict[int, list[Judge]]
+    ) -> None:
+        """`judges` judge every cell, and `more` those of a seed."""
+        self.store, self.judges, self.baselines, self.more = store, judges, baselines, more
+
+    @functools.cached_property
+    def identities(self) -> list[dict[str, Any]]:
+        """Of all cells in the store."""
+        return [i for c in self.store.cells() if (i := c.identity())]
+
+    def look(
+        self, cell: Cell, needed_by: str | None, judged_by: Sequence[Judge] | None = None
+    ) -> Planned:
+        folder = self.store.cell(cell.id)
+        records = folder.records()
+        train = newest(records, "train", cell.identity())
+        judges = []
+        asked = judged_by
+        if asked is None:
+            asked = [*self.judges, *self.more.get(cell.seed, ())]
+        for judge in asked if needed_by is None else ():
+            record = newest(records, "evaluation", judged_identity(cell, judge))
+            state = _STATES.get(record.status, "failed") if record else "missing"
+            judges.append(PlannedJudge(judge, state, record))
+        state, why = self._state(cell, train, judges)
+        return Planned(
+            cell=cell,
+            state=state,
+            why=why,
+            judges=tuple(judges),
+            baseline=cell.method in self.baselines,
+            needed_by=needed_by,
+            train=train,
+        )
+
+    def _state(
+        self, cell: Cell, train: Record | None, judges: Sequence[PlannedJudge]
+    ) -> tuple[str, str]:
+        if train is None:
+            differs = self._stale(cell)
+            return ("stale", differs) if differs else ("missing", "")
+        if train.status == "skipped":
+            return "unsupported", train.sentence
+        if train.status == "failed":
+            return "failed", train.sentence
+        if train.status != "ok":
+            return "missing", "interrupted, goes on from its checkpoint"
+        if failed := [j for j in judges if j.state == "failed"]:
+            return "failed", "; ".join(
+                f"{j.judge.protocol}: {j.record.sentence}" for j in failed if j.record
+            )
+        if missing := [j.judge.protocol for j in judges if j.state == "missing"]:
+            return "evaluate", f"to judge: {', '.join(missing)}"
+        return "done", ""
+
+    def _stale(self, cell: Cell) -> str:
+        """Which field differs from the nearest cell of the same method, backbone, dataset, seed."""
+        own = cell.identity()
+        alike = [
+            i
+            for i in self.identities
+            if i["method"]["name"] == cell.method
+            and i["backbone"] == cell.backbone
+            and i["dataset"]["name"] == own["dataset"]["name"]
+            and i["seed"] == cell.seed
+        ]
+        differences = sorted((_differences(other, own) for other in alike), key=len)
+        if not differences:
+            return ""
+        shown = differences[0][:3]
+        more = f" and {len(differences[0]) - 3} more" if len(differences[0]) > 3 else ""
+        return "; ".join(shown) + more
+
+
+def _differences(old: Any, new: Any, at: str = "") -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted({*old, *new})
+        return [
+            d for k in keys for d in _differences(old.get(k), new.get(k), f"{at}.{k}" if at else k)
+        ]
+    if old == new:
+        return []
+
+    def short(value: Any) -> str:
+        return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
+
+    return [f"{at}: {short(old)} -> {short(new)}"]

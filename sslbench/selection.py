@@ -1,0 +1,159 @@
+"""What the command line asks for, and the suite that it comes to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .api import Place
+from .errors import UserError
+from .identity import PRECISIONS, Settings
+from .names import Name
+from .names import parse as parse_name
+from .plugins import Registry
+from .records import digest
+from .suite import Suite, load_suite
+
+SETS = {  # names that stand for several judges
+    "full": (
+        "knn",
+        "linear[layers=true]",
+        "mlp",
+        "clustering[over=true,stability=true]",
+        "fewshot",
+        "retrieval",
+        "anomaly",
+        "geometry",
+        "calibration",
+        "corruption",  # as published, where it is
+        "corruption[set=regen]",
+        "tent[set=regen]",
+        "bn-adapt[set=regen]",
+        "finetune",
+        "cost",
+    )
+}
+
+
+@dataclass
+class Options:
+    """What the command line asks for."""
+
+    suite: str = "quick"
+    methods: tuple[str, ...] | None = None  # None: the suite's; (): its baselines alone
+    backbones: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    evaluators: tuple[str, ...] = ()
+    transfer_to: tuple[str, ...] = ()  # datasets of the judge `transfer`, asked for with the others
+    layers: bool = False  # of the judge `linear`, likewise
+    seeds: tuple[int, ...] | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    precision: str | None = None
+    set: tuple[str, ...] = ()  # "moco.lr=0.3"
+    store: Path = Path("sslbench-store")
+    place: Place = field(default_factory=Place)
+    device: str = "auto"
+    jobs: int = 0  # 0: one a GPU, one in all without
+    watch: str | None = None  # "knn:5"
+    compile: bool = False
+    checkpoint_seconds: float = 60.0
+    skip_failed: bool = False
+    train: bool = True  # False: what is not trained is left alone
+    only: tuple[str, ...] = ()  # methods; (): all. The others are shown and left alone
+    plugins: tuple[Path, ...] = ()  # --plugin files, for the processes that work
+    block: tuple[str, ...] = ()
+    installed: bool = True  # whether installed plugins are looked for
+
+    def __post_init__(self) -> None:
+        self.place = dataclasses.replace(self.place, scratch=self.store / "scratch")
+
+
+def suite_of(options: Options, registry: Registry) -> tuple[Suite, str]:
+    """The suite with the options applied, and its id."""
+    suite = load_suite(options.suite, registry)
+    _check_requirements(suite)
+    suite, changed = _overridden(suite, options)
+    return suite, suite.name + (f"+{digest(changed)[:8]}" if changed else "")
+
+
+def _check_requirements(suite: Suite) -> None:
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    for text in suite.requires:
+        wanted = Requirement(text)
+        try:
+            version = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            version = None
+        if version is None or version not in wanted.specifier:
+            found = f"found {version}" if version else "not installed"
+            raise UserError(f"suite {suite.name} requires {text} ({found}): pip install '{text}'")
+
+
+def _overridden(suite: Suite, options: Options) -> tuple[Suite, dict[str, Any]]:
+    """The suite with the options applied, and those of them that change its protocol."""
+    changed: dict[str, Any] = {}
+    suite = dataclasses.replace(suite, evaluators=_spelt_out(suite.evaluators))
+    judges = _judges(suite, options)
+    for key in ("backbones", "datasets", "evaluators", "seeds", "epochs", "batch", "precision"):
+        value: Any = judges if key == "evaluators" else getattr(options, key)
+        if value in (None, ()) or value == getattr(suite, key):
+            continue
+        changed[key] = list(value) if isinstance(value, tuple) else value
+        suite = dataclasses.replace(suite, **{key: value})
+        if key == "evaluators" and options.evaluators:
+            suite = dataclasses.replace(suite, once=())
+    if suite.precision not in PRECISIONS:
+        raise UserError(f"precision {suite.precision!r} is none of {', '.join(PRECISIONS)}")
+    if options.set:
+        changed["set"] = sorted(options.set)
+    return suite, changed
+
+
+def _spelt_out(judges: Sequence[str]) -> tuple[str, ...]:
+    """Without names that stand for several."""
+    return tuple(dict.fromkeys(each for name in judges for each in SETS.get(name, (name,))))
+
+
+def _judges(suite: Suite, options: Options) -> tuple[str, ...]:
+    judges = _spelt_out(options.evaluators or suite.evaluators)
+    if options.layers:
+        judges = _with(judges, "linear", layers=True)
+    if options.transfer_to:
+        judges = _with(judges, "transfer", to="+".join(options.transfer_to))
+    return judges
+
+
+def _with(judges: Sequence[str], base: str, **params: Any) -> tuple[str, ...]:
+    """The judges, every one of that name with these parameters; there is at least one."""
+    named = [parse_name(name) for name in judges]
+    if base not in (each.base for each in named):
+        named.append(Name(base))
+    changed = (
+        dataclasses.replace(each, params={**each.params, **params}) if each.base == base else each
+        for each in named
+    )
+    return tuple(dict.fromkeys(map(str, changed)))
+
+
+def settings_of(suite: Suite, options: Options) -> Settings:
+    """The suite's settings, then the command line's."""
+    asked: dict[str, Any] = {}
+    for item in options.set:
+        key, sign, value = item.partition("=")
+        if not sign or not key:
+            raise UserError(f"--set {item!r} is not METHOD.PARAMETER=VALUE")
+        asked[key.strip()] = value
+    from_options = {"epochs": options.epochs, "batch": options.batch}
+    from_suite = {"epochs": suite.epochs, "batch": suite.batch}
+
+    def given(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in values.items() if v is not None}
+
+    return Settings(((given(from_suite), suite.set), (given(from_options), asked)))
