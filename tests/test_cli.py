@@ -169,11 +169,13 @@ def test_help_is_whole() -> None:
 
         Commands:
           run          Run what is missing and print the leaderboard.
+          evaluate     Judge what a suite has finished; train nothing.
           plan         Print every cell and its state.
           list         List what can be named, with a line on each.
           show         Show one cell, or one method, dataset, evaluator or suite.
           leaderboard  The leaderboard.
           plugins      Plugins.
+          corrupt      Corrupt a test split, as files or as a picture.
           store        The folder with cells and records.
           doctor       Check the installation, devices, plugins, data and store.
         """
@@ -186,8 +188,8 @@ def options_of(command: click.Command) -> str:
 
 def test_every_option_is_listed_here() -> None:
     selection = (
-        "--suite --methods --backbones --datasets --evaluators --seeds --epochs --batch "
-        "--precision --set --store --data --download --skip-broken"
+        "--suite --methods --backbones --datasets --evaluators --transfer-to --layers --seeds "
+        "--epochs --batch --precision --set --store --data --download --skip-broken"
     )
     found: dict[str, str] = {}
     for name in COMMANDS:
@@ -199,10 +201,15 @@ def test_every_option_is_listed_here() -> None:
     assert {name: options for name, options in found.items() if options} == {
         "run": f"{selection} --device --jobs --watch --compile --checkpoint-seconds "
         "--skip-failed --quiet --verbose --json",
+        "evaluate": f"{selection.removeprefix('--suite ')} --encoder --backbone --name --keys "
+        "--mean --std --device --jobs --quiet --verbose --json",
         "plan": f"{selection} --time --device --json",
         "list": "--verbose --json",
         "show": "--store --json",
         "leaderboard show": f"{selection} --format --out --json",
+        "leaderboard agreement": f"{selection} --json",
+        "corrupt": "--out --sheet --corruptions --severities --frost --seed --device --data "
+        "--download --json",
         "plugins list": "--json",
         "store du": "--store --json",
         "store rm": "--store --yes",
@@ -217,6 +224,8 @@ def test_every_option_is_listed_here() -> None:
     [
         ("--help", "torch timm torchvision sklearn scipy pydantic rich numpy faiss"),
         ("run --help", "torch timm torchvision sklearn scipy pydantic rich numpy faiss"),
+        ("evaluate --help", "torch timm torchvision sklearn scipy pydantic rich numpy faiss"),
+        ("corrupt --help", "torch timm torchvision sklearn scipy pydantic rich numpy faiss"),
         ("list methods", "torch timm torchvision sklearn scipy pydantic rich numpy faiss"),
         ("list suites -v", "torch timm torchvision sklearn scipy pydantic rich numpy faiss"),
         ("plugins list", "torch timm torchvision sklearn scipy pydantic rich numpy faiss"),
