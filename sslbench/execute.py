@@ -301,7 +301,7 @@ class Workbench:
         }
         try:
             _, evaluator = resolve_judge(judge.name, self.registry)
-            seed = derive("judge", judge.protocol, cell.fingerprint, cell.seed)
+            seed = derive("judge", judge.family, cell.fingerprint, cell.seed)
             with kept_generators(self.options.device):
                 seed_all(seed, self.options.device)
                 judgement = evaluator(*_asked(subject, judge), seed % 2**31)

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -126,6 +127,11 @@ class Judge:
     protocol: str  # "knn-1", "knn-1[k=5]" away from the defaults, "tent-1(linear-1)" with a probe
     held_out: bool = False  # judges on the held-out tenth of train
     uses: tuple[Judge, ...] = ()  # whose probe it borrows
+
+    @property
+    def family(self) -> str:
+        """The protocol without its parameters: variants of a judge draw the same numbers."""
+        return re.sub(r"\[.*\]", "", self.protocol)
 
     def identity(self) -> dict[str, Any]:
         own = {"name": self.name, "version": self.version, "params": plain(self.params)}

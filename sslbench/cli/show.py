@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 KINDS = ("methods", "datasets", "evaluators", "suites")
 LOG = 20  # lines of it
+SAID = 12  # metrics of a record that are printed
 WIDE = 24  # characters of a value that a table shows
 
 
@@ -148,19 +149,30 @@ def _say_records(records: list[Record]) -> None:
         say("  none")
         return
     rows = [
-        (r.protocol or "train", r.status, r.attempt, r.finished, r.record_id[:12], _said(r))
+        (
+            r.protocol or "train",
+            r.status,
+            r.attempt,
+            r.finished,
+            f"{r.costs.seconds:.1f}" if r.costs else "",
+            r.record_id[:12],
+            _said(r),
+        )
         for r in records
     ]
-    say_table(("what", "status", "attempt", "finished", "record", "says"), rows)
+    say_table(("what", "status", "attempt", "finished", "seconds", "record", "says"), rows)
 
 
 def _said(record: Record) -> str:
     if record.status != "ok":
         return record.sentence
     metrics = [
-        f"{m.name} {m.value:.4f}" + (f" ± {m.stderr:.4f}" if m.stderr is not None else "")
-        for m in record.metrics
+        f"{m.name} {m.value:.{4 if abs(m.value) < 100 else 0}f}"
+        + (f" ± {m.stderr:.4f}" if m.stderr is not None else "")
+        for m in record.metrics[:SAID]
     ]
+    if more := len(record.metrics) - SAID:
+        metrics += [f"and {more} more metrics (--json)"] if more > 0 else []
     chosen = [f"chose {key} {value}" for key, value in record.chosen.items()]
     return ", ".join([*metrics, *chosen])
 
