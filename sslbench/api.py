@@ -421,6 +421,14 @@ class Evaluator(ABC):
         Raises errors.Unsuited where it can say nothing of such data or such an encoder.
         """
 
+    def extra(self) -> Mapping[str, Any]:
+        """What else decides its numbers and can change, such as a version of what it renders."""
+        return {}
+
+    def datasets(self) -> tuple[str, ...]:
+        """Those it asks for by `elsewhere`: opened, and so checked, before anything runs."""
+        return ()
+
     def probe(self, subject: Subject, data: Judged, *, nine_tenths: bool = False) -> Head:
         """The head of this protocol, for judges that borrow it."""
         raise ValueError(f"{type(self).__name__} has no probe to lend")

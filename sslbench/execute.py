@@ -15,7 +15,7 @@ from torch import nn
 from .api import DataInfo, Method, Place
 from .data import Data, JudgedData, Pretraining, open_data
 from .environment import component, environment, peak_memory, reset_peak_memory
-from .errors import Interrupted, MissingData, Unsuited, UserError
+from .errors import Interrupted, Unsuited, UserError
 from .events import CellDone, CellStarted, Judged, Listener
 from .features import Frozen, Inner, encoder_of
 from .feed import Feed, kept_generators, seed_all
@@ -50,6 +50,7 @@ class Options:
     watch_every: int = 0  # epochs
     compile: bool = False
     suite: str = ""  # id, for the records
+    train: bool = True  # False: what is not trained, or whose model is lost, fails
 
 
 class Workbench:
@@ -86,8 +87,9 @@ class Workbench:
             if not held:
                 return done("interrupted", "another run holds this cell")
             try:
-                trained = not _finished(folder, cell)
+                before = len(folder.records())
                 module, _ = self._trained(cell, folder)
+                trained = len(folder.records()) > before
                 failed = self._judge_all(cell, module, folder, judges)
             except Unsupported as error:
                 return done("skipped", str(error))
@@ -122,6 +124,11 @@ class Workbench:
                 module, _ = self.build(cell)
                 restore(module, state[0], what="the saved model")
                 return module.eval(), list(found.costs.stages if found.costs else ())
+        if not self.options.train:
+            raise CellFailed(
+                f"nothing is trained here, and the store {self.store.root} has no model of this "
+                "cell; `sslbench run` trains it"
+            )
         folder.write_identity(cell.identity())
         started = now()
         attempt = 1 + sum(r.kind == "train" for r in folder.records())
@@ -245,8 +252,12 @@ class Workbench:
         judge, evaluator = resolve_judge(str(self.options.watch), self.registry)
 
         def watch(encoder: nn.Module) -> dict[str, float]:
-            inner = Inner(Frozen(encoder, data, self.options.device), data)
-            metrics = evaluator(inner, inner, 0).metrics
+            inner = Inner(self._subject(encoder, data), data)
+            inner.subject.uses = frozenset(evaluator.uses)
+            try:
+                metrics = evaluator(inner, inner, 0).metrics
+            except Unsuited:
+                return {}
             first = evaluator.metrics[0].name
             return {f"watch.{judge.protocol}.{first}": float(metrics[first].value)}
 
@@ -260,14 +271,7 @@ class Workbench:
         """Judges what has no sound record; returns what went wrong, in sentences."""
         records = folder.records()
         missing = [j for j in judges if not is_judged(records, cell, j)]
-        subject = Frozen(
-            module,
-            self.data(cell.dataset),
-            self.options.device,
-            folder,
-            lend=lambda name: resolve_judge(name, self.registry)[1],
-            opened=self.data,
-        )
+        subject = self._subject(module, self.data(cell.dataset), folder)
         failed = []
         for judge in missing:
             if self.stop():
@@ -287,6 +291,16 @@ class Workbench:
                 failed.append(f"{judge.protocol}: {record.sentence}")
         return failed
 
+    def _subject(self, module: nn.Module, data: Data, folder: CellFolder | None = None) -> Frozen:
+        return Frozen(
+            module,
+            data,
+            self.options.device,
+            folder,
+            lend=lambda name: resolve_judge(name, self.registry)[1],
+            opened=self.data,
+        )
+
     def _judge(self, cell: Cell, subject: Frozen, folder: CellFolder, judge: Judge) -> Record:
         begun, started = time.monotonic(), now()
         identity = judged_identity(cell, judge)
@@ -302,6 +316,7 @@ class Workbench:
         try:
             _, evaluator = resolve_judge(judge.name, self.registry)
             seed = derive("judge", judge.family, cell.fingerprint, cell.seed)
+            subject.uses = frozenset(evaluator.uses)
             with kept_generators(self.options.device):
                 seed_all(seed, self.options.device)
                 judgement = evaluator(*_asked(subject, judge), seed % 2**31)
@@ -332,9 +347,7 @@ class Workbench:
             )
         except Unsuited as error:
             record = Record(**common, status="skipped", sentence=str(error), finished=now())
-        except UserError as error:
-            if not isinstance(error, MissingData):
-                raise  # the disk, say: no record could be written either
+        except UserError as error:  # files that are not there, say
             failure = _failure(error, cell, None)
             record = Record(
                 **common, status="failed", sentence=str(error), error=failure, finished=now()
@@ -399,11 +412,6 @@ def is_judged(records: list[Record], cell: Cell, judge: Judge) -> bool:
 
     found = newest(records, "evaluation", judged_identity(cell, judge))
     return found is not None and found.status in ("ok", "skipped")
-
-
-def _finished(folder: CellFolder, cell: Cell) -> bool:
-    found = folder.current("train", cell.identity())
-    return found is not None and found.status == "ok"
 
 
 def _of_outside(cell: Cell) -> list[Warned]:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
-import re
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -127,16 +127,24 @@ class Judge:
     protocol: str  # "knn-1", "knn-1[k=5]" away from the defaults, "tent-1(linear-1)" with a probe
     held_out: bool = False  # judges on the held-out tenth of train
     uses: tuple[Judge, ...] = ()  # whose probe it borrows
+    extra: Mapping[str, Any] = field(default_factory=dict)  # what else decides its numbers
+    others: Mapping[str, str] = field(default_factory=dict)  # further datasets -> fingerprint
 
     @property
     def family(self) -> str:
-        """The protocol without its parameters: variants of a judge draw the same numbers."""
-        return re.sub(r"\[.*\]", "", self.protocol)
+        """The protocol without parameters: variants of a judge draw the same numbers."""
+        base = parse_name(self.name).base
+        borrowed = f"({','.join(used.family for used in self.uses)})" if self.uses else ""
+        return f"{base}-{self.version}{borrowed}{'@held-out' if self.held_out else ''}"
 
     def identity(self) -> dict[str, Any]:
         own = {"name": self.name, "version": self.version, "params": plain(self.params)}
         if self.uses:
             own["uses"] = [used.identity() for used in self.uses]
+        if self.extra:
+            own["extra"] = plain(self.extra)
+        if self.others:
+            own["data"] = dict(self.others)
         return {**own, "on": "held-out"} if self.held_out else own
 
 
@@ -244,10 +252,18 @@ def checked(value: Any, kind: Any, *, what: str) -> Any:
         if isinstance(each, bool) and not _admits_bool(kind):
             continue
         try:
-            return adapter.validate_python(each)
+            found = adapter.validate_python(each)
         except ValidationError:
             continue
+        if not _endless(found):
+            return found
     raise UserError(f"{what} expects {described(kind)}, got {value!r}")
+
+
+def _endless(value: Any) -> bool:
+    """No JSON, and so no identity, has infinity or NaN."""
+    values = value if isinstance(value, tuple | list) else (value,)
+    return any(isinstance(each, float) and not math.isfinite(each) for each in values)
 
 
 @functools.cache
@@ -448,7 +464,8 @@ def resolve_judge(
 ) -> tuple[Judge, Evaluator]:
     """The judge that `knn` or `knn[k=5]` names, and what runs it."""
     judge, cls, given = find_judge(name, registry, held_out=held_out)
-    return judge, cls(**given)
+    evaluator = cls(**given)
+    return dataclasses.replace(judge, extra=evaluator.extra()), evaluator
 
 
 def find_judge(

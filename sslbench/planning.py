@@ -99,8 +99,8 @@ def make_plan(options: Options, registry: Registry, *, preflight: bool = True) -
     check_settings(registry, settings, {*names, *asked})
     for name in sorted(asked - set(names)):  # what was typed is checked, though it concerns no cell
         resolve(name, registry, Setting("", "", "", 0, 0), settings)
-    judges = [resolve_judge(name, registry)[0] for name in suite.evaluators]
-    once = [resolve_judge(name, registry)[0] for name in suite.once]
+    judges = [_judge(name, registry, options) for name in suite.evaluators]
+    once = [_judge(name, registry, options) for name in suite.once]
     once = [judge for judge in once if judge not in judges]
     store = Store(options.store)
     baselines = set(suite.baselines) - set(options.methods or ())
@@ -114,6 +114,16 @@ def make_plan(options: Options, registry: Registry, *, preflight: bool = True) -
     if preflight and options.train and plan.open:
         build_each(plan, registry)
     return plan
+
+
+def _judge(name: str, registry: Registry, options: Options) -> Judge:
+    """With the fingerprints of the further datasets that it looks at."""
+    from .data import open_data
+
+    judge, evaluator = resolve_judge(name, registry)
+    asked = evaluator.datasets()
+    others = {each: open_data(each, registry, options.place).fingerprint for each in asked}
+    return dataclasses.replace(judge, others=others)
 
 
 def _check_adopted(

@@ -64,6 +64,11 @@ def accuracies(scores: Tensor, labels: Tensor) -> Mapping[str, Value]:
 
     `scores` [N, C]. A class that scores -inf is not among the five.
     """
+    if broken := int(scores.isnan().any(1).sum()):
+        raise ValueError(
+            f"the answers to {broken} of {len(scores)} images are NaN, which would count as the "
+            "first class; what was fitted on the features has diverged"
+        )
     found = {"top1": proportion(scores.argmax(1) == labels)}
     if scores.shape[1] > 5:
         top = scores.topk(5, dim=1)

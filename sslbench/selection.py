@@ -99,7 +99,9 @@ def _check_requirements(suite: Suite) -> None:
 def _overridden(suite: Suite, options: Options) -> tuple[Suite, dict[str, Any]]:
     """The suite with the options applied, and those of them that change its protocol."""
     changed: dict[str, Any] = {}
-    suite = dataclasses.replace(suite, evaluators=_spelt_out(suite.evaluators))
+    suite = dataclasses.replace(
+        suite, evaluators=_spelt_out(suite.evaluators), once=_spelt_out(suite.once)
+    )
     judges = _judges(suite, options)
     for key in ("backbones", "datasets", "evaluators", "seeds", "epochs", "batch", "precision"):
         value: Any = judges if key == "evaluators" else getattr(options, key)
@@ -107,8 +109,9 @@ def _overridden(suite: Suite, options: Options) -> tuple[Suite, dict[str, Any]]:
             continue
         changed[key] = list(value) if isinstance(value, tuple) else value
         suite = dataclasses.replace(suite, **{key: value})
-        if key == "evaluators" and options.evaluators:
-            suite = dataclasses.replace(suite, once=())
+    if options.evaluators and suite.once:
+        changed["once"] = []
+        suite = dataclasses.replace(suite, once=())
     if suite.precision not in PRECISIONS:
         raise UserError(f"precision {suite.precision!r} is none of {', '.join(PRECISIONS)}")
     if options.set:
@@ -126,7 +129,7 @@ def _judges(suite: Suite, options: Options) -> tuple[str, ...]:
     if options.layers:
         judges = _with(judges, "linear", layers=True)
     if options.transfer_to:
-        judges = _with(judges, "transfer", to="+".join(options.transfer_to))
+        judges = _with(judges, "transfer", to="+".join(sorted(options.transfer_to)))
     return judges
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import UserError
 from .identity import Cell, Judge, Setting, Settings, derive, judged_identity, resolve
 from .plugins import Registry
 from .records import Record
@@ -78,6 +79,11 @@ def verdict(trial: Trial, judge: Judge, store: Store) -> float | None:
     record = newest(records, "evaluation", judged_identity(trial.cell, judge))
     if record is not None and record.status == "ok" and (first := record.metric()):
         return first.value if first.higher_is_better else -first.value
+    if record is not None and record.status == "skipped":
+        raise UserError(
+            f"tuning is judged by {judge.protocol}, which cannot say anything here: "
+            f"{record.sentence}; let the suite name another judge"
+        )
     train = newest(records, "train", trial.cell.identity())
     return -math.inf if train is not None and _hopeless(train) else None
 

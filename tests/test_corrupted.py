@@ -503,9 +503,13 @@ def test_a_small_set_is_kept_and_what_is_damaged_is_made_again(tmp_path, monkeyp
     for other in ((2, [1, 4]), (3, [4, 1])):
         Rendered(data, CPU).block("fog", other[0], torch.tensor(other[1]))
     assert len(counted) == 3
-    monkeypatch.setattr(rendered, "KEPT", 1)
+    held = sum(path.stat().st_size for path in (tmp_path / "corrupted").iterdir())
+    monkeypatch.setattr(rendered, "KEPT", held + fresh.numel() - 1)
     Rendered(data, CPU).block("fog", 1, rows)
     assert len(list((tmp_path / "corrupted").iterdir())) == 3
+    monkeypatch.setattr(rendered, "KEPT", held + fresh.numel())
+    Rendered(data, CPU).block("fog", 1, rows)
+    assert len(list((tmp_path / "corrupted").iterdir())) == 4
 
 
 def test_a_subset_is_corrupted_as_the_rows_of_the_whole():

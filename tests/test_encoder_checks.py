@@ -14,10 +14,10 @@ TINY = """
 summary: a tiny suite
 datasets: ["digits[test=30,train=100]"]
 backbones: [test_resnet]
-methods: [broken, constant, shapeless, fickle]
+methods: [broken, constant, shapeless, listed, fickle]
 baselines: [untrained]
 floor: untrained
-evaluators: [knn, shy]
+evaluators: [knn, shy, sly]
 seeds: [0]
 """
 PLUGIN = '''
@@ -60,9 +60,23 @@ def shapeless(backbone, data):
     return Spoilt(backbone, lambda f, b, x: b.maps(x)[-1])
 
 
+def listed(backbone, data):
+    """A list of vectors."""
+    return Spoilt(backbone, lambda f, b, x: [f])
+
+
 def fickle(backbone, data):
-    """Other features each time."""
-    return Spoilt(backbone, lambda f, b, x: f + 0.1 * f.std() * torch.rand_like(f))
+    """Other features each time, on top of something large that hides it."""
+    return Spoilt(backbone, lambda f, b, x: 50 * f.abs().max() + f * (1 + torch.rand_like(f)))
+
+
+class Sly(Evaluator):
+    """Borrows a probe and does not say so."""
+
+    metrics = (Metric("top1"),)
+
+    def __call__(self, subject, data, seed):
+        return Judgement({"top1": Value(float(subject.probe("linear")(subject.features("test")).mean()))})
 
 
 class Shy(Evaluator):
@@ -78,12 +92,12 @@ class Shy(Evaluator):
 
 @hookimpl
 def methods():
-    return {f.__name__: f for f in (broken, constant, shapeless, fickle)}
+    return {f.__name__: f for f in (broken, constant, shapeless, listed, fickle)}
 
 
 @hookimpl
 def evaluators():
-    return {"shy": Shy}
+    return {"shy": Shy, "sly": Sly}
 '''
 LINE = ("run", "--plugin", "odd.py", "--suite", "tiny.yaml")
 SHY = "ten classes were asked about; shy judges nine"
@@ -117,12 +131,20 @@ def test_a_run_with_encoders_that_cannot_be_judged_ends_with_3_and_judges_the_ot
     assert "Traceback" not in done.output
 
 
+def test_a_probe_is_lent_only_to_judges_that_say_so(home):
+    folder, _ = home
+    record = records(folder, "untrained")["file:odd/sly"]
+    assert record.status == "failed"
+    assert "put 'linear' among its `uses`" in record.sentence
+
+
 @pytest.mark.parametrize(
     ("method", "sentence"),
     [
         ("broken", "check finite: 1 of 100 feature vectors of train hold NaN or infinity"),
         ("constant", "check varied: the features of all 100 images of train are the same"),
         ("shapeless", "check vectors: the encoder returned"),
+        ("listed", "check vectors: the encoder returned list"),
         ("fickle", "check repeatable: the features of the same 16 images of train differ"),
     ],
 )
@@ -148,6 +170,7 @@ def test_a_judge_that_is_not_suited_is_skipped_and_not_asked_again_but_a_failed_
     assert SHY in again.stdout
     assert records(folder, "untrained")["file:odd/shy"].attempt == 1
     assert records(folder, "file:odd/constant")["knn"].attempt == 2
-    alone = CliRunner().invoke(program, ["evaluate", "tiny.yaml", *LINE[1:3], "--methods", ""])
+    line = ["evaluate", "tiny.yaml", *LINE[1:3], "--methods", "", "--evaluators", "knn,shy"]
+    alone = CliRunner().invoke(program, line)
     assert alone.exit_code == 0, alone.output
     assert SHY in alone.stdout

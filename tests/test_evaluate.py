@@ -100,6 +100,25 @@ def test_what_is_not_trained_is_counted_left_alone_and_how_to_train_it_said(stor
     assert made(store) == before
 
 
+def test_a_cell_whose_model_is_lost_is_not_trained_again(store):
+    lost = next(c for c in Store(store).cells() if c.identity()["method"]["name"] == "simclr")
+    (lost.path / "model.safetensors").unlink()
+    before = made(store)
+    done = call("evaluate", "tiny.yaml", "--evaluators", "retrieval", code=3)
+    assert "has no model of this cell; `sslbench run` trains it" in " ".join(done.output.split())
+    assert made(store) - before == {("evaluation", "retrieval", "ok"): 11}
+    assert not (lost.path / "model.safetensors").exists()
+
+
+def test_a_dataset_to_transfer_to_is_looked_for_before_anything_runs(store):
+    before = made(store)
+    said = call("evaluate", "tiny.yaml", "--transfer-to", "digitz", code=2).stderr
+    assert "did you mean 'digits'" in said
+    said = call("evaluate", "tiny.yaml", "--transfer-to", "folder:/data/x", code=2).stderr
+    assert "a path says where, not what" in said
+    assert made(store) == before
+
+
 def test_where_nothing_is_trained_there_is_nothing_to_judge(store):
     said = call(
         "evaluate", "tiny.yaml", "--epochs", "7", "--methods", "simclr", "--seeds", "9", code=4

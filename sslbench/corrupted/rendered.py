@@ -15,13 +15,13 @@ from torch import Tensor
 
 from .. import arrays
 from ..api import Corrupted
-from ..corruptions import ALL, SEVERITIES, VERSION, Frost, corrupt
+from ..corruptions import VERSION, Frost, corrupt
 from ..data import Data
 from ..names import parse
 from ..store import write_atomic
 
 CHUNK = 2**22  # values of the images that are on the device at a time
-KEPT = 2**30  # bytes of a set, or of the part of it that is judged, that the store may keep
+KEPT = 2**30  # bytes of rendered blocks that a store keeps at most
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def set_name(data_name: str, making: Making | None = None) -> str:
 class Rendered(Corrupted):
     """The test split corrupted by `corruptions`, block by block.
 
-    A small set is kept in the store's scratch folder, for the cells that are judged next.
+    Blocks are kept in the store's scratch folder, for the cells that are judged next, as long as
+    there is room.
     """
 
     def __init__(self, data: Data, device: torch.device, *, making: Making | None = None) -> None:
@@ -65,8 +66,7 @@ class Rendered(Corrupted):
         split and the seed decide.
         """
         index = torch.arange(len(self._images)) if rows is None else rows
-        small = len(ALL) * len(SEVERITIES) * index.numel() * self._images[:1].numel() <= KEPT
-        if self._scratch is None or not small:
+        if self._scratch is None:
             return self._made(corruption, severity, index)
         key = arrays.digest(self.fingerprint, corruption, severity, index.tolist())
         return _kept(
@@ -105,6 +105,8 @@ def _kept(folder: Path, key: str, make: Callable[[], Tensor]) -> Tensor:
         if path.stem == f"{key[:32]}-{hashlib.sha256(found.data).hexdigest()[:32]}":
             return torch.from_numpy(found)
     block = make()
+    if sum(path.stat().st_size for path in folder.glob("*.npy")) + block.numel() > KEPT:
+        return block
     content = io.BytesIO()
     np.save(content, block.numpy(), allow_pickle=False)
     total = hashlib.sha256(np.ascontiguousarray(block.numpy()).data).hexdigest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,6 +15,7 @@ from sslbench.evaluators.robustness import (
     accuracies,
     batch_norms,
     finite,
+    rendering,
     severities_of,
     trial,
     ways,
@@ -29,7 +33,7 @@ class BNAdapt(Evaluator):
     `adapted` normalises each batch by its own mean and (biased) variance in every batch norm.
     `mixed` takes n/(n + prior) of the batch's, n images, and prior/(n + prior) of those of
     training. Test images come in one fixed shuffled order, the same for every encoder and seed;
-    batches hold `batch` images or, so that no small one is left over, a few more.
+    batches hold `batch` images or, so that no small one is left over, more, up to twice as many.
     Chosen: nothing here; the head's l2 by `linear`, on clean held-out train.
     Source: Nado et al., arXiv 2006.10963 (adapted); Schneider et al., arXiv 2006.16971 (mixed).
     Departures: Schneider et al. sweep the prior and the batch; one pair is fixed here.
@@ -60,6 +64,9 @@ class BNAdapt(Evaluator):
         self.set, self.images = set, images
         self.severities = severities_of("bn-adapt", severities)
         self.batch, self.prior = batch, prior
+
+    def extra(self) -> Mapping[str, Any]:
+        return rendering(self.set)
 
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
         head = subject.probe("linear")

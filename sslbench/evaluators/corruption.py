@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,6 +13,7 @@ from sslbench.corruptions import ALL, BENCHMARK, GROUPS, SEVERITIES
 from sslbench.evaluators.robustness import (
     accuracy,
     finite,
+    rendering,
     severities_of,
     spread,
     trial,
@@ -68,6 +72,9 @@ class Corruption(Evaluator):
     ) -> None:
         self.set, self.images = set, images
         self.severities = severities_of("corruption", severities)
+
+    def extra(self) -> Mapping[str, Any]:
+        return rendering(self.set)
 
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
         head = subject.probe("linear")

@@ -25,7 +25,7 @@ class FewShot(Evaluator):
     Measured: accuracy on test, mean over episodes. An episode draws `way` classes, and of each
     `query` images to name and `shot` labelled ones, all from test, none twice; classes with fewer
     than query + shot images take no part. Features of the un-augmented images, centred with the
-    mean of train and L2-normalised; a query goes to the nearest mean of the labelled features
+    mean of the labelled train and L2-normalised; a query goes to the nearest mean of the labelled features
     (Euclidean). `one_shot` names the same queries with the first labelled image of each class
     alone, by which it is 1-NN. The standard error is s / sqrt(episodes); 1.96 of it is half the
     95 % interval, the ± of papers, reported as `..._interval95`.

@@ -47,7 +47,7 @@ class FineTune(Evaluator):
     Traps: the held-out tenth has more labels than the 1 % it chooses for, as the papers' have;
     their subsets, epochs and rates are each method's own. With all labels in few epochs this says
     how soon an encoder learns, not where it ends. A share with fewer images than classes is left
-    out.
+    out; where that is the 10 %, which ranks, nothing is judged.
     """
 
     metrics = tuple(

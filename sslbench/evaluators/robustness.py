@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sslbench.api import Corrupted, Judged, Metric, Value
 from sslbench.arrays import balanced, shuffled
-from sslbench.corruptions import ALL, BENCHMARK
+from sslbench.corruptions import ALL, BENCHMARK, VERSION
 from sslbench.errors import Unsuited, UserError
 
 KEY = "robustness"  # of the draw of images and of their order: the same for all judges and seeds
@@ -29,6 +29,11 @@ def severities_of(judge: str, asked: int | str) -> tuple[int, ...]:
             "range, such as 1-5"
         )
     return tuple(range(int(first), int(last) + 1))
+
+
+def rendering(asked: str) -> Mapping[str, int]:
+    """The version of what is rendered here; the first is left out, as records of it were made."""
+    return {"corruptions": VERSION} if asked == "regen" and VERSION > 1 else {}
 
 
 class Cell(NamedTuple):

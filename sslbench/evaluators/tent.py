@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +14,7 @@ from sslbench.evaluators.robustness import (
     accuracies,
     batch_norms,
     finite,
+    rendering,
     severities_of,
     trial,
     ways,
@@ -31,7 +35,8 @@ class Tent(Evaluator):
     taught serves the batches after it; every corruption and severity starts from the source again.
     `episodic` starts from the source at every batch, takes the steps and predicts after them.
     Test images come in one fixed shuffled order, the same for every encoder and seed; batches hold
-    `batch` images or, so that no small one is left over, a few more. Dropout is off.
+    `batch` images or, so that no small one is left over, more, up to twice as many; where there is
+    one batch alone `online` is `norm`, and a warning says so. Dropout is off.
     Chosen: nothing here; the head's l2 by `linear`, on clean held-out train.
     Source: Wang et al., arXiv 2006.10726 (CIFAR: Adam, lr 1e-3, batches of 200, one step).
     Departures: the paper reports severity 5 of 15 corruptions, here all severities unless told
@@ -67,6 +72,9 @@ class Tent(Evaluator):
         self.severities = severities_of("tent", severities)
         self.lr, self.batch, self.steps = lr, batch, steps
 
+    def extra(self) -> Mapping[str, Any]:
+        return rendering(self.set)
+
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
         head = subject.probe("linear")
         online, episodic = (Adapting(subject.copy(), head, self.lr) for _ in range(2))
@@ -81,7 +89,10 @@ class Tent(Evaluator):
                 answers["source"] = head(source)
                 for mode, logits in answers.items():
                     right[mode][cell.at][part] = logits.argmax(1).cpu() == over.labels[part]
-        return Judgement(accuracies(right), sources=over.sources)
+        warnings: tuple[str, ...] = ()
+        if len(over.rows) < 2 * self.batch:
+            warnings = (f"all {len(over.rows)} images are one batch: online is norm",)
+        return Judgement(accuracies(right), {}, warnings, over.sources)
 
     def _answers(
         self, online: Adapting, episodic: Adapting, x: Tensor, what: str

@@ -11,7 +11,7 @@ from sslbench.scores import class_warnings, labelled, proportion
 
 
 class Transfer(Evaluator):
-    """A linear probe on datasets that the encoder was not trained on.
+    """A linear probe on other datasets.
 
     Measured: for each dataset in `to`, accuracy on its test split of a head fitted on its train
     split, over the frozen encoder; `mean` is the plain mean over them. The head is the probe
@@ -19,7 +19,8 @@ class Transfer(Evaluator):
     Chosen: what that probe chooses, for each dataset on the held-out tenth of that dataset's train.
     Source: Kornblith et al., arXiv 1805.08974.
     Traps: published transfer enlarges every image to 224 pixels and reports mean class accuracy for
-    some datasets; here all is plain accuracy. A mean over other datasets is another column.
+    some datasets; here all is plain accuracy. A mean over other datasets is another column. Where
+    `to` names the dataset that the encoder was trained on, nothing is transferred.
 
     to: names of datasets, joined by "+"; quoted where they hold brackets.
     """
@@ -36,8 +37,16 @@ class Transfer(Evaluator):
                 f"transfer was given to={to!r}; name the datasets to judge on, by --transfer-to "
                 'NAME,... or transfer[to=NAME] or transfer[to="NAME[size=64]+NAME"]'
             )
+        if placed := next((name for name in self.to if ":" in name.partition("[")[0]), None):
+            raise UserError(
+                f"transfer was given {placed}: a path says where, not what, and would stand in the "
+                "protocol's id; let a plugin give that dataset a name"
+            )
         if twice := next((name for name in self.to if self.to.count(name) > 1), None):
             raise UserError(f"transfer was given {twice} twice; name each dataset once")
+
+    def datasets(self) -> tuple[str, ...]:
+        return self.to
 
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
         places = [subject.elsewhere(name) for name in self.to]

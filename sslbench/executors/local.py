@@ -45,6 +45,7 @@ class Setup:
     plugins: tuple[Path, ...]
     block: tuple[str, ...]
     installed: bool
+    train: bool = True
     quiet: bool = True
 
 
@@ -122,6 +123,7 @@ class LocalProcesses:
                 plugins=options.plugins,
                 block=options.block,
                 installed=options.installed,
+                train=options.train,
             )
             for i in range(jobs)
         ]
@@ -274,6 +276,7 @@ def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Any:
     torch.set_num_threads(setup.threads)
     watch, _, every = (setup.watch or "").partition(":")
     options = Options(
+        train=setup.train,
         device=pick_device(setup.device),
         checkpoint_seconds=setup.checkpoint_seconds,
         watch=watch or None,

@@ -73,6 +73,9 @@ def _columns(block: Block) -> Iterator[tuple[str, dict[str, Mapping[int, float]]
     for index, column in enumerate(block.columns):
         if not column.ranks or not column.metric or not column.narrow:  # narrow: said once
             continue
+        shown = [score.mean for _, score in _scores(block.rows, index)]
+        if 2 * len(set(shown)) < len(shown):
+            continue  # most are equal, as the FLOPs of one network are: no order of methods
         sign = 1 if column.higher_is_better else -1
         yield (
             column.protocol,
@@ -108,10 +111,8 @@ def _tau(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 def _interval(tau: float, n: int) -> statistics.Interval | None:
-    if n < FEWEST:
+    if n < FEWEST or abs(tau) >= 1:  # at 1 the transform is infinite, and five methods no proof
         return None
-    if abs(tau) >= 1:
-        return tau, tau
     half = NORMAL * math.sqrt(0.437 / (n - 4))
     centre = math.atanh(tau)
     return math.tanh(centre - half), math.tanh(centre + half)
