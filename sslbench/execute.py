@@ -124,7 +124,7 @@ class Workbench:
                 module, _ = self.build(cell)
                 restore(module, state[0], what="the saved model")
                 return module.eval(), list(found.costs.stages if found.costs else ())
-        if not self.options.train:
+        if not self.options.train and not cell.adopted:
             raise CellFailed(
                 f"nothing is trained here, and the store {self.store.root} has no model of this "
                 "cell; `sslbench run` trains it"

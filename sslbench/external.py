@@ -38,6 +38,7 @@ DEPTH = 4  # dictionaries within dictionaries
 COUNTERS = "num_batches_tracked"  # of batch norms: of no meaning once trained
 OUT = "-"  # in place of a new name
 PREFERRED = ("encoder_q", "online_encoder", "online", "teacher", "backbone", "model", "state_dict")
+PLACED = ("pos_embed", "relative_position_bias_table")  # tensors as long as the image has patches
 SMALL = "-small"
 
 
@@ -180,7 +181,8 @@ def _check_name(cell: Cell, store: Store) -> None:
         if other["backbone"] == cell.backbone and held != cell.hyperparameters["sha256"]:
             raise UserError(
                 f"the store {store.root} already has other weights of {cell.backbone} as "
-                f"{cell.method} (cell {folder.id[:12]}): give these another --name, or remove "
+                f"{cell.method} (cell {folder.id[:12]}), or these with another mean and "
+                f"deviation: give these another --name, or remove "
                 f"those with `sslbench store rm {folder.id[:12]}`"
             )
 
@@ -388,7 +390,11 @@ def _check_fit(
         for name in named
         if name not in own and name.partition(".")[0] in parts and not name.startswith(heads)
     ]
+    unread = [n for n in own if n in named and _unread(named[n].tensor, own[n])]
     faults = []
+    if unread:
+        kinds = [f"{n} is {_unread(named[n].tensor, own[n])}" for n in unread]
+        faults.append(f"no plain numbers ({len(unread)}): {_list(kinds)}")
     if missing:
         faults.append(f"missing ({len(missing)}): {_list(missing)}")
     if odd:
@@ -404,6 +410,18 @@ def _check_fit(
         )
 
 
+def _unread(tensor: Tensor, own: Tensor) -> str:
+    """Why a saved tensor cannot stand for one of the network's, or nothing."""
+    if tensor.is_meta:
+        return "without content"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_quantized or tensor.is_complex() or own.dtype.is_floating_point:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return "" if tensor.is_floating_point() and not tensor.is_quantized else kind
+    return ""
+
+
 def _classifiers(net: Any) -> tuple[str, ...]:
     """Beginnings of the names of the classifier that timm's network would have."""
     found = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
@@ -411,7 +429,12 @@ def _classifiers(net: Any) -> tuple[str, ...]:
 
 
 def _stem(odd: Sequence[str], named: Mapping[str, Saved], asked: Asked) -> str:
-    """The backbone that has the file's stem, where the first layer alone differs."""
+    """What would fit: where the first layer alone differs, or what holds a place for each patch."""
+    if all(name.endswith(PLACED) for name in odd):
+        return (
+            " (these weights are for images of another side; give --datasets with images of it, "
+            "such as digits[size=224], or weights of a network that takes any side)"
+        )
     if len(odd) != 1 or named[odd[0]].tensor.dim() != 4:
         return ""
     base, bracket, rest = asked.backbone.partition("[")

@@ -255,7 +255,8 @@ class _Cells:
         """Pretexts before those who ask for them; each with the method that alone needs it."""
         found: dict[str, tuple[Cell, str | None]] = {}
         for cell in cells:
-            check_size(cell, data, self.registry)
+            if self.options.train:
+                check_size(cell, data, self.registry)
             for pretext in _pretexts(cell):
                 found.setdefault(pretext.id, (pretext, cell.method))
             found[cell.id] = (cell, None)

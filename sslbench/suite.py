@@ -102,15 +102,21 @@ def _suite(name: str, content: Mapping[str, Any], path: Path) -> Suite:
         raise UserError(f"seeds of the suite {path} must be whole numbers, not {values['seeds']}")
     if not isinstance(values.get("set", {}), Mapping):
         raise UserError(f"set of the suite {path} must map METHOD.PARAMETER to values")
-    for key in ("floor", "normaliser"):
-        known = (*values["methods"], *values["baselines"])
-        if (named := values.get(key)) is not None and named not in known:
-            raise UserError(
-                f"{key} of the suite {path} is none of its methods{suggestion(str(named), known)}"
-            )
+    _check_named(values, path)
     if "tuning" in values:
         values["tuning"] = _tuning(values["tuning"], values["seeds"], path)
     return Suite(name=name, **values)
+
+
+def _check_named(values: Mapping[str, Any], path: Path) -> None:
+    methods = (*values["methods"], *values["baselines"])
+    for key in ("floor", "normaliser"):
+        named = values.get(key)
+        if named is not None and named not in methods:
+            raise UserError(
+                f"{key} {named!r} of the suite {path} is none of its methods"
+                f"{suggestion(str(named), methods)}"
+            )
 
 
 def _tuning(content: Any, seeds: tuple[int, ...], path: Path) -> Tuning:

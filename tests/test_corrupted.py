@@ -787,14 +787,24 @@ def test_a_folder_that_is_not_whole_is_an_error(copy, which):
     refused(lambda: open_corrupted(data, which, CPU), "fog.npy", "is not there")
 
 
-@pytest.mark.parametrize("which", ["regen", "noise-regen-c"])
-def test_a_folder_with_some_corruptions_is_incomplete(tmp_path, which):
+def test_a_folder_with_some_corruptions_is_incomplete_and_regen_needs_none(tmp_path):
     for _ in write(opened(), tmp_path, device=CPU, corruptions=ALL[:17]):
         pass
     refused(
-        lambda: open_corrupted(opened("noise", tmp_path), which, CPU),
+        lambda: open_corrupted(opened("noise", tmp_path), "noise-regen-c", CPU),
         "not complete: 19 corruptions are expected",
         "has 17 and lacks spatter, saturate",
+    )
+    assert isinstance(open_corrupted(opened("noise", tmp_path), "regen", CPU), Rendered)
+
+
+def test_a_renamed_folder_is_mended_under_its_own_name(written, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(written / "noise-regen-c", folder)
+    (folder / "fog.npy").unlink()
+    refused(
+        lambda: open_corrupted(opened("noise", tmp_path), "mine", CPU),
+        "name the folder noise-regen-c again, then `sslbench corrupt noise",
     )
 
 

@@ -369,3 +369,21 @@ def test_weights_that_the_store_lost_are_never_replaced_by_a_fresh_network(store
     torch.save(weights(), "Mine.pth")
     call(*line, "--encoder", "Mine.pth", "--backbone", "test_resnet")
     assert any(r.evaluator == "clustering" and r.status == "ok" for r in cell.records())
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [
+        (lambda t: t.to(torch.complex64), "complex64"),
+        (lambda t: t.to(torch.int8), "int8"),
+        (lambda t: t.to_sparse(), "sparse"),
+        (lambda t: t.to("meta"), "without content"),
+    ],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(spoil, kind):
+    state = weights()
+    name = next(n for n, t in state.items() if t.dim() == 4)
+    state[name] = spoil(state[name])
+    with pytest.raises(UserError, match=rf"no plain numbers \(1\): {name} is {kind}"):
+        fitted(state)

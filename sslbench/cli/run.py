@@ -209,7 +209,7 @@ def _did(outcome: Outcome | None) -> str:
 def _failures(failed: list[Planned]) -> list[str]:
     lines = []
     for planned in failed[:LISTED]:
-        lines.append(f"failed: {planned.cell.title}: {one_line(planned.why)[:300]}")
+        lines.append(f"failed: {planned.cell.title}: {one_line(planned.why)}")
         lines.append(f"  sslbench show {planned.cell.id[:ID]}")
     if len(failed) > LISTED:
         lines.append(f"and {len(failed) - LISTED} more: sslbench plan lists them")

@@ -101,13 +101,14 @@ def _confirmed(question: str) -> bool:
 @store.command()
 @store_option
 def gc(store: Path) -> None:
-    """Remove what can be done without: damaged and temporary files, cached features, and the
-    resume state of finished cells.
+    """Remove what can be done without: damaged and temporary files, cached features, corrupted
+    images that were kept, and the resume state of finished cells.
 
     Cells that a run works on are left alone.
     """
     opened = _open(store)
-    freed, files = _removed(path for path in store.glob(".*.tmp"))
+    spare = [*store.glob(".*.tmp"), *store.glob("scratch/corrupted/*.npy")]
+    freed, files = _removed(spare)
     busy = 0
     for cell in opened.cells():
         litter = _removable(cell)

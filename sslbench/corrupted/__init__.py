@@ -54,8 +54,8 @@ def open_corrupted(data: Data, which: str, device: torch.device) -> Corrupted:
         where = f"looked for {looked}" if looked else "no folder was given to look in"
         raise MissingData(
             f"{data.name}: there is no folder {which} with a corrupted test split ({where}); "
-            f"{OFFICIAL!r} and {REGEN!r} need none, `sslbench corrupt {without_subset(data.name)} "
-            "--out DIR` writes one"
+            f"{OFFICIAL!r} and {REGEN!r} need none; `sslbench corrupt {without_subset(data.name)} "
+            f"--out DIR` writes {set_name(data.name)}, which goes by that name"
         )
     return _folder(data, folder)
 
@@ -106,6 +106,8 @@ def _regen(data: Data, folder: Path) -> Folder | None:
     manifest = read_manifest(folder)
     if manifest is None or made(manifest) != Making().facts():
         return None
+    if not manifest["files"].keys() >= set(ALL):
+        return None  # still being written, or a part of it was asked for
     return _open(data, folder, manifest) if _suits(data, folder, manifest) else None
 
 
@@ -136,6 +138,8 @@ def _open(data: Data, folder: Path, manifest: dict[str, Any] | None) -> Folder:
     if manifest is not None:
         sums = {name: entry["sha256"] for name, entry in manifest["files"].items()}
         remedy = f"{command(manifest, folder)} makes what is not"
+        if folder.name != manifest.get("name"):
+            remedy = f"name the folder {manifest.get('name')} again, then {remedy}"
         absent = [name for name in (*ALL, LABELS) if name not in sums]
         if absent:
             raise MissingData(

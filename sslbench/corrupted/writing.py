@@ -60,6 +60,8 @@ def write(
             f"of it; ask for {without_subset(data.name)}"
         )
     making = making or Making()
+    if making.frost is not None:
+        making.frost.check((data.test.images.shape[2], data.test.images.shape[3]))
     folder = out / set_name(data.name, making)
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,10 +88,10 @@ def _written(
 
 def _begun(data: Data, folder: Path, rendered: Rendered) -> dict[str, Any]:
     """The manifest of the set that is there, or of a new one; its labels are laid down."""
-    for litter in folder.glob(".*.part"):
-        litter.unlink()
     shown = "\n".join(prints(data.test.images)).encode()
     manifest = _manifest(data, folder, rendered.making.facts(), shown)
+    for litter in folder.glob(".*.part"):  # only now is the folder known to be ours
+        litter.unlink()
     with _whole_file(folder / IMAGES) as file:
         file.write(shown)
     manifest["files"][LABELS] = _lay_labels(data, folder)

@@ -2,7 +2,8 @@
 
 Batched, on the device of the images, with the parameters for 32 pixels of the script that made
 those sets, and its truncation to 8 bits. Lengths in pixels stay what they are for images of another
-side; what the script gives as a share of the side follows it. JPEG alone is done by PIL.
+side; what the script gives as a share of the side follows it, but for elastic_transform, whose lengths are
+those of 32 pixels. JPEG alone is done by PIL.
 
 What an image draws depends on the seed, the corruption, the severity and its index alone.
 """

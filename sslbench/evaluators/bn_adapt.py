@@ -16,6 +16,7 @@ from sslbench.evaluators.robustness import (
     batch_norms,
     finite,
     rendering,
+    set_of,
     severities_of,
     trial,
     ways,
@@ -61,7 +62,7 @@ class BNAdapt(Evaluator):
     ) -> None:
         if batch < 2:
             raise UserError(f"bn-adapt was given batch={batch}; statistics take at least 2 images")
-        self.set, self.images = set, images
+        self.set, self.images = set_of("bn-adapt", set), images
         self.severities = severities_of("bn-adapt", severities)
         self.batch, self.prior = batch, prior
 

@@ -14,6 +14,7 @@ from sslbench.evaluators.robustness import (
     accuracy,
     finite,
     rendering,
+    set_of,
     severities_of,
     spread,
     trial,
@@ -70,7 +71,7 @@ class Corruption(Evaluator):
         images: Count | None = None,
         severities: int | str = "1-5",
     ) -> None:
-        self.set, self.images = set, images
+        self.set, self.images = set_of("corruption", set), images
         self.severities = severities_of("corruption", severities)
 
     def extra(self) -> Mapping[str, Any]:

@@ -36,6 +36,16 @@ def rendering(asked: str) -> Mapping[str, int]:
     return {"corruptions": VERSION} if asked == "regen" and VERSION > 1 else {}
 
 
+def set_of(judge: str, asked: str) -> str:
+    """A set's name; UserError for what could be a path."""
+    if not re.fullmatch(r"[\w-][\w.-]*", asked, re.ASCII):
+        raise UserError(
+            f"{judge} was given set={asked!r}; give official, regen, or the name of a folder below "
+            "--data DIR, without slashes"
+        )
+    return asked
+
+
 class Cell(NamedTuple):
     """One corruption at one severity."""
 

@@ -15,6 +15,7 @@ from sslbench.evaluators.robustness import (
     batch_norms,
     finite,
     rendering,
+    set_of,
     severities_of,
     trial,
     ways,
@@ -68,7 +69,7 @@ class Tent(Evaluator):
     ) -> None:
         if batch < 2:
             raise UserError(f"tent was given batch={batch}; statistics take at least 2 images")
-        self.set, self.images = set, images
+        self.set, self.images = set_of("tent", set), images
         self.severities = severities_of("tent", severities)
         self.lr, self.batch, self.steps = lr, batch, steps
 
