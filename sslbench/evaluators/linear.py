@@ -59,7 +59,7 @@ class Linear(Evaluator):
         if not self.layers:
             return Judgement(own, {"l2": probe.l2}, warnings)
         by_layer = _scores(stages, subject, data)
-        metrics = {**own, **by_layer}
+        metrics = dict(own)
         chosen: dict[str, Any] = {"l2": probe.l2}
         chosen |= {f"l2_{stage.name}": stage.probe.l2 for stage in stages}
         for stage in stages:
@@ -68,7 +68,7 @@ class Linear(Evaluator):
             best = max(stages, key=lambda stage: stage.merit or (0, 0.0))  # ties: the shallower
             metrics["best_layer"] = by_layer[best.name]
             chosen["best_layer"] = best.name
-        return Judgement(metrics, chosen, warnings)
+        return Judgement({**metrics, **by_layer}, chosen, warnings)
 
     def _stages(self, subject: Subject, data: Judged) -> list[_Stage]:
         grid = GRID if self.l2 is None else (self.l2,)
