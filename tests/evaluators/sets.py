@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sslbench.api import Corrupted
 from sslbench.corruptions import ALL
-from tests.evaluators.helpers import Fake
+
+from .helpers import Fake
 
 Change = Callable[[Tensor, int, int, torch.Generator], Tensor]  # float images, which, severity
 

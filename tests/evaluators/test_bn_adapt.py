@@ -12,8 +12,9 @@ from sslbench.errors import Unsuited, UserError
 from sslbench.evaluators.bn_adapt import Blended, BNAdapt
 from sslbench.evaluators.linear import Linear
 from sslbench.evaluators.tent import Tent
-from tests.evaluators.helpers import Fake, pictured
-from tests.evaluators.sets import brighter, corrupted, noisy, same, uneven, weights
+
+from .helpers import Fake, pictured
+from .sets import brighter, corrupted, noisy, same, uneven, weights
 
 BASE = uneven(pictured(noise=60))
 HEAD = Linear().probe(BASE, BASE)

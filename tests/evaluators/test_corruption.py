@@ -15,8 +15,9 @@ from sslbench.evaluators.corruption import Corruption
 from sslbench.evaluators.linear import Linear
 from sslbench.identity import checked, signature
 from sslbench.names import parse
-from tests.evaluators.helpers import Fake, pictured
-from tests.evaluators.sets import corrupted, noisy, uneven, untouched
+
+from .helpers import Fake, pictured
+from .sets import corrupted, noisy, uneven, untouched
 
 BASE = uneven(pictured(noise=60))
 

@@ -13,8 +13,9 @@ from sslbench.corruptions import ALL
 from sslbench.errors import Unsuited, UserError
 from sslbench.evaluators.linear import Linear
 from sslbench.evaluators.tent import Adapting, Tent, entropy
-from tests.evaluators.helpers import Fake, pictured
-from tests.evaluators.sets import brighter, corrupted, noisy, same, uneven, untouched, weights
+
+from .helpers import Fake, pictured
+from .sets import brighter, corrupted, noisy, same, uneven, untouched, weights
 
 BASE = uneven(pictured(noise=60))
 HEAD = Linear().probe(BASE, BASE)
