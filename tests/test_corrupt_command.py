@@ -129,7 +129,12 @@ def test_another_seed_and_photographs_make_sets_of_other_names(tmp_path):
 def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(tmp_path):
     command = [*PROGRAM, "corrupt", "digits", "--out", "out"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs, and all that they start, ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as job:
         assert job.stdout.readline().startswith("gaussian_noise: ")  # in the order of the papers
         job.send_signal(signal.SIGINT)
