@@ -87,7 +87,7 @@ def test_json_is_all_that_standard_output_gets():
     assert found["there"] == []
     assert found["images"] == 360
     assert found["bytes"] == 2 * 5 * 360 * 32 * 32 * 3
-    assert found["seconds"] > 0
+    assert isinstance(found["seconds"], float)
     assert found["sheet"] == "s.png"
     assert "pixelate: 5.3 MiB" in result.stderr
 

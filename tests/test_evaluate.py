@@ -190,13 +190,13 @@ def test_layers_and_other_datasets_are_asked_of_their_judges(here):
 def test_the_name_of_a_judge_can_be_read_again(here):
     Path("odd.py").write_text(
         "from sslbench import hookimpl\n"
-        "from sslbench.api import Evaluator, Metric\n"
+        "from sslbench.api import Evaluator, Judgement, Metric, Value\n"
         "class Odd(Evaluator):\n"
         "    metrics = (Metric('one'),)\n"
         "    def __init__(self, *, to: str = '', deep: bool = False):\n"
         "        self.to, self.deep = to, deep\n"
         "    def __call__(self, subject, data, seed):\n"
-        "        raise NotImplementedError\n"
+        "        return Judgement({'one': Value(1.0)})\n"
         "@hookimpl\n"
         "def evaluators():\n"
         "    return {'odd': Odd}\n"
