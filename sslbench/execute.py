@@ -276,7 +276,8 @@ class Workbench:
         for judge in missing:
             if self.stop():
                 raise Interrupted(f"before {judge.protocol}")
-            record = self._judge(cell, subject, folder, judge)
+            attempt = 1 + sum(r.evaluator == judge.name for r in records)
+            record = folder.add(self._judge(cell, subject, judge, attempt=attempt))
             first = record.metric()
             self.listener(
                 Judged(
@@ -301,11 +302,10 @@ class Workbench:
             opened=self.data,
         )
 
-    def _judge(self, cell: Cell, subject: Frozen, folder: CellFolder, judge: Judge) -> Record:
+    def _judge(self, cell: Cell, subject: Frozen, judge: Judge, *, attempt: int) -> Record:
         begun, started = time.monotonic(), now()
         identity = judged_identity(cell, judge)
         common = {**self._common(cell), "kind": "evaluation", "identity": identity}
-        attempt = 1 + sum(r.evaluator == judge.name for r in folder.records())
         common |= {"evaluator": judge.name, "protocol": judge.protocol}
         common |= {"started": started, "attempt": attempt}
         entry = self.registry.find("evaluators", parse_name(judge.name).base)
@@ -357,7 +357,7 @@ class Workbench:
             record = Record(
                 **common, status="failed", sentence=failure.message, error=failure, finished=now()
             )
-        return folder.add(record)
+        return record
 
     # ---- what records say ----
 

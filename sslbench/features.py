@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from .api import Backbone, Corrupted, Evaluator, Head, Judged, Method, Subject
 from .data import Data, JudgedData
 from .errors import Unsuited, UserError
 from .feed import Feed, kept_generators, seed_all
-from .state import tensors_of
+from .state import sha256, tensors_of
 from .store import CellFolder
 
 CACHED = 2**30  # bytes of features above which the disk is not asked to keep them
@@ -108,11 +107,7 @@ class Frozen:
     def sha(self) -> str:
         """sha256 of the encoder's weights."""
         if self._sha is None:
-            total = hashlib.sha256()
-            for name, tensor in sorted(tensors_of(self.encoder).items()):
-                total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-                total.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            self._sha = total.hexdigest()
+            self._sha = sha256(tensors_of(self.encoder))
         return self._sha
 
     def stream(self, images: Tensor) -> Iterator[Tensor]:

@@ -18,9 +18,9 @@ from torch import nn
 import sslbench
 from sslbench.cli.app import program
 from sslbench.errors import UserError
-from sslbench.external import Asked, Saved, fit, read
 from sslbench.plugins import registry
 from sslbench.store import Store
+from sslbench.weights import Asked, Saved, fit, read
 
 TINY = """
 summary: a tiny suite

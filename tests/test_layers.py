@@ -19,7 +19,7 @@ LAYERS = [
     "nn cluster views corruptions optim arrays scores logistic measures layout",
     "methods evaluators datasets backbones suites",
     "plugins builtin train features store records data identity feed state events execute "
-    "environment health suite corrupted",
+    "environment health suite corrupted weights",
     "bench executors external leaderboard loading planning preflight selection testing timing "
     "tuning",
     "cli __main__",

@@ -111,7 +111,8 @@ def _taken_in(
         return []
     if "backbone" not in how:
         raise UserError("--encoder needs --backbone NAME: the network its weights are of")
-    from ..external import Asked, adopt
+    from ..external import adopt
+    from ..weights import Asked
 
     stranger = Asked(encoder, **how)
     lines = adopt(stranger, options, registry)
