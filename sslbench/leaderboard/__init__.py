@@ -1,7 +1,8 @@
 """The table made from the records of one suite: statistics, board, renderings."""
 
+from .board import Board
 from .member import Member
 from .render import as_csv, as_json, as_markdown, as_rich, as_text
-from .table import Board, build
+from .table import build
 
 __all__ = ["Board", "Member", "as_csv", "as_json", "as_markdown", "as_rich", "as_text", "build"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import statistics
-from .table import Block, Row, Score
+from .board import Block, Row, Score
 
 FEWEST = 5  # methods, below which an interval says nothing
 NORMAL = 1.959964  # two-sided 95 %

@@ -21,7 +21,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from .table import Block, Board, Column, Costs, Flag, Gap, Row, Score, Setting
+from .board import Block, Board, Column, Costs, Flag, Gap, Row, Score, Setting
 
 LABEL = 32  # terminal cells; longer names are cut in tables
 SENTENCE = 300  # longer ones are cut below tables

@@ -1,21 +1,31 @@
 """From records to a board: which rows may be compared, and what the numbers say.
 
 Rows share a table when dataset bytes, backbone, precision, epochs and label budget agree, and a
-column when evaluator, version and parameters do. Every text on a board is fit to print.
+column when evaluator, version and parameters do.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..records import HEALTH, canonical, digest
 from . import statistics
+from .board import (
+    Block,
+    Board,
+    Column,
+    Costs,
+    Flag,
+    Gap,
+    Row,
+    Score,
+    Setting,
+    Trouble,
+    printable,
+)
 from .mce import normalised
 from .member import Member, judged_as
 
@@ -24,135 +34,6 @@ if TYPE_CHECKING:
 
 Key = tuple[str, ...]  # of a column: evaluator, judge, metric, split
 SHOWN = ("nmi", "ari")  # metrics that narrow tables show beside the first of each evaluator
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Why a seed has no value. `absent`: not measured under this protocol, and not meant to be."""
-
-    state: str  # failed timeout interrupted skipped missing absent
-    kind: str = ""  # class of the error: oom, nan ...
-    sentence: str = ""
-    evaluator: str = ""  # "": the cell itself
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What rows of one table have in common; None where a row does not care."""
-
-    dataset: str
-    backbone: str
-    fingerprint: str | None = None
-    size: int | None = None  # pixels
-    precision: str | None = None
-    epochs: int | None = None  # None: never trained
-    budget: int | None = None  # labels; None: not a method that is given some
-
-    def admits(self, other: Setting) -> bool:
-        """Whether a row of that setting may stand in this table."""
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return all(theirs in (None, mine) for mine, theirs in pairs)
-
-
-@dataclass(frozen=True)
-class Column:
-    evaluator: str
-    protocol: str
-    metric: str  # "": nothing was measured, so its metrics are not known
-    split: str = "test"
-    higher_is_better: bool = True
-    unit: str = ""  # "": fractions
-    ranks: bool = False  # the first metric of its evaluator
-    narrow: bool = False  # shown where there is little room
-
-
-@dataclass(frozen=True)
-class Score:
-    """One row under one column. Values are fractions at full precision."""
-
-    values: Mapping[int, float]  # by seed
-    gaps: Mapping[int, Gap]  # the other seeds
-    mean: float | None = None
-    sd: float | None = None
-    interval: statistics.Interval | None = None
-    rank: int | None = None  # None: a baseline, no value, or not a column that ranks
-    tied: bool = False
-    best: bool = False  # best mean of the rows that are no baselines
-    against: Mapping[str, statistics.Paired] = field(default_factory=dict)  # minus each baseline
-
-    @property
-    def n(self) -> int:
-        return len(self.values)
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Means over seeds, every stage counted; None: not known."""
-
-    seconds: float | None = None
-    images_seen: float | None = None
-    images_per_second: float | None = None
-    parameters: float | None = None
-    flops: float | None = None
-    peak_memory_bytes: float | None = None
-    stages: Mapping[str, float] = field(default_factory=dict)  # seconds
-    trials: int = 0  # of tuning; what they cost is not counted
-
-
-@dataclass(frozen=True)
-class Flag:
-    code: str
-    message: str
-    seeds: tuple[int, ...]
-    health: bool = False  # a verdict on the fit
-
-
-@dataclass(frozen=True)
-class Trouble:
-    gap: Gap
-    seeds: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Row:
-    label: str  # method, with the hyperparameters in which it differs from its other rows
-    method: str
-    baseline: bool
-    anchor: str | None
-    trained: bool
-    cells: Mapping[int, str]  # seed -> cell id
-    scores: tuple[Score, ...]  # one a column
-    costs: Costs
-    troubles: tuple[Trouble, ...] = ()
-    flags: tuple[Flag, ...] = ()
-    health: Mapping[str, float] = field(default_factory=dict)  # means over seeds, by name
-
-    @property
-    def verdicts(self) -> tuple[str, ...]:
-        """Codes of what is wrong with its fits."""
-        return tuple(dict.fromkeys(flag.code for flag in self.flags if flag.health))
-
-    @property
-    def n(self) -> int:
-        """Seeds with any value."""
-        return len({seed for score in self.scores for seed in score.values})
-
-
-@dataclass(frozen=True)
-class Block:
-    """One table: rows that may be compared."""
-
-    setting: Setting
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Board:
-    suite_id: str
-    level: float  # of the intervals
-    blocks: tuple[Block, ...]
-    notes: tuple[str, ...]
 
 
 def build(
@@ -593,25 +474,3 @@ def _flagged(row: Row, rows: Sequence[Row], columns: Sequence[Column]) -> Row:
                 )
                 flags.append(Flag(f"below-{start.anchor}", message, tuple(own.values), True))
     return dataclasses.replace(row, flags=(*row.flags, *flags))
-
-
-# ---- text ------------------------------------------------------------------------------------
-
-_ESCAPES = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f]).*?(?:\x07|\x1b\\|\x9c|$)"  # OSC and other strings
-    r"|\x1b[ -/]*[0-~]",
-    re.DOTALL,
-)
-
-
-def printable(text: str) -> str:
-    """One line without terminal escapes, control and invisible characters."""
-    kept = []
-    for character in _ESCAPES.sub("", str(text)):
-        category = unicodedata.category(character)
-        if category in ("Zl", "Zp") or character in "\t\n\r\v\f\x85":
-            kept.append(" ")
-        elif category not in ("Cc", "Cf", "Cs"):
-            kept.append(character)
-    return " ".join("".join(kept).split())
