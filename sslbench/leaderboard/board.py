@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from . import statistics
 
@@ -66,6 +67,7 @@ class Score:
     rank: int | None = None  # None: a baseline, no value, or not a column that ranks
     tied: bool = False
     best: bool = False  # best mean of the rows that are no baselines
+    behind: statistics.Paired | None = None  # minus the best row; None for itself and baselines
     against: Mapping[str, statistics.Paired] = field(default_factory=dict)  # minus each baseline
 
     @property
@@ -102,6 +104,21 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class Details:
+    """What is known of a row beside its numbers."""
+
+    identity: Mapping[str, Any]  # of its cells, without the seed
+    hyperparameters: Mapping[str, Any]  # resolved
+    recipe: Mapping[str, Any]  # resolved
+    components: Mapping[str, Mapping[str, Any]]  # by role: "method", "evaluator knn-1" ...
+    environments: tuple[Mapping[str, Any], ...]  # each once
+    command: str  # that makes its cells again
+    curves: Mapping[str, Mapping[int, tuple[tuple[float, float], ...]]]  # name -> seed -> points
+    conformance: str = ""  # "built in", "kit 1": what says that its method keeps its promises
+    attested: str = ""  # "re-judged" or "retrained" by somebody else; "": reported
+
+
+@dataclass(frozen=True)
 class Row:
     label: str  # method, with the hyperparameters in which it differs from its other rows
     method: str
@@ -114,6 +131,7 @@ class Row:
     troubles: tuple[Trouble, ...] = ()
     flags: tuple[Flag, ...] = ()
     health: Mapping[str, float] = field(default_factory=dict)  # means over seeds, by name
+    details: Details | None = None  # None: nothing was recorded
 
     @property
     def verdicts(self) -> tuple[str, ...]:
@@ -136,11 +154,61 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """A row's place across data sets."""
+
+    label: str
+    rank: float  # mean over data sets
+    interval: statistics.Interval | None  # bootstrap over data sets; None: too few of them
+
+
+@dataclass(frozen=True)
+class Overall:
+    """One protocol across data sets: the rows that have a value on each."""
+
+    backbone: str
+    evaluator: str
+    protocol: str
+    metric: str
+    datasets: tuple[str, ...]
+    standings: tuple[Standing, ...]  # best first
+    lacking: tuple[str, ...] = ()  # rows without a value on some
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A published number, which no protocol of ours made: never ranked."""
+
+    dataset: str
+    method: str
+    backbone: str
+    metric: str
+    value: float  # a fraction
+    protocol: str  # in words
+    source: str
+    url: str
+    date: str  # on which it was read
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A record that is on no table, and why."""
+
+    record: str  # id
+    reason: str
+
+
+@dataclass(frozen=True)
 class Board:
     suite_id: str
     level: float  # of the intervals
     blocks: tuple[Block, ...]
     notes: tuple[str, ...]
+    summary: str = ""  # the suite's
+    overall: tuple[Overall, ...] = ()
+    references: tuple[Reference, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 # ---- text ------------------------------------------------------------------------------------

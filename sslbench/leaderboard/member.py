@@ -29,6 +29,7 @@ class Member:
     state: str = "missing"  # in the plan: done missing stale failed unsupported evaluate
     sentence: str = ""  # why it is in that state
     trials: int = 0  # by which its settings were chosen
+    attested: str = ""  # "re-judged" or "retrained", where somebody else vouches for its records
 
     @property
     def known(self) -> Mapping[str, Any]:

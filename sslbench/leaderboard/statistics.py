@@ -1,7 +1,8 @@
 """Means, t intervals, paired comparisons by seed, ranks with ties: plain floats in and out.
 
 Few seeds: the t interval covers 95 % of the time even at three, where 1.96 standard errors cover
-82 % and the percentile bootstrap 75 %. Nothing here corrects for the number of comparisons.
+82 % and the percentile bootstrap 75 %. Comparisons are corrected for their number by Holm's step-down
+(Scand. J. Statist. 6, 1979). Bootstrap only over data sets, and only where there are enough.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from scipy.special import nctdtrinc, stdtrit  # scipy.stats takes a second to import
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import nctdtrinc, stdtr, stdtrit  # scipy.stats takes a second to import
 
 Interval = tuple[float, float]
+Floats = NDArray[np.float64]
 LEVEL = 0.95
+DATASETS = 6  # fewest over which a bootstrap is made: of five, too few resamples differ
+RESAMPLES = 10_000
 
 
 def mean(values: Sequence[float]) -> float:
@@ -55,8 +61,10 @@ class Paired:
 
     differences: Mapping[int, float]
     mean: float | None  # None: no common seed
-    interval: Interval | None  # None: fewer than two
+    interval: Interval | None  # None: fewer than two; of this difference alone, not corrected
     all_positive: bool
+    p: float | None = None  # two-sided paired t test; None: fewer than two
+    holm: float | None = None  # p corrected for the comparisons made beside this one
 
     @property
     def separated(self) -> int:
@@ -72,28 +80,129 @@ def paired(a: Mapping[int, float], b: Mapping[int, float], *, level: float = LEV
     found = list(differences.values())
     if not found:
         return Paired({}, None, None, False)
-    return Paired(differences, mean(found), t_interval(found, level), min(found) > 0)
+    return Paired(differences, mean(found), t_interval(found, level), min(found) > 0, _p_of(found))
+
+
+def _p_of(differences: Sequence[float]) -> float | None:
+    n = len(differences)
+    if n < 2:
+        return None
+    centre, spread = mean(differences), sd(differences)
+    if min(differences) == max(differences) or not spread:
+        return 0.0 if centre else 1.0
+    return float(2 * stdtr(n - 1, -abs(centre) / spread * math.sqrt(n)))
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Each p as corrected for all of them; None, where nothing was tested, stays so."""
+    known = sorted((p, i) for i, p in enumerate(ps) if p is not None)
+    found: list[float | None] = [None] * len(ps)
+    least = 0.0
+    for step, (p, i) in enumerate(known):
+        least = max(least, min(1.0, (len(known) - step) * p))
+        found[i] = least
+    return found
+
+
+def corrected(pairs: Mapping[str, Paired]) -> dict[str, Paired]:
+    """The comparisons with the p that each has among them all."""
+    adjusted = holm([pair.p for pair in pairs.values()])
+    return {k: replace(v, holm=p) for (k, v), p in zip(pairs.items(), adjusted, strict=True)}
+
+
+def all_pairs(rows: Sequence[Mapping[int, float]]) -> tuple[Floats, Floats]:
+    """[k, k] mean paired differences (row minus column) and their p by Holm over the k (k - 1) / 2.
+
+    NaN and 1 where there are fewer than two common seeds, and on the diagonal.
+    """
+    seeds = sorted({seed for row in rows for seed in row})
+    values = np.array([[row.get(seed, np.nan) for seed in seeds] for row in rows])
+    values = values.reshape(len(rows), len(seeds))  # [k, S]
+    means, ps = np.full((2, len(rows), len(rows)), np.nan)
+    for i, own in enumerate(values):
+        means[i], ps[i] = _against(own, values)
+    np.fill_diagonal(means, np.nan)
+    upper = np.triu_indices(len(rows), 1)
+    adjusted = holm([None if math.isnan(p) else p for p in ps[upper].tolist()])
+    corrected = np.ones_like(ps)
+    corrected[upper] = [1.0 if p is None else p for p in adjusted]
+    return means, np.minimum(corrected, corrected.T)
+
+
+def _against(own: Floats, others: Floats) -> tuple[Floats, Floats]:
+    """Mean differences from each other row, and p; NaN where fewer than two seeds are common."""
+    differences = own - others  # [k, S]
+    n = np.isfinite(differences).sum(1)
+    some = n >= 2
+    means, ps = np.full((2, len(others)), np.nan)
+    found, n = differences[some], n[some]
+    centre = np.nanmean(found, 1) if found.size else np.empty(0)
+    spread = np.nanstd(found, 1, ddof=1) if found.size else np.empty(0)
+    equal = np.nanmin(found, 1) == np.nanmax(found, 1) if found.size else np.empty(0, bool)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stdtr(n - 1, -np.abs(centre) / spread * np.sqrt(n))
+    means[some] = centre
+    ps[some] = np.where(equal, np.where(centre == 0, 1.0, 0.0), p)
+    return means, ps
 
 
 def ranks(
     rows: Sequence[Mapping[int, float]], *, higher_is_better: bool = True, level: float = LEVEL
 ) -> list[int | None]:
-    """Ranks from 1; None for a row without a value.
+    """Ranks from 1, as tie groups; None for a row without a value.
 
-    A row is beaten by another when their paired difference by common seeds separates from 0:
-    with fewer than two common seeds nothing does. Its rank is 1 + the number of rows that beat
-    it, and no row is ranked ahead of one with a better mean. Equal ranks are ties.
+    A row is beaten by another when their paired difference by common seeds separates from 0, after
+    Holm's correction for all pairs of rows: with fewer than two common seeds nothing does. Its rank
+    is 1 + the number of rows that beat it, and no row is ranked ahead of one with a better mean.
+    Equal ranks are ties.
     """
     sign = 1 if higher_is_better else -1
-    means = {i: sign * mean(list(row.values())) for i, row in enumerate(rows) if row}
-    own = {
-        i: 1 + sum(paired(rows[j], rows[i], level=level).separated == sign for j in means)
-        for i in means
-    }
-    return [
-        max(own[j] for j in means if j == i or means[j] > means[i]) if row else None
-        for i, row in enumerate(rows)
-    ]
+    known = [i for i, row in enumerate(rows) if row]
+    means, ps = all_pairs([rows[i] for i in known])
+    with np.errstate(invalid="ignore"):
+        beaten = ((sign * means < 0) & (ps < 1 - level)).sum(1)
+    own = [sign * mean(list(rows[i].values())) for i in known]
+    found: list[int | None] = [None] * len(rows)
+    worst = before = 0
+    centre = None
+    for at in sorted(range(len(known)), key=lambda at: -own[at]):
+        if own[at] != centre:  # of equal means, none is better
+            before, centre = worst, own[at]
+        rank = max(1 + int(beaten[at]), before)
+        worst = max(worst, rank)
+        found[known[at]] = rank
+    return found
+
+
+def average_ranks(
+    values: Sequence[Sequence[float]], *, higher_is_better: bool = True, level: float = LEVEL
+) -> list[tuple[float, Interval | None]]:
+    """Of rows [k] under data sets [D], values [D][k]: mean rank and its interval over data sets.
+
+    Equal values share their mean rank. The interval is the percentile bootstrap's over the data sets,
+    from DATASETS of them on, with a fixed seed.
+    """
+    if not values:
+        return []
+    placed = np.array([_placed(row, higher_is_better) for row in values])  # [D, k]
+    centre = placed.mean(0).tolist()
+    if len(values) < DATASETS:
+        return [(rank, None) for rank in centre]
+    draws = np.random.Generator(np.random.PCG64(0)).multinomial(
+        len(values), np.full(len(values), 1 / len(values)), RESAMPLES
+    )  # [R, D]
+    means = draws @ placed / len(values)  # [R, k]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0).tolist()
+    return [(rank, (a, b)) for rank, a, b in zip(centre, low, high, strict=True)]
+
+
+def _placed(values: Sequence[float], higher_is_better: bool) -> Floats:
+    """Ranks from 1, the mean of them for equal values."""
+    array = np.asarray(values, dtype=float) * (-1 if higher_is_better else 1)
+    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    ranks: Floats = (last - (counts - 1) / 2)[inverse]
+    return ranks
 
 
 def mde(sd: float, n: int, *, power: float = 0.8, level: float = LEVEL) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..records import HEALTH, canonical, digest
 from . import statistics
@@ -26,8 +26,10 @@ from .board import (
     Trouble,
     printable,
 )
+from .details import details_of
 from .mce import normalised
 from .member import Member, judged_as
+from .overall import across
 
 if TYPE_CHECKING:
     from ..records import MetricValue, Record
@@ -44,10 +46,13 @@ def build(
     shown: Sequence[str] = SHOWN,
     notes: Sequence[str] = (),
     normaliser: str | None = None,
+    summary: str = "",
+    command: str = "",
 ) -> Board:
     """The board of a suite's cells. ValueError when one cell is given twice.
 
-    `normaliser` is the method by whose errors those under corruption are divided (mce.py).
+    `normaliser` is the method by whose errors those under corruption are divided (mce.py);
+    `command` is what runs the suite, without what says which of its rows.
     """
     members = list(members)
     if normaliser:
@@ -57,11 +62,18 @@ def build(
         if count > 1:
             raise ValueError(f"cell {cell!r} was given {count} times; a board takes each cell once")
     blocks = [
-        _block(setting, [m for m in members if setting.admits(_setting(m))], level, shown)
-        for setting in _settings(members)
+        _block(setting, group, level, shown, command)
+        for setting, group in _by_setting(members).items()
     ]
     given = map(printable, notes)
-    return Board(printable(suite_id), level, tuple(blocks), (*_notes(blocks), *given))
+    return Board(
+        printable(suite_id),
+        level,
+        tuple(blocks),
+        (*_notes(blocks), *given),
+        printable(summary),
+        tuple(across(blocks, level)),
+    )
 
 
 # ---- which rows share a table ----------------------------------------------------------------
@@ -82,10 +94,17 @@ def _setting(member: Member) -> Setting:
     )
 
 
-def _settings(members: Sequence[Member]) -> list[Setting]:
-    """One for each table, in order of appearance; what fits into another needs none of its own."""
-    found = list(dict.fromkeys(map(_setting, members)))
-    return [s for s in found if not any(o != s and o.admits(s) for o in found)]
+def _by_setting(members: Sequence[Member]) -> dict[Setting, list[Member]]:
+    """Members by table, in order of appearance; what fits into others needs none of its own."""
+    own: dict[Setting, list[tuple[int, Member]]] = {}
+    for at, member in enumerate(members):
+        own.setdefault(_setting(member), []).append((at, member))
+    found = {}
+    for setting in own:
+        if not any(other != setting and other.admits(setting) for other in own):
+            admitted = [pair for other in own if setting.admits(other) for pair in own[other]]
+            found[setting] = [member for _, member in sorted(admitted, key=lambda pair: pair[0])]
+    return found
 
 
 def _notes(blocks: Sequence[Block]) -> Iterable[str]:
@@ -124,15 +143,16 @@ def _differences(settings: Sequence[Setting]) -> str:
 
 
 def _block(
-    setting: Setting, members: Sequence[Member], level: float, shown: Sequence[str]
+    setting: Setting, members: Sequence[Member], level: float, shown: Sequence[str], command: str
 ) -> Block:
     keyed = _columns(members, shown)
-    rows = [_row(label, group, keyed, level) for label, group in _groups(members).items()]
+    rows = [_row(label, group, keyed, level, command) for label, group in _groups(members).items()]
     columns = _without_echoes(list(keyed.values()), rows)
     for index, column in enumerate(columns):
         rows = _ranked(rows, index, column, level)
     held = [row for row in rows if row.baseline]
-    rows = [_flagged(_against(row, held, columns, level), rows, columns) for row in rows]
+    rows = _against(rows, held, columns, level)
+    rows = [_flagged(row, rows, columns) for row in rows]
     return Block(setting, columns, tuple(sorted(rows, key=lambda row: _order(row, columns))))
 
 
@@ -179,22 +199,31 @@ def _order(row: Row, columns: Sequence[Column]) -> tuple[Any, ...]:
     return row.baseline, False, -_sign(columns[0]) * score.mean, row.label
 
 
-def _groups(members: Sequence[Member]) -> dict[str, list[Member]]:
-    """Members by the label of their row: a method, or one variant of it."""
+class Group(NamedTuple):
+    """The cells of one row."""
+
+    members: Sequence[Member]
+    settings: Mapping[str, Any]  # in which it differs from the other rows of its method
+
+
+def _groups(members: Sequence[Member]) -> dict[str, Group]:
+    """By the label of their row: a method, or one variant of it."""
     variants: dict[str, dict[str, list[Member]]] = {}
     for member in members:
         own = canonical(_variant(member))
         variants.setdefault(member.method, {}).setdefault(own, []).append(member)
-    groups: dict[str, list[Member]] = {}
+    groups: dict[str, Group] = {}
     for method, found in variants.items():
         unknown = found.pop("{}", [])  # cells nobody knows more of: not yet run
         if len(found) == 1:
             next(iter(found.values())).extend(unknown)
         elif unknown:
             found["{}"] = unknown
-        for label, group in _labelled(method, list(found.values())):
-            for alike in _once_a_seed(group):
-                groups[_free(label, groups)] = alike
+        for group in _parted(list(found.values())):
+            inner = ",".join(f"{key}={value}" for key, value in group.settings.items())
+            label = printable(f"{method}[{inner}]" if inner else method)
+            for alike in _once_a_seed(group.members):
+                groups[_free(label, groups)] = Group(alike, group.settings)
     return groups
 
 
@@ -213,14 +242,13 @@ def _variant(member: Member) -> dict[str, Any]:
     }
 
 
-def _labelled(method: str, groups: Sequence[list[Member]]) -> Iterable[tuple[str, list[Member]]]:
+def _parted(groups: Sequence[list[Member]]) -> Iterable[Group]:
     variants = [_variant(group[0]) for group in groups]
     differing = sorted(
         {k for v in variants for k in v if len({canonical(o.get(k)) for o in variants}) > 1}
     )
     for variant, group in zip(variants, groups, strict=True):
-        inner = ",".join(f"{k}={variant[k]}" for k in differing if k in variant)
-        yield printable(f"{method}[{inner}]" if inner else method), group
+        yield Group(group, {k: variant[k] for k in differing if k in variant})
 
 
 def _once_a_seed(group: Sequence[Member]) -> Iterable[list[Member]]:
@@ -295,7 +323,10 @@ def _asked_protocol(members: Sequence[Member], evaluator: str) -> str:
 # ---- rows ------------------------------------------------------------------------------------
 
 
-def _row(label: str, members: Sequence[Member], columns: Mapping[Key, Column], level: float) -> Row:
+def _row(
+    label: str, group: Group, columns: Mapping[Key, Column], level: float, command: str
+) -> Row:
+    members = group.members
     first = members[0]
     scores = tuple(_score(members, key, level) for key in columns)
     return Row(
@@ -310,6 +341,7 @@ def _row(label: str, members: Sequence[Member], columns: Mapping[Key, Column], l
         troubles=_troubles(members, list(dict.fromkeys(key[0] for key in columns))),
         flags=_warned(members),
         health=_health(members),
+        details=details_of(members, group.settings, command),
     )
 
 
@@ -429,6 +461,7 @@ def _ranked(rows: Sequence[Row], index: int, column: Column, level: float) -> li
     ranks = none
     if column.ranks:
         ranks = statistics.ranks(values, higher_is_better=column.higher_is_better, level=level)
+    counts = Counter(ranks)
     means = [_sign(column) * statistics.mean(list(v.values())) if v else None for v in values]
     top = max((m for m in means if m is not None), default=None)
     marked = []
@@ -436,7 +469,7 @@ def _ranked(rows: Sequence[Row], index: int, column: Column, level: float) -> li
         score = dataclasses.replace(
             row.scores[index],
             rank=rank,
-            tied=rank is not None and ranks.count(rank) > 1,
+            tied=rank is not None and counts[rank] > 1,
             best=own is not None and own == top,
         )
         scores = (*row.scores[:index], score, *row.scores[index + 1 :])
@@ -444,16 +477,39 @@ def _ranked(rows: Sequence[Row], index: int, column: Column, level: float) -> li
     return marked
 
 
-def _against(row: Row, held: Sequence[Row], columns: Sequence[Column], level: float) -> Row:
-    """The row with its paired differences from each baseline, where the column ranks."""
-    if row.baseline:
-        return row
-    scores = []
-    for index, (column, score) in enumerate(zip(columns, row.scores, strict=True)):
-        others = {r.label: r.scores[index].values for r in held if column.ranks}
-        pairs = {k: statistics.paired(score.values, v, level=level) for k, v in others.items()}
-        scores.append(dataclasses.replace(score, against=pairs))
-    return dataclasses.replace(row, scores=tuple(scores))
+def _against(
+    rows: Sequence[Row], held: Sequence[Row], columns: Sequence[Column], level: float
+) -> list[Row]:
+    """The rows with their paired differences from the best one and each baseline.
+
+    Where the column ranks; each p corrected for all the comparisons of its kind in the column.
+    """
+    scores = [list(row.scores) for row in rows]
+    for index, column in enumerate(columns):
+        if not column.ranks:
+            continue
+        baselines = {row.label: row.scores[index].values for row in held}
+        first = next((row.scores[index].values for row in rows if row.scores[index].best), None)
+        behind: dict[str, statistics.Paired] = {}
+        against: dict[str, statistics.Paired] = {}
+        for at, row in enumerate(rows):
+            if row.baseline:
+                continue
+            own = row.scores[index]
+            if first is not None and own.values and not own.best:
+                behind[f"{at}"] = statistics.paired(own.values, first, level=level)
+            for label, values in baselines.items():
+                against[f"{at} {label}"] = statistics.paired(own.values, values, level=level)
+        behind, against = statistics.corrected(behind), statistics.corrected(against)
+        for at, row in enumerate(rows):
+            if not row.baseline:
+                pairs = {label: against[f"{at} {label}"] for label in baselines}
+                scores[at][index] = dataclasses.replace(
+                    scores[at][index], behind=behind.get(f"{at}"), against=pairs
+                )
+    return [
+        dataclasses.replace(row, scores=tuple(own)) for row, own in zip(rows, scores, strict=True)
+    ]
 
 
 def _flagged(row: Row, rows: Sequence[Row], columns: Sequence[Column]) -> Row:
