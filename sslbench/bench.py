@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING
 from .events import CellDone, Listener
 from .planning import Plan, make_plan
 from .plugins import Registry
+from .selection import whole_suite
+from .suite import Suite
 
 if TYPE_CHECKING:
     from .leaderboard.member import Member
+    from .records import Record
 
 
 @dataclass
@@ -76,6 +80,17 @@ def _count(outcome: Outcome, done: CellDone) -> None:
         return
     setattr(outcome, done.status, getattr(outcome, done.status) + 1)
     outcome.trained += done.trained and done.status == "ok"
+
+
+def collect(plan: Plan) -> tuple[Suite, list[Record]]:
+    """What a leaderboard of the plan is made from: its suite, whole, and the current records."""
+    suite = whole_suite(plan.suite, plan.suite_id, plan.options)
+    found = []
+    for planned in plan.cells:
+        if planned.needed_by is None and planned.trial is None and planned.train is not None:
+            judged = (judge.record for judge in planned.judges)
+            found += [planned.train, *(record for record in judged if record is not None)]
+    return dataclasses.replace(suite, notes=(*suite.notes, *plan.notes)), found
 
 
 def members(plan: Plan) -> list[Member]:

@@ -73,7 +73,7 @@ class Cell:
             "backbone": self.backbone,
             # a path says where, not what
             "dataset": {
-                "name": _unplaced(self.dataset),
+                "name": unplaced(self.dataset),
                 "fingerprint": self.fingerprint,
                 "size": self.size,
             },
@@ -158,7 +158,8 @@ def _plain_recipe(recipe: Recipe) -> dict[str, Any]:
     return {k: plain(v) for k, v in fields if k not in recipe.added or v != recipe.added[k]}
 
 
-def _unplaced(dataset: str) -> str:
+def unplaced(dataset: str) -> str:
+    """A data set's name without where it lies."""
     return str(dataclasses.replace(parse_name(dataset), argument=None))
 
 

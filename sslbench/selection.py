@@ -160,3 +160,20 @@ def settings_of(suite: Suite, options: Options) -> Settings:
         return {k: v for k, v in values.items() if v is not None}
 
     return Settings(((given(from_suite), suite.set), (given(from_options), asked)))
+
+
+def whole_suite(suite: Suite, suite_id: str, options: Options) -> Suite:
+    """The suite with everything that was asked for, as one that can be written to a file."""
+    settings = dict(suite.set)
+    for key in ("epochs", "batch"):
+        if getattr(options, key) is not None:  # what is asked for all stands above a method's own
+            settings = {k: v for k, v in settings.items() if not k.endswith(f".{key}")}
+    asked = dict(item.split("=", 1) for item in options.set)
+    named = options.methods
+    return dataclasses.replace(
+        suite,
+        name=suite_id,
+        methods=suite.methods if named is None else named,
+        baselines=tuple(n for n in suite.baselines if n not in (named or ())),
+        set={**settings, **{key.strip(): value for key, value in asked.items()}},
+    )

@@ -127,10 +127,7 @@ class CellFolder:
 
     def add(self, record: Record) -> Record:
         sealed = record.sealed()
-        name = f"{sealed.evaluator or 'train'}"
-        slug = re.sub(r"[^a-z0-9-]", "_", name.split("[")[0].lower())[:40]
-        path = self.path / "records" / f"{slug}-{sealed.record_id[:24]}.json"
-        write_atomic(path, sealed.dumps().encode())
+        write_atomic(self.path / "records" / record_name(sealed), sealed.dumps().encode())
         return sealed
 
     def current(self, kind: str, identity: Mapping[str, Any]) -> Record | None:
@@ -208,6 +205,12 @@ class CellFolder:
 
     def delete(self) -> None:
         shutil.rmtree(self.path)
+
+
+def record_name(record: Record) -> str:
+    """Of a sealed record's file: our own words, never a plugin's."""
+    slug = re.sub(r"[^a-z0-9-]", "_", (record.evaluator or "train").split("[")[0].lower())[:40]
+    return f"{slug}-{record.record_id[:24]}.json"
 
 
 def newest(records: list[Record], kind: str, identity: Mapping[str, Any]) -> Record | None:

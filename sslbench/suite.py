@@ -50,20 +50,41 @@ class Suite:
     requires: tuple[str, ...] = ()  # distributions
     set: Mapping[str, Any] = field(default_factory=dict)  # METHOD.PARAM -> value
     tuning: Tuning | None = None
+    notes: tuple[str, ...] = ()  # what a reader of its tables must know
+
+    def as_yaml(self) -> str:
+        """A suite file that says all of it, and extends none."""
+        plain = {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, (), {})}
+        if self.tuning:
+            plain["tuning"].pop("settled")
+        return yaml.safe_dump(_listed(plain), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _listed(each) for key, each in value.items()}
+    return [_listed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def load_suite(name: str, registry: Registry) -> Suite:
-    """A suite by name, or from a YAML file's path."""
+    """A suite by name, or from a YAML file's path, which may say its name."""
     by_path = name.endswith((".yaml", ".yml"))
     path = Path(name) if by_path else _home(name, registry)
     return _suite(path.stem if by_path else name, _content(path, registry), path)
+
+
+def read_suite(path: Path) -> Suite:
+    """A suite from a file that extends none."""
+    return _suite(path.stem, _content(path, None), path)
 
 
 def _home(name: str, registry: Registry) -> Path:
     return Path(str(registry.find("suites", name).load()))
 
 
-def _content(path: Path, registry: Registry, asking: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _content(
+    path: Path, registry: Registry | None, asking: tuple[Path, ...] = ()
+) -> dict[str, Any]:
     """A file's fields over those of the suite it extends; of `set`, each setting by itself."""
     if not path.is_file():
         raise UserError(f"no suite file {path}")
@@ -78,14 +99,17 @@ def _content(path: Path, registry: Registry, asking: tuple[Path, ...] = ()) -> d
     own = dict(content)
     if "extends" not in own:
         return own
+    if registry is None:
+        raise UserError(f"the suite {path} must be whole, and extends {own['extends']!r}")
     whole = _content(_home(str(own.pop("extends")), registry), registry, (*asking, path))
     if isinstance(own.get("set"), Mapping):
         own["set"] = {**whole.get("set", {}), **own["set"]}
+    whole.pop("name", None)
     return {**whole, **own}
 
 
 def _suite(name: str, content: Mapping[str, Any], path: Path) -> Suite:
-    known = {f.name: f for f in dataclasses.fields(Suite) if f.name != "name"}
+    known = {f.name: f for f in dataclasses.fields(Suite)}
     for key in content:
         if key not in known:
             raise UserError(f"the suite {path} has no field {key!r}{suggestion(str(key), known)}")
@@ -105,7 +129,8 @@ def _suite(name: str, content: Mapping[str, Any], path: Path) -> Suite:
     _check_named(values, path)
     if "tuning" in values:
         values["tuning"] = _tuning(values["tuning"], values["seeds"], path)
-    return Suite(name=name, **values)
+    values["name"] = str(values.get("name", name))
+    return Suite(**values)
 
 
 def _check_named(values: Mapping[str, Any], path: Path) -> None:

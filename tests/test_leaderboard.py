@@ -167,8 +167,8 @@ mae: skipped, 2 of 2: mae needs a ViT, net has no patches
 """
 STATISTICS = (
     "Suite quick: percent, mean ± half of the 95 % t interval over 2 seeds (n=1: no interval); "
-    "ranks (#) share a number where paired differences do not separate from zero, "
-    "baselines have none; *: best mean; costs count every stage\n"
+    "ranks (#) share a number where paired differences by seed do not separate from zero (t test, "
+    "Holm over all pairs), baselines have none; *: best mean; costs count every stage\n"
 )
 MARKDOWN = """\
 ### digits · net · 32 px · 20 epochs · fp32 · data 9f9f9f9f9f9f
@@ -199,8 +199,8 @@ MARKDOWN = """\
 | untrained (baseline) | 20.5 | 1400 | 0.37 M | 12.30 M | 512 MiB |
 
 Suite quick: percent, mean ± half of the 95 % t interval over 2 seeds (n=1: no interval); ranks \
-(\\#) share a number where paired differences do not separate from zero, baselines have none; \
-bold: best mean; costs count every stage.
+(\\#) share a number where paired differences by seed do not separate from zero (t test, Holm over \
+all pairs), baselines have none; bold: best mean; costs count every stage.
 """
 CSV = """\
 suite,dataset,backbone,fingerprint,size,precision,epochs,budget,row,method,baseline,anchor,trained,\

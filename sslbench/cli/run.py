@@ -11,7 +11,7 @@ import click
 
 from ..errors import UserError
 from .app import INTERRUPTED, Command, State, quiet_libraries
-from .leaderboard import say_board
+from .leaderboard.show import say_board
 from .options import asked, json_option, selection, several, typed, typed_again
 from .progress import Reporter, Stop, reporter
 from .text import ID, count, one_line, say

@@ -200,8 +200,9 @@ def caption(board: Board, *, best: str) -> str:
     others = " where no unit is named" if units else ""
     return (
         f"Suite {board.suite_id}: percent{others}, mean ± half of the {100 * board.level:g} % t interval "
-        f"over {seeds} (n=1: no interval); ranks (#) share a number where paired differences do "
-        f"not separate from zero, baselines have none; {best}: best mean; costs count every stage"
+        f"over {seeds} (n=1: no interval); ranks (#) share a number where paired differences by seed "
+        f"do not separate from zero (t test, Holm over all pairs), baselines have "
+        f"none; {best}: best mean; costs count every stage"
     )
 
 
@@ -311,32 +312,36 @@ def as_markdown(board: Board) -> str:
     """GitHub's dialect; no text of the board can become markup."""
     parts = [part for block in board.blocks for part in _markdown_block(block)] or ["No cells."]
     if board.notes:
-        parts.append("\n".join(f"- Note: {_md(note)}" for note in board.notes))
-    parts.append(f"{_md(caption(board, best='bold'))}.")
+        parts.append("\n".join(f"- Note: {markdown_text(note)}" for note in board.notes))
+    parts.append(f"{markdown_text(caption(board, best='bold'))}.")
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown_block(block: Block) -> Iterator[str]:
-    yield f"### {_md(title(block.setting))}"
+    yield f"### {markdown_text(title(block.setting))}"
     shown = [i for i, column in enumerate(block.columns) if column.narrow]
-    names = [_md(row.label) + (" (baseline)" if row.baseline else "") for row in block.rows]
+    names = [
+        markdown_text(row.label) + (" (baseline)" if row.baseline else "") for row in block.rows
+    ]
     for start in range(0, max(1, len(shown)), WIDE):
         yield _markdown_scores(block, shown[start : start + WIDE], names, first=start == 0)
     remarks = [
-        f"- **{_md(row.label)}**: {_md(text)}" for row in block.rows for text in _remarks(row)
+        f"- **{markdown_text(row.label)}**: {markdown_text(text)}"
+        for row in block.rows
+        for text in _remarks(row)
     ]
     if remarks:
         yield "\n".join(remarks)
     tuned = any(row.costs.trials for row in block.rows)
     costs = [[name, *_spent(row.costs, tuned)] for name, row in zip(names, block.rows, strict=True)]
-    yield _markdown_table(["costs", *COSTS, *TUNED[:tuned]], costs)
+    yield markdown_table(["costs", *COSTS, *TUNED[:tuned]], costs)
 
 
 def _markdown_scores(
     block: Block, shown: Sequence[int], names: Sequence[str], *, first: bool
 ) -> str:
     heads = [
-        f"{_md(column.protocol)}<br>{_md(_metric(column))}"
+        f"{markdown_text(column.protocol)}<br>{markdown_text(_metric(column))}"
         for column in (block.columns[i] for i in shown)
     ]
     rows = [
@@ -350,22 +355,24 @@ def _markdown_scores(
     if first and any(row.verdicts for row in block.rows):
         heads.append("health")
         for row, cells in zip(block.rows, rows, strict=True):
-            cells.append(_md(_health(row)))
-    return _markdown_table(["method", "n", *heads], rows)
+            cells.append(markdown_text(_health(row)))
+    return markdown_table(["method", "n", *heads], rows)
 
 
 def _markdown_score(score: Score, row: Row, unit: str) -> str:
-    text = _md(_value(score, row, unit))
+    text = markdown_text(_value(score, row, unit))
     text = f"**{text}**" if score.best else text
     return f"{text} {_rank(score)}".rstrip()
 
 
-def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Of cells that are Markdown already."""
     rule = ["---", *["---:"] * (len(heads) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))
 
 
-def _md(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"[\\`*_{}\[\]~!$@#]", r"\\\g<0>", text).replace("|", "&#124;")
     # a bare address would become a link

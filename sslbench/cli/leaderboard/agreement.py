@@ -1,0 +1,43 @@
+"""`sslbench leaderboard agreement`: do the judges put the methods in the same order?"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from ..app import Command, State, quiet_libraries
+from ..options import asked, json_option, selection
+from ..text import say, say_json
+from .show import board_of
+
+
+@click.command(cls=Command)
+@selection
+@json_option
+@click.pass_context
+def agreement(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
+    """Print whether the judges of a suite put the methods in the same order (Kendall's tau)."""
+    from ...leaderboard.agreement import as_markdown, between, steadiness
+    from ...leaderboard.render import title
+    from ...planning import make_plan
+
+    state = ctx.ensure_object(State)
+    with quiet_libraries(verbose=state.verbose):
+        board = board_of(make_plan(asked(state, given), state.registry, preflight=False))
+    if as_json:
+        say_json(
+            [
+                {
+                    "setting": dataclasses.asdict(block.setting),
+                    "between": [dataclasses.asdict(each) for each in between(block)],
+                    "from seed to seed": [dataclasses.asdict(each) for each in steadiness(block)],
+                }
+                for block in board.blocks
+            ]
+        )
+        return
+    for block in board.blocks:
+        say(title(block.setting), bold=True)
+        click.echo(as_markdown(block), nl=False)

@@ -1,0 +1,75 @@
+"""`sslbench leaderboard build`: a leaderboard that a stranger can read and check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...errors import UserError
+from ..app import Command, State, quiet_libraries
+from ..options import asked, of_suite
+from ..text import one_line, say
+
+
+@click.command(cls=Command)
+@click.argument("target", metavar="SUITE|DIR")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where the leaderboard of a suite is to be; one that is there gets what is new.",
+)
+@click.option(
+    "--reference",
+    is_flag=True,
+    help="Add published numbers on the same data, outside the ranking.",
+)
+@of_suite
+@click.pass_context
+def build(
+    ctx: click.Context, /, target: str, out: Path | None, reference: bool, **given: Any
+) -> None:
+    """Write a leaderboard: tables, CSV, JSON, LaTeX and one page that needs no network.
+
+    Of a SUITE the records are taken from the store. A leaderboard's own DIR is built again from the
+    suite and the records in it: no data, no plugin and no store is needed.
+    """
+    from ...leaderboard.files import files_of
+    from ...leaderboard.folder import add, board_of, read, write
+
+    root = Path(target)
+    if root.is_dir():
+        if out is not None:
+            raise UserError(f"{root} is built where it is; --out is for a suite's name")
+        folder = read(root)
+    else:
+        if out is None:
+            raise UserError(f"say where the leaderboard of {target} is to be: --out DIR")
+        suite, records = _collected(ctx, {**given, "suite": target})
+        folder = add(out, suite, records)
+    board = board_of(folder, reference=reference)
+    written = write(folder, board, files_of(board))
+    for note in board.notes:
+        say(f"note: {one_line(note)}")
+    say(f"{len(folder.kept)} records, {len(board.left_out)} of them left out")
+    say(f"written: {', '.join(map(str, written))}")
+
+
+def _collected(ctx: click.Context, given: dict[str, Any]) -> Any:
+    from ...bench import collect
+    from ...planning import make_plan
+
+    state = ctx.ensure_object(State)
+    with quiet_libraries(verbose=state.verbose):
+        plan = make_plan(asked(state, given), state.registry, preflight=False)
+    for notice in plan.store.notices:
+        say(f"notice: {one_line(notice)}", err=True)
+    suite, records = collect(plan)
+    if not records:
+        raise UserError(
+            f"the store {plan.store.root} has no records of the suite {plan.suite_id}; "
+            f"`sslbench run --suite {plan.suite.name}` makes them"
+        )
+    return suite, records

@@ -1,0 +1,76 @@
+"""`sslbench leaderboard show`: the table of a suite, from records alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..app import Command, State, quiet_libraries
+from ..options import asked, json_option, selection
+from ..text import one_line, say, terminal_width
+
+if TYPE_CHECKING:
+    from ...leaderboard import Board
+    from ...planning import Plan
+
+FORMATS = ("text", "markdown", "csv", "json")
+
+
+@click.command(cls=Command)
+@selection
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="Of what is printed.",
+)
+@json_option
+@click.pass_context
+def show(ctx: click.Context, /, form: str, as_json: bool, **given: Any) -> None:
+    """Print the table of a suite. Nothing is run."""
+    from ...planning import make_plan
+
+    state = ctx.ensure_object(State)
+    with quiet_libraries(verbose=state.verbose):
+        options = asked(state, given)
+        # Building a backbone is the only way to learn that timm does not know its name.
+        plan = make_plan(options, state.registry, preflight=bool(options.backbones))
+    for notice in plan.store.notices:
+        say(f"notice: {one_line(notice)}", err=True)
+    form = "json" if as_json else form
+    say_board(plan, form)
+    if form == "text" and plan.open:
+        say(f"{len(plan.open)} of {len(plan.cells)} cells are still to do: sslbench run")
+
+
+def board_of(plan: Plan) -> Board:
+    from ...bench import members
+    from ...leaderboard import build
+
+    return build(
+        members(plan),
+        suite_id=plan.suite_id,
+        notes=plan.notes,
+        normaliser=plan.suite.normaliser,
+    )
+
+
+def say_board(plan: Plan, form: str) -> None:
+    """In one of FORMATS; text is cut to a terminal, and bold there."""
+    from ...leaderboard import as_csv, as_json, as_markdown, as_rich, as_text
+
+    board = board_of(plan)
+    if form != "text":
+        makers = {"markdown": as_markdown, "csv": as_csv, "json": as_json}
+        click.echo(makers[form](board), nl=False)
+    elif sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        from rich.console import Console
+
+        Console().print(as_rich(board))
+    else:
+        click.echo(as_text(board, width=terminal_width()), nl=False)

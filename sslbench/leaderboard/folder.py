@@ -1,0 +1,261 @@
+"""A leaderboard's folder: the suite, the records, what is made of them, and the lock.
+
+suite.yaml                  what was meant
+records/ab/<cell>/*.json    what was measured, as the store writes it
+attestations/*.json         what others have made again of it
+README.md, index.html ...   made of these alone
+leaderboard.lock.json       the sha256 of each record, and of each file that was made
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..records import NewerSchema, Record, loads
+from ..store import record_name, write_atomic
+from ..suite import Suite, read_suite
+from .board import Board
+
+if TYPE_CHECKING:
+    from .board import LeftOut
+
+SUITE, RECORDS, LOCK = "suite.yaml", "records", "leaderboard.lock.json"
+ATTESTATIONS = "attestations"
+FORMAT = 1  # of the lock; a newer one is refused
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A record and the file it was read from."""
+
+    path: str  # below the folder, with slashes
+    sha256: str  # of the file
+    record: Record
+
+
+@dataclass(frozen=True)
+class Folder:
+    root: Path
+    suite: Suite
+    kept: tuple[Kept, ...]  # by path
+    attestations: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def records(self) -> list[Record]:
+        return [kept.record for kept in self.kept]
+
+
+@dataclass(frozen=True)
+class Lock:
+    suite: str  # sha256 of its file
+    records: Mapping[str, Mapping[str, str]]  # path -> id, sha256
+    left_out: Sequence[Mapping[str, str]] = ()
+    generated: Mapping[str, str] = field(default_factory=dict)  # name -> sha256
+
+
+def is_leaderboard(root: Path) -> bool:
+    return (root / SUITE).is_file() and (root / RECORDS).is_dir()
+
+
+def read(root: Path) -> Folder:
+    """A leaderboard as it lies there.
+
+    Raises:
+        UserError: it is none, or something in it cannot be used; the sentence names the file.
+    """
+    if not is_leaderboard(root):
+        raise UserError(
+            f"{root} is no leaderboard: it has no {SUITE} beside {RECORDS}/; "
+            f"`sslbench leaderboard build SUITE --out {root}` makes one of a store"
+        )
+    kept = tuple(_kept(root))
+    return Folder(root, read_suite(root / SUITE), kept, tuple(_attestations(root)))
+
+
+def _kept(root: Path) -> Iterator[Kept]:
+    ids: dict[str, str] = {}
+    for path in sorted((root / RECORDS).glob("*/*/*.json")):
+        content, record = _read_with(path, loads)
+        name = path.relative_to(root).as_posix()
+        if record.cell_id != path.parent.name:
+            raise UserError(f"{path} belongs to cell {record.cell_id[:12]}; validate says more")
+        first = ids.setdefault(record.record_id, name)
+        if first != name:
+            raise UserError(f"{root / first} and {path} are one record; remove one of them")
+        yield Kept(name, hashlib.sha256(content).hexdigest(), record)
+
+
+def _attestations(root: Path) -> Iterator[Mapping[str, Any]]:
+    for path in sorted((root / ATTESTATIONS).glob("*.json")):
+        yield _read_with(path, json.loads)[1]
+
+
+def _read_with(path: Path, parse: Callable[[str], Any]) -> tuple[bytes, Any]:
+    try:
+        content = path.read_bytes()
+        return content, parse(content.decode())
+    except (NewerSchema, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def board_of(folder: Folder, *, reference: bool = False) -> Board:
+    """From its records alone; with published numbers on its data sets, where asked for."""
+    from .gather import members_of
+    from .table import build
+
+    members, left = members_of(folder.suite, folder.records)
+    board = build(
+        members,
+        suite_id=folder.suite.name,
+        notes=(*folder.suite.notes, *_said(left)),
+        normaliser=folder.suite.normaliser,
+        summary=folder.suite.summary,
+        command=f"sslbench run --suite {SUITE}",
+    )
+    return dataclasses.replace(board, left_out=tuple(left))
+
+
+def _said(left: Sequence[LeftOut]) -> Iterator[str]:
+    """Each reason once, with the number of its records."""
+    counts: dict[str, int] = {}
+    for each in left:
+        counts[each.reason] = counts.get(each.reason, 0) + 1
+    for reason, count in counts.items():
+        yield f"{count} record{'s' * (count != 1)} left out: {reason}"
+
+
+# ---- the lock --------------------------------------------------------------------------------
+
+
+def read_lock(root: Path) -> Lock | None:
+    """The lock of a folder, or None where there is none."""
+    path = root / LOCK
+    if not path.exists():
+        return None
+    try:
+        plain = json.loads(path.read_text())
+        version = plain.pop("format")
+        if version > FORMAT:
+            raise UserError(
+                f"{path} has format {version}, this sslbench knows {FORMAT}; upgrade sslbench"
+            )
+        return Lock(**plain)
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise UserError(f"{path} is no lock: {error}") from error
+
+
+def differences(folder: Folder, lock: Lock) -> list[str]:
+    """In what the folder is not what its lock says: a sentence each."""
+    found = []
+    if _sha256((folder.root / SUITE).read_bytes()) != lock.suite:
+        found.append(f"{SUITE} is not the one that was built from")
+    here = {kept.path: {"id": kept.record.record_id, "sha256": kept.sha256} for kept in folder.kept}
+    for path in sorted(here.keys() | lock.records.keys()):
+        if path not in here:
+            found.append(f"{path} is in the lock and not there")
+        elif path not in lock.records:
+            found.append(f"{path} is not in the lock")
+        elif dict(lock.records[path]) != here[path]:
+            found.append(f"{path} is not the one that was built from")
+    for name, sha256 in sorted(lock.generated.items()):
+        file = folder.root / name
+        if not file.is_file() or _sha256(file.read_bytes()) != sha256:
+            found.append(f"{name} is not what was built")
+    return found
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# ---- writing ---------------------------------------------------------------------------------
+
+
+def write(folder: Folder, board: Board, contents: Mapping[str, str]) -> list[Path]:
+    """Generated files and the lock, in one go; never over what was not written here.
+
+    Raises:
+        UserError: a file is there that no lock knows, or that was edited since.
+    """
+    ready = {name: content.encode() for name, content in contents.items()}
+    check_ours(folder.root, ready)
+    lock = {
+        "format": FORMAT,
+        "suite": _sha256((folder.root / SUITE).read_bytes()),
+        "records": {
+            kept.path: {"id": kept.record.record_id, "sha256": kept.sha256} for kept in folder.kept
+        },
+        "left_out": [{"record": each.record, "reason": each.reason} for each in board.left_out],
+        "generated": {name: _sha256(content) for name, content in sorted(ready.items())},
+    }
+    ready[LOCK] = (json.dumps(lock, indent=1) + "\n").encode()
+    for name, content in ready.items():
+        write_atomic(folder.root / name, content)
+    return [folder.root / name for name in ready]
+
+
+def check_ours(root: Path, names: Iterable[str]) -> None:
+    """UserError when one of these files was not made by a build, or was edited since."""
+    lock = read_lock(root)
+    made = lock.generated if lock else {}
+    for name in names:
+        file = root / name
+        if file.exists() and (not file.is_file() or made.get(name) != _sha256(file.read_bytes())):
+            what = "was edited since it was built" if name in made else "was not built by sslbench"
+            raise UserError(f"{file} {what}; move it away, or name another --out DIR")
+
+
+def add(root: Path, suite: Suite, records: Iterable[Record]) -> Folder:
+    """The leaderboard of that folder with these records too; makes it where there is none.
+
+    Nothing that is there is removed.
+
+    Raises:
+        UserError: the folder is not ours, has another suite, or a record says otherwise than one
+            that is there.
+    """
+    from .gather import members_of
+
+    if is_leaderboard(root):
+        before = read(root)
+        suite = _united(before.suite, suite, root)
+    else:
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise UserError(f"{root} is there and is no leaderboard; name another --out DIR")
+        before = Folder(root, suite, ())
+    known = {record.record_id for record in before.records}
+    fresh = [record for record in records if record.record_id not in known]
+    members_of(suite, [*before.records, *fresh])  # refuses what contradicts
+    for record in fresh:
+        write_atomic(root / place_of(record), record.dumps().encode())
+    write_atomic(root / SUITE, suite.as_yaml().encode())
+    (root / RECORDS).mkdir(exist_ok=True)
+    return read(root)
+
+
+def _united(old: Suite, new: Suite, root: Path) -> Suite:
+    """The suite with the methods of both; everything else of a suite is its protocol."""
+    free = ("methods", "summary", "notes", "set")
+    for name in (item.name for item in dataclasses.fields(Suite) if item.name not in free):
+        one, other = getattr(old, name), getattr(new, name)
+        if one != other:
+            raise UserError(
+                f"{root} is a leaderboard with {name} {one}, and the suite {new.name} has {other}: "
+                f"they cannot be one; name another --out DIR"
+            )
+    methods = tuple(dict.fromkeys((*old.methods, *new.methods)))
+    return dataclasses.replace(new, methods=methods, set={**old.set, **new.set})
+
+
+def place_of(record: Record) -> str:
+    """Where a record lies below a leaderboard's folder: made of hashes and our own words."""
+    return f"{RECORDS}/{record.cell_id[:2]}/{record.cell_id}/{record_name(record)}"

@@ -1,0 +1,224 @@
+"""From records alone to the cells of a leaderboard: which belong to it, and which count.
+
+A suite's file says what was meant; what is not there is a gap, and what does not belong is left out
+with its reason. Of two numbers for one thing, neither is taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..errors import UserError
+from ..identity import unplaced
+from ..names import parse as parse_name
+from ..records import Record, digest
+from ..suite import Suite
+from .board import LeftOut
+from .member import Member
+
+
+@dataclasses.dataclass
+class _Cell:
+    id: str
+    train: Record
+    judged: list[Record]
+
+
+def members_of(
+    suite: Suite, records: Iterable[Record], attested: Mapping[str, str] | None = None
+) -> tuple[list[Member], list[LeftOut]]:
+    """The suite's cells, those that are missing among them, and the records that count for none.
+
+    `attested` maps cell ids to what somebody else has done of them.
+
+    Raises:
+        UserError: one judge has two numbers for one cell.
+    """
+    left: list[LeftOut] = []
+    cells = list(_cells(records, left))
+    found = []
+    for cell in cells:
+        reason = _foreign(cell.train, suite)
+        if reason:
+            left += [LeftOut(r.record_id, reason) for r in (cell.train, *cell.judged)]
+        else:
+            found.append(_member(cell, suite, left, (attested or {}).get(cell.id, "")))
+    order = {name: at for at, name in enumerate((*suite.methods, *suite.baselines))}
+    found.sort(key=lambda m: (order.get(m.method, len(order)), m.method, m.seed, m.cell_id))
+    return [*found, *_missing(suite, found)], left
+
+
+def _cells(records: Iterable[Record], left: list[LeftOut]) -> Iterator[_Cell]:
+    trains: dict[str, list[Record]] = {}
+    judged: dict[str, list[Record]] = {}
+    for record in records:
+        kind = trains if record.kind == "train" else judged
+        kind.setdefault(record.cell_id, []).append(record)
+    for cell_id in sorted(trains.keys() | judged.keys()):
+        own = trains.get(cell_id, [])
+        if not own:
+            reason = "nothing says how its cell was trained"
+            left += [LeftOut(r.record_id, reason) for r in judged[cell_id]]
+            continue
+        yield _Cell(cell_id, _newest(own), judged.get(cell_id, []))
+
+
+def _newest(attempts: Sequence[Record]) -> Record:
+    """The newest that is ok, failing that the newest."""
+    ordered = sorted(attempts, key=lambda r: (r.status == "ok", r.finished, r.record_id))
+    return ordered[-1]
+
+
+def _foreign(train: Record, suite: Suite) -> str:
+    """Why a cell is none of the suite's; empty where it is one. Any method may take part."""
+    identity = train.identity
+    recipe = identity["method"].get("recipe", {})
+    datasets = {unplaced(name): name for name in suite.datasets}
+    checks = [
+        ("data set", identity["dataset"]["name"], datasets),
+        ("backbone", identity["backbone"], _backbones(suite)),
+        ("seed", identity["seed"], suite.seeds),
+        ("precision", identity["precision"], (suite.precision,)),
+    ]
+    if suite.epochs is not None and recipe and train.status == "ok":
+        checks.append(("budget of epochs", recipe.get("epochs"), (suite.epochs,)))
+    for what, value, allowed in checks:
+        if value not in allowed:
+            return f"{what} {value} is not the suite's ({', '.join(map(str, allowed))})"
+    return ""
+
+
+def _member(cell: _Cell, suite: Suite, left: list[LeftOut], attested: str) -> Member:
+    train = cell.train
+    first = suite.seeds[0]
+    asked = [*suite.evaluators, *(suite.once if train.seed == first else ())]
+    names = dict.fromkeys(map(_canonical, asked))
+    evaluations: dict[str, Record | None] = dict.fromkeys(names)
+    by_name: dict[str, list[Record]] = {}
+    for record in cell.judged:
+        if record.evaluator in evaluations:
+            by_name.setdefault(record.evaluator, []).append(record)
+        else:
+            left.append(LeftOut(record.record_id, f"the suite has no judge {record.evaluator}"))
+    for name, found in by_name.items():
+        evaluations[name] = _current(found, left)
+    name = str(train.identity["method"]["name"])
+    return Member(
+        method=name,
+        backbone=train.backbone,
+        dataset=train.dataset,
+        seed=train.seed,
+        cell_id=cell.id,
+        identity=train.identity,
+        baseline=name in suite.baselines,
+        anchor=name if name == suite.floor else None,
+        train=train,
+        evaluations=evaluations,
+        state="done",
+        trials=suite.tuning.trials if suite.tuning and "recipe" in train.identity["method"] else 0,
+        attested=attested,
+    )
+
+
+def _current(found: Sequence[Record], left: list[LeftOut]) -> Record:
+    """Of one judge's records of a cell: its highest version, the newest answer that is ok."""
+    by_identity: dict[str, list[Record]] = {}
+    for record in found:
+        by_identity.setdefault(digest(record.identity), []).append(record)
+    chosen = [_agreed(attempts) for attempts in by_identity.values()]
+    best = max(chosen, key=lambda r: (_version(r), r.finished, r.record_id))
+    for other in chosen:
+        if other is not best:
+            reason = f"the same cell was judged by {best.protocol} later"
+            left.append(LeftOut(other.record_id, reason))
+    return best
+
+
+def _version(record: Record) -> int:
+    return int(record.identity["evaluator"]["version"])
+
+
+def _agreed(attempts: Sequence[Record]) -> Record:
+    best = _newest(attempts)
+    sound = [r for r in attempts if r.status == "ok"]
+    other = next((r for r in sound if numbers(r) != numbers(best)), None)
+    if other is not None:
+        raise UserError(
+            f"{best.protocol} has two answers for cell {best.cell_id[:12]} ({best.method}, seed "
+            f"{best.seed}): records {best.record_id[:12]} and {other.record_id[:12]}; neither is "
+            f"taken: remove the one that is wrong"
+        )
+    return min(sound, key=lambda r: (r.finished, r.record_id)) if sound else best
+
+
+def numbers(record: Record) -> dict[tuple[str, str], float]:
+    """What a record measured: time and cost are no part of it."""
+    return {(m.name, m.split): m.value for m in record.metrics}
+
+
+# ---- what is missing -------------------------------------------------------------------------
+
+
+def _missing(suite: Suite, found: Sequence[Member]) -> Iterator[Member]:
+    """A member for each seed that the suite declares and no record knows of."""
+    rows: dict[str, dict[int, Member]] = {}
+    for member in found:
+        rows.setdefault(_row_of(member), {})[member.seed] = member
+    for row in rows.values():
+        like = next(iter(row.values()))
+        for seed in suite.seeds:
+            if seed not in row:
+                identity = {**like.identity, "seed": seed}
+                yield _gap(suite, like, seed, digest(identity), identity)
+    here = {(m.method, m.dataset, m.backbone) for m in found}
+    names = dict.fromkeys((*suite.methods, *suite.baselines))
+    for where in itertools.product(names, map(_canonical, suite.datasets), _backbones(suite)):
+        if where not in here:
+            method, dataset, backbone = where
+            for seed in suite.seeds:
+                cell_id = digest([*where, seed])
+                blank = Member(
+                    method=method, backbone=backbone, dataset=dataset, seed=seed, cell_id=cell_id
+                )
+                yield _gap(suite, blank, seed, cell_id, {})
+
+
+def _backbones(suite: Suite) -> list[str]:
+    return [_canonical(name) for name in suite.backbones]
+
+
+def _canonical(name: str) -> str:
+    return str(parse_name(name))
+
+
+def _gap(
+    suite: Suite, like: Member, seed: int, cell_id: str, identity: Mapping[str, Any]
+) -> Member:
+    asked = [*suite.evaluators, *(suite.once if seed == suite.seeds[0] else ())]
+    return dataclasses.replace(
+        like,
+        seed=seed,
+        cell_id=cell_id,
+        identity=identity,
+        baseline=like.method in suite.baselines,
+        anchor=like.method if like.method == suite.floor else None,
+        train=None,
+        evaluations=dict.fromkeys(map(_canonical, asked)),
+        state="missing",
+        sentence="the suite declares this seed, and there is no record of it",
+        attested="",
+    )
+
+
+def _row_of(member: Member) -> str:
+    """What the seeds of one row share: all of their identity but the seed, and pretexts' cells."""
+    identity: dict[str, Any] = {k: v for k, v in member.identity.items() if k != "seed"}
+    method = dict(identity.get("method", {}))
+    method["hyperparameters"] = {
+        key: value["method"] if isinstance(value, Mapping) and "cell" in value else value
+        for key, value in method.get("hyperparameters", {}).items()
+    }
+    return digest({**identity, "method": method})
