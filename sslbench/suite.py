@@ -54,7 +54,8 @@ class Suite:
 
     def as_yaml(self) -> str:
         """A suite file that says all of it, and extends none."""
-        plain = {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, (), {})}
+        fields = dataclasses.asdict(self).items()
+        plain = {k: v for k, v in fields if k in NEEDED or v not in (None, (), {})}
         if self.tuning:
             plain["tuning"].pop("settled")
         return yaml.safe_dump(_listed(plain), sort_keys=False, allow_unicode=True, width=100)

@@ -129,6 +129,83 @@ def test_no_row_is_ranked_ahead_of_one_with_a_better_mean():
         assert dict(zip(order, found, strict=True)) == {0: 1, 1: 2, 2: 2}
 
 
+def test_p_is_that_of_the_paired_t_test():
+    draw = np.random.default_rng(2)
+    for n in (2, 3, 7):
+        a, b = draw.normal(0.8, 0.01, n), draw.normal(0.79, 0.01, n)
+        found = st.paired(by_seed(*a.tolist()), by_seed(*b.tolist()))
+        assert found.p == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-9)
+    assert st.paired({0: 0.9}, {0: 0.1}).p is None
+    assert st.paired(by_seed(0.5, 0.5), by_seed(0.25, 0.25)).p == 0
+    assert st.paired(by_seed(0.5, 0.5), by_seed(0.5, 0.5)).p == 1
+
+
+def test_holm_steps_down_and_never_falls():
+    # by hand: .01 * 4, .02 * 3, max(.03 * 2, .06), .9 * 1
+    assert st.holm([0.03, 0.9, 0.01, 0.02]) == pytest.approx([0.06, 0.9, 0.04, 0.06])
+    assert st.holm([0.5, None, 0.6]) == [1.0, None, 1.0]
+    assert st.holm([]) == []
+
+
+def test_holm_keeps_the_rate_of_any_false_finding():
+    draws = np.random.default_rng(3).normal(0, 0.01, (2000, 6, 4))  # no row is better than another
+    false = sum(len(set(st.ranks([by_seed(*row) for row in rows]))) > 1 for rows in draws.tolist())
+    assert false / len(draws) < 0.065  # 5 % and three standard errors
+    alone = sum(
+        any(st.paired(by_seed(*rows[0]), by_seed(*other)).separated for other in rows[1:])
+        for rows in draws[:500].tolist()
+    )
+    assert alone / 500 > 0.1  # what five uncorrected comparisons would have found
+
+
+def test_all_pairs_are_each_pair_by_itself():
+    draw = random.Random(4)
+    rows = [{s: draw.random() for s in draw.sample(range(6), draw.randrange(7))} for _ in range(7)]
+    means, ps = st.all_pairs(rows)
+    pairs = {(i, j): st.paired(rows[i], rows[j]) for i in range(7) for j in range(i + 1, 7)}
+    adjusted = st.holm([pair.p for pair in pairs.values()])
+    assert any(pair.p is None for pair in pairs.values())
+    for ((i, j), pair), p in zip(pairs.items(), adjusted, strict=True):
+        assert ps[i, j] == ps[j, i] == pytest.approx(1.0 if p is None else p)
+        if p is not None:
+            assert means[i, j] == -means[j, i] == pytest.approx(pair.mean)
+
+
+def test_a_rank_needs_more_than_the_interval_of_one_difference():
+    rows = [by_seed(0.90, 0.91, 0.92), *(by_seed(*(0.8 + x for x in d)) for d in WILD)]
+    assert st.paired(rows[0], rows[1]).separated == 1
+    assert st.ranks(rows[:2]) == [1, 2]
+    assert st.ranks(rows) == [1] * len(rows)
+
+
+WILD = [
+    (0.00, 0.02, 0.04),
+    (0.03, 0.0, 0.05),
+    (0.05, 0.01, 0.0),
+    (0.02, 0.06, 0.01),
+    (0.07, 0.0, 0.03),
+]
+
+
+def test_average_ranks_are_means_with_ties_shared():
+    found = st.average_ranks([[0.9, 0.8, 0.8], [0.1, 0.2, 0.3]])
+    assert found == [(2.0, None), (2.25, None), (1.75, None)]
+    assert st.average_ranks([[0.1, 0.3]], higher_is_better=False) == [(1.0, None), (2.0, None)]
+    assert st.average_ranks([]) == []
+
+
+def test_the_interval_over_data_sets_begins_at_six_and_is_scipys_bootstrap():
+    draws = np.random.default_rng(5).normal([0.8, 0.79, 0.6], 0.02, (8, 3))
+    assert all(interval is None for _, interval in st.average_ranks(draws[:5].tolist()))
+    ranks = stats.rankdata(-draws, axis=1)
+    for column, (mean, interval) in zip(ranks.T, st.average_ranks(draws.tolist()), strict=True):
+        assert mean == pytest.approx(column.mean())
+        other = stats.bootstrap(
+            (column,), np.mean, method="percentile", rng=np.random.default_rng(6)
+        )
+        assert interval == pytest.approx(other.confidence_interval, abs=0.13)  # steps of 1/8
+
+
 def test_the_smallest_detectable_difference_shrinks_with_seeds():
     assert st.mde(1.0, 1) is None
     assert [round(st.mde(1.0, n), 1) for n in (3, 5, 10)] == [3.3, 1.7, 1.0]
