@@ -223,8 +223,10 @@ _ESCAPES = re.compile(
 
 def printable(text: str) -> str:
     """One line without terminal escapes, control and invisible characters."""
+    if text.isprintable() and "  " not in text and text == text.strip():
+        return text
     kept = []
-    for character in _ESCAPES.sub("", str(text)):
+    for character in _ESCAPES.sub("", text):
         category = unicodedata.category(character)
         if category in ("Zl", "Zp") or character in "\t\n\r\v\f\x85":
             kept.append(" ")

@@ -54,14 +54,18 @@ def _components(members: Sequence[Member]) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for record in _records(members):
         for role, parts in record.components.items():
-            name = f"{role} {record.protocol}" if role == "evaluator" else role
-            found.setdefault(printable(name), _printable(parts))
+            name = printable(f"{role} {record.protocol}" if role == "evaluator" else role)
+            if name not in found:
+                found[name] = _printable(parts)
     return found
 
 
 def _each_once(environments: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    found = {canonical(each): each for each in environments if each}
-    return tuple(_printable(each) for each in found.values())
+    found: list[Mapping[str, Any]] = []
+    for each in environments:
+        if each and each not in found:
+            found.append(each)
+    return tuple(map(_printable, found))
 
 
 def _command(members: Sequence[Member], settings: Mapping[str, Any], command: str) -> str:

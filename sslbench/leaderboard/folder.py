@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,15 +82,25 @@ def read(root: Path) -> Folder:
 
 def _kept(root: Path) -> Iterator[Kept]:
     ids: dict[str, str] = {}
-    for path in sorted((root / RECORDS).glob("*/*/*.json")):
-        content, record = _read_with(path, loads)
-        name = path.relative_to(root).as_posix()
-        if record.cell_id != path.parent.name:
-            raise UserError(f"{path} belongs to cell {record.cell_id[:12]}; validate says more")
+    for name in _names(root):
+        content, record = _read_with(root / name, loads)
+        if record.cell_id != name.split("/")[2]:
+            raise UserError(f"{root / name} belongs to cell {record.cell_id[:12]}; validate says more")
         first = ids.setdefault(record.record_id, name)
         if first != name:
-            raise UserError(f"{root / first} and {path} are one record; remove one of them")
+            raise UserError(f"{root / first} and {root / name} are one record; remove one of them")
         yield Kept(name, hashlib.sha256(content).hexdigest(), record)
+
+
+def _names(root: Path) -> list[str]:
+    """Of the files of records, sorted. What lies elsewhere among them is none."""
+    found = []
+    for shard in os.scandir(root / RECORDS):
+        for cell in os.scandir(shard) if shard.is_dir() else ():
+            files = os.scandir(cell) if cell.is_dir() else ()
+            below = f"{RECORDS}/{shard.name}/{cell.name}"
+            found += [f"{below}/{file.name}" for file in files if file.name.endswith(".json")]
+    return sorted(found)
 
 
 def _attestations(root: Path) -> Iterator[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import UserError
 from ..identity import unplaced
 from ..names import parse as parse_name
-from ..records import Record, digest
+from ..records import Record, canonical, digest
 from ..suite import Suite
 from .board import LeftOut
 from .member import Member
@@ -125,6 +125,8 @@ def _member(cell: _Cell, suite: Suite, left: list[LeftOut], attested: str) -> Me
 
 def _current(found: Sequence[Record], left: list[LeftOut]) -> Record:
     """Of one judge's records of a cell: its highest version, the newest answer that is ok."""
+    if len(found) == 1:
+        return found[0]
     by_identity: dict[str, list[Record]] = {}
     for record in found:
         by_identity.setdefault(digest(record.identity), []).append(record)
@@ -221,4 +223,4 @@ def _row_of(member: Member) -> str:
         key: value["method"] if isinstance(value, Mapping) and "cell" in value else value
         for key, value in method.get("hyperparameters", {}).items()
     }
-    return digest({**identity, "method": method})
+    return canonical({**identity, "method": method})

@@ -22,6 +22,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from .board import Block, Board, Column, Costs, Flag, Gap, Row, Score, Setting
+from .statistics import Paired
 
 LABEL = 32  # terminal cells; longer names are cut in tables
 SENTENCE = 300  # longer ones are cut below tables
@@ -437,21 +438,36 @@ def _field(value: Any) -> str:
 
 
 def as_json(board: Board) -> str:
-    """Everything: values by seed, intervals, ranks, protocols, costs, warnings, cell ids."""
-    plain = {
-        "suite": board.suite_id,
-        "statistics": caption(board, best="best"),
-        "level": board.level,
-        "notes": board.notes,
-        "tables": [_plain(block) for block in board.blocks],
-    }
-    return json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    """Everything: values by seed, intervals, ranks, protocols, costs, warnings, cell ids.
+
+    A row is a line, so that a change of one shows as one.
+    """
+    plain = {k: v for k, v in vars(board).items() if k != "blocks"}
+    plain["statistics"] = caption(board, best="best")
+    head = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False, default=_plain)
+    tables = ",\n".join(
+        f'{{"setting": {_line(block.setting)}, "columns": [\n{_lines_of(block.columns)}], '
+        f'"rows": [\n{_lines_of(block.rows)}]}}'
+        for block in board.blocks
+    )
+    return f'{head.removesuffix("}").rstrip()},\n "tables": [{tables}]\n}}\n'
 
 
-def _plain(block: Block) -> dict[str, Any]:
-    table = dataclasses.asdict(block)
-    for row, plain in zip(block.rows, table["rows"], strict=True):
-        plain["verdicts"] = row.verdicts
-        for score, part in zip(row.scores, plain["scores"], strict=True):
-            part.update(n=score.n, declared=len(row.cells))
-    return table
+def _lines_of(values: Sequence[Any]) -> str:
+    return ",\n".join(map(_line, values))
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """A part of a board as plain data, with what follows from it."""
+    plain = dict(vars(value))
+    if isinstance(value, Row):
+        plain |= {"n": value.n, "declared": len(value.cells), "verdicts": value.verdicts}
+    elif isinstance(value, Score):
+        plain["n"] = value.n
+    elif isinstance(value, Paired):
+        plain["n"] = len(plain.pop("differences"))  # of values that stand beside it
+    return plain

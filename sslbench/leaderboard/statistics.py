@@ -95,12 +95,17 @@ def _p_of(differences: Sequence[float]) -> float | None:
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """Each p as corrected for all of them; None, where nothing was tested, stays so."""
-    known = sorted((p, i) for i, p in enumerate(ps) if p is not None)
-    found: list[float | None] = [None] * len(ps)
-    least = 0.0
-    for step, (p, i) in enumerate(known):
-        least = max(least, min(1.0, (len(known) - step) * p))
-        found[i] = least
+    found = _holm(np.array([math.nan if p is None else p for p in ps], dtype=float)).tolist()
+    return [None if math.isnan(p) else p for p in found]
+
+
+def _holm(ps: Floats) -> Floats:
+    """The same with NaN for None."""
+    order = np.argsort(ps)  # NaN last
+    known = int(np.isfinite(ps).sum())
+    steps = np.minimum(1, (known - np.arange(known)) * ps[order[:known]])
+    found = np.full_like(ps, np.nan)
+    found[order[:known]] = np.maximum.accumulate(steps)
     return found
 
 
@@ -118,32 +123,22 @@ def all_pairs(rows: Sequence[Mapping[int, float]]) -> tuple[Floats, Floats]:
     seeds = sorted({seed for row in rows for seed in row})
     values = np.array([[row.get(seed, np.nan) for seed in seeds] for row in rows])
     values = values.reshape(len(rows), len(seeds))  # [k, S]
-    means, ps = np.full((2, len(rows), len(rows)), np.nan)
-    for i, own in enumerate(values):
-        means[i], ps[i] = _against(own, values)
-    np.fill_diagonal(means, np.nan)
-    upper = np.triu_indices(len(rows), 1)
-    adjusted = holm([None if math.isnan(p) else p for p in ps[upper].tolist()])
-    corrected = np.ones_like(ps)
-    corrected[upper] = [1.0 if p is None else p for p in adjusted]
-    return means, np.minimum(corrected, corrected.T)
-
-
-def _against(own: Floats, others: Floats) -> tuple[Floats, Floats]:
-    """Mean differences from each other row, and p; NaN where fewer than two seeds are common."""
-    differences = own - others  # [k, S]
-    n = np.isfinite(differences).sum(1)
-    some = n >= 2
-    means, ps = np.full((2, len(others)), np.nan)
-    found, n = differences[some], n[some]
-    centre = np.nanmean(found, 1) if found.size else np.empty(0)
-    spread = np.nanstd(found, 1, ddof=1) if found.size else np.empty(0)
-    equal = np.nanmin(found, 1) == np.nanmax(found, 1) if found.size else np.empty(0, bool)
+    differences = values[:, None] - values[None]  # [k, k, S]
+    there = np.isfinite(differences)
+    n = there.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stdtr(n - 1, -np.abs(centre) / spread * np.sqrt(n))
-    means[some] = centre
-    ps[some] = np.where(equal, np.where(centre == 0, 1.0, 0.0), p)
-    return means, ps
+        means = np.where(n >= 2, np.where(there, differences, 0).sum(-1) / n, np.nan)
+        away = np.where(there, differences - means[..., None], 0)
+        spread = np.sqrt((away**2).sum(-1) / (n - 1))
+        ps = 2 * stdtr(n - 1, -np.abs(means) / spread * np.sqrt(n))
+    lowest = np.where(there, differences, np.inf).min(-1, initial=np.inf)
+    highest = np.where(there, differences, -np.inf).max(-1, initial=-np.inf)
+    ps = np.where((n >= 2) & (lowest == highest), np.where(means == 0, 1.0, 0.0), ps)
+    upper = np.triu_indices(len(rows), 1)
+    adjusted = np.ones_like(ps)
+    adjusted[upper] = np.nan_to_num(_holm(ps[upper]), nan=1.0)
+    np.fill_diagonal(means, np.nan)
+    return means, np.minimum(adjusted, adjusted.T)
 
 
 def ranks(

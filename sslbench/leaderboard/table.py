@@ -148,10 +148,14 @@ def _block(
     keyed = _columns(members, shown)
     rows = [_row(label, group, keyed, level, command) for label, group in _groups(members).items()]
     columns = _without_echoes(list(keyed.values()), rows)
+    scores = [list(row.scores) for row in rows]
     for index, column in enumerate(columns):
-        rows = _ranked(rows, index, column, level)
-    held = [row for row in rows if row.baseline]
-    rows = _against(rows, held, columns, level)
+        _rank(rows, scores, index, column, level)
+        if column.ranks:
+            _compare(rows, scores, index, level)
+    rows = [
+        dataclasses.replace(row, scores=tuple(own)) for row, own in zip(rows, scores, strict=True)
+    ]
     rows = [_flagged(row, rows, columns) for row in rows]
     return Block(setting, columns, tuple(sorted(rows, key=lambda row: _order(row, columns))))
 
@@ -454,62 +458,53 @@ def _sign(column: Column) -> int:
     return 1 if column.higher_is_better else -1
 
 
-def _ranked(rows: Sequence[Row], index: int, column: Column, level: float) -> list[Row]:
-    """Rows with rank and best mark under one column; baselines take no part."""
-    values = [{} if row.baseline else row.scores[index].values for row in rows]
-    none: list[int | None] = [None] * len(rows)
-    ranks = none
+def _rank(
+    rows: Sequence[Row], scores: list[list[Score]], index: int, column: Column, level: float
+) -> None:
+    """Sets rank and best mark under one column; baselines take no part."""
+    values = [
+        {} if row.baseline else own[index].values for row, own in zip(rows, scores, strict=True)
+    ]
+    ranks: Sequence[int | None] = [None] * len(rows)
     if column.ranks:
         ranks = statistics.ranks(values, higher_is_better=column.higher_is_better, level=level)
     counts = Counter(ranks)
-    means = [_sign(column) * statistics.mean(list(v.values())) if v else None for v in values]
+    sign = _sign(column)
+    means = [
+        None if not v else sign * (s[index].mean or 0) for v, s in zip(values, scores, strict=True)
+    ]
     top = max((m for m in means if m is not None), default=None)
-    marked = []
-    for row, rank, own in zip(rows, ranks, means, strict=True):
-        score = dataclasses.replace(
-            row.scores[index],
+    for own, rank, mean in zip(scores, ranks, means, strict=True):
+        own[index] = dataclasses.replace(
+            own[index],
             rank=rank,
             tied=rank is not None and counts[rank] > 1,
-            best=own is not None and own == top,
+            best=mean is not None and mean == top,
         )
-        scores = (*row.scores[:index], score, *row.scores[index + 1 :])
-        marked.append(dataclasses.replace(row, scores=scores))
-    return marked
 
 
-def _against(
-    rows: Sequence[Row], held: Sequence[Row], columns: Sequence[Column], level: float
-) -> list[Row]:
-    """The rows with their paired differences from the best one and each baseline.
+def _compare(rows: Sequence[Row], scores: list[list[Score]], index: int, level: float) -> None:
+    """Sets the paired differences from the best row and from each baseline.
 
-    Where the column ranks; each p corrected for all the comparisons of its kind in the column.
+    Each p is corrected for all comparisons of its kind under the column.
     """
-    scores = [list(row.scores) for row in rows]
-    for index, column in enumerate(columns):
-        if not column.ranks:
-            continue
-        baselines = {row.label: row.scores[index].values for row in held}
-        first = next((row.scores[index].values for row in rows if row.scores[index].best), None)
-        behind: dict[str, statistics.Paired] = {}
-        against: dict[str, statistics.Paired] = {}
-        for at, row in enumerate(rows):
-            if row.baseline:
-                continue
-            own = row.scores[index]
-            if first is not None and own.values and not own.best:
-                behind[f"{at}"] = statistics.paired(own.values, first, level=level)
-            for label, values in baselines.items():
-                against[f"{at} {label}"] = statistics.paired(own.values, values, level=level)
-        behind, against = statistics.corrected(behind), statistics.corrected(against)
-        for at, row in enumerate(rows):
-            if not row.baseline:
-                pairs = {label: against[f"{at} {label}"] for label in baselines}
-                scores[at][index] = dataclasses.replace(
-                    scores[at][index], behind=behind.get(f"{at}"), against=pairs
-                )
-    return [
-        dataclasses.replace(row, scores=tuple(own)) for row, own in zip(rows, scores, strict=True)
-    ]
+    held = {r.label: s[index].values for r, s in zip(rows, scores, strict=True) if r.baseline}
+    first = next((own[index].values for own in scores if own[index].best), None)
+    behind: dict[str, statistics.Paired] = {}
+    against: dict[str, statistics.Paired] = {}
+    ranked = [at for at, row in enumerate(rows) if not row.baseline]
+    for at in ranked:
+        own = scores[at][index]
+        if first is not None and own.values and not own.best:
+            behind[f"{at}"] = statistics.paired(own.values, first, level=level)
+        for label, values in held.items():
+            against[f"{at} {label}"] = statistics.paired(own.values, values, level=level)
+    behind, against = statistics.corrected(behind), statistics.corrected(against)
+    for at in ranked:
+        pairs = {label: against[f"{at} {label}"] for label in held}
+        scores[at][index] = dataclasses.replace(
+            scores[at][index], behind=behind.get(f"{at}"), against=pairs
+        )
 
 
 def _flagged(row: Row, rows: Sequence[Row], columns: Sequence[Column]) -> Row:
