@@ -264,7 +264,9 @@ def test_json_holds_everything_and_no_nan():
     assert (score["n"], score["rank"], score["best"]) == (2, 1, True)
     assert (moco["n"], moco["declared"]) == (2, 2)
     assert score["interval"] == pytest.approx([0.8914689763, 1.0185310237])
-    assert score["against"]["untrained"]["differences"] == {"0": 0.95 - 0.8, "1": 0.96 - 0.82}
+    paired = score["against"]["untrained"]
+    assert (paired["n"], paired["mean"]) == (2, pytest.approx(0.145))
+    assert paired["p"] < paired["holm"] <= 1  # of four comparisons
     assert score["against"]["untrained"]["all_positive"]
     assert moco["cells"] == {"0": "moco-0", "1": "moco-1"}
     assert moco["costs"]["stages"] == {"main": 20.5}
