@@ -107,7 +107,7 @@ def _tau(a: Sequence[float], b: Sequence[float]) -> float | None:
 
     if len(set(a)) < 2 or len(set(b)) < 2:
         return None
-    return float(kendalltau(a, b).statistic)
+    return statistics.steady(float(kendalltau(a, b).statistic))
 
 
 def _interval(tau: float, n: int) -> statistics.Interval | None:
@@ -115,7 +115,7 @@ def _interval(tau: float, n: int) -> statistics.Interval | None:
         return None
     half = NORMAL * math.sqrt(0.437 / (n - 4))
     centre = math.atanh(tau)
-    return math.tanh(centre - half), math.tanh(centre + half)
+    return statistics.steady(math.tanh(centre - half)), statistics.steady(math.tanh(centre + half))
 
 
 def as_markdown(block: Block) -> str:

@@ -52,7 +52,15 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None
 @functools.lru_cache(maxsize=256)
 def critical(n: int, level: float = LEVEL) -> float:
     """The t at which a two-sided test of n values begins to reject."""
-    return float(stdtrit(n - 1, (1 + level) / 2))
+    return steady(float(stdtrit(n - 1, (1 + level) / 2)))
+
+
+def steady(value: float) -> float:
+    """Twelve digits: builds of libm, BLAS and scipy differ in the last bits of special functions.
+
+    So the same records give the same page, byte for byte, on another machine.
+    """
+    return float(f"{value:.12g}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def _p_of(differences: Sequence[float]) -> float | None:
     centre, spread = mean(differences), sd(differences)
     if min(differences) == max(differences) or not spread:
         return 0.0 if centre else 1.0
-    return float(2 * stdtr(n - 1, -abs(centre) / spread * math.sqrt(n)))
+    return steady(float(2 * stdtr(n - 1, -abs(centre) / spread * math.sqrt(n))))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
@@ -188,7 +196,7 @@ def average_ranks(
     )  # [R, D]
     means = draws @ placed / len(values)  # [R, k]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0).tolist()
-    return [(rank, (a, b)) for rank, a, b in zip(centre, low, high, strict=True)]
+    return [(rank, (steady(a), steady(b))) for rank, a, b in zip(centre, low, high, strict=True)]
 
 
 def _placed(values: Sequence[float], higher_is_better: bool) -> Floats:
