@@ -727,19 +727,47 @@ def test_the_tally_counts_parts_of_cells() -> None:
 # ---- leaderboard, store, load ----------------------------------------------------------------
 
 
-def test_the_leaderboard_is_printed_and_written_in_every_format(store: Path) -> None:
+def test_the_leaderboard_is_printed_in_every_format_and_built(store: Path) -> None:
     show = ("leaderboard", "show", "--suite", "tiny.yaml")
-    said = call(*show, "--out", "board/tiny").stdout
-    files = ("README.md", "leaderboard.csv", "leaderboard.json")
-    assert said.endswith(f"written: {', '.join(f'board/tiny/{name}' for name in files)}\n")
+    said = call("leaderboard", "build", "tiny.yaml", "--out", "board/tiny").stdout.splitlines()
+    assert said[-2] == "4 records, 0 of them left out"
+    written = [Path(name).name for name in said[-1].removeprefix("written: ").split(", ")]
+    assert {"README.md", "leaderboard.csv", "leaderboard.json", "leaderboard.lock.json"} <= {
+        *written
+    }
     markdown = Path("board/tiny/README.md").read_text()
     assert markdown.startswith("# tiny\n\nA hundred digits\n\n### digits")
     assert call(*show, "--format", "markdown").stdout in markdown
     rows = list(csv.DictReader(io.StringIO(Path("board/tiny/leaderboard.csv").read_text())))
     assert {row["method"] for row in rows} == {"simclr", "untrained"}
     assert call(*show, "--format", "csv").stdout == Path("board/tiny/leaderboard.csv").read_text()
-    Path("board/file").touch()
-    assert "cannot write to board/file" in call(*show, "--out", "board/file/x", code=2).stderr
+
+
+def test_a_leaderboard_is_built_again_without_store_data_or_plugin(store: Path) -> None:
+    call("leaderboard", "build", "tiny.yaml", "--out", "board")
+    before = {p: p.read_bytes() for p in Path("board").rglob("*") if p.is_file()}
+    assert call("leaderboard", "build", "board", "--store", "nowhere").exit_code == 0
+    assert {p: p.read_bytes() for p in Path("board").rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("tiny.yaml",), "say where the leaderboard of tiny.yaml is to be: --out DIR"),
+        (("tiny.yaml", "--out", "."), ". is there and is no leaderboard; name another --out DIR"),
+        (("tiny.yaml", "--out", "x", "--store", "empty"), "the store empty has no records of the"),
+        ((".",), ". is no leaderboard: it has no suite.yaml beside records/"),
+        ((".", "--out", "x"), ". is built where it is; --out is for a suite's name"),
+        (("fashoin", "--out", "x"), "fashion"),
+    ],
+)
+def test_a_leaderboard_that_cannot_be_built_is_a_sentence(
+    store: Path, args: tuple[str, ...], sentence: str
+) -> None:
+    result = call("leaderboard", "build", *args, code=2)
+    assert sentence in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not Path("x").exists()
 
 
 def test_the_leaderboard_of_an_empty_store_says_what_is_missing(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..records import NewerSchema, Record, loads
 from ..store import record_name, write_atomic
 from ..suite import Suite, read_suite
+from .attestation import attested
 from .board import Board
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def board_of(folder: Folder, *, reference: bool = False) -> Board:
     from .gather import members_of
     from .table import build
 
-    members, left = members_of(folder.suite, folder.records)
+    levels = attested(folder.attestations, folder.records)
+    members, left = members_of(folder.suite, folder.records, levels)
     board = build(
         members,
         suite_id=folder.suite.name,
