@@ -282,8 +282,7 @@ def make_folder(path: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(
-        f"cannot write {path}: {error.strerror or error}; free space or rights, or name another "
-        f"--store DIR"
+        f"cannot write {path}: {error.strerror or error}; free space or rights, or name another place"
     )
 
 

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
@@ -58,8 +58,14 @@ class Folder:
 class Lock:
     suite: str  # sha256 of its file
     records: Mapping[str, Mapping[str, str]]  # path -> id, sha256
+    generated: Mapping[str, str]  # name -> sha256
+    attestations: Mapping[str, str] = field(default_factory=dict)  # path -> sha256
     left_out: Sequence[Mapping[str, str]] = ()
-    generated: Mapping[str, str] = field(default_factory=dict)  # name -> sha256
+
+    @property
+    def names(self) -> list[str]:
+        """Of every file that it vouches for."""
+        return [SUITE, *self.records, *self.attestations, *self.generated]
 
 
 def is_leaderboard(root: Path) -> bool:
@@ -86,7 +92,9 @@ def _kept(root: Path) -> Iterator[Kept]:
     for name in _names(root):
         content, record = _read_with(root / name, loads)
         if record.cell_id != name.split("/")[2]:
-            raise UserError(f"{root / name} belongs to cell {record.cell_id[:12]}; validate says more")
+            raise UserError(
+                f"{root / name} belongs to cell {record.cell_id[:12]}; validate says more"
+            )
         first = ids.setdefault(record.record_id, name)
         if first != name:
             raise UserError(f"{root / first} and {root / name} are one record; remove one of them")
@@ -161,9 +169,23 @@ def read_lock(root: Path) -> Lock | None:
             raise UserError(
                 f"{path} has format {version}, this sslbench knows {FORMAT}; upgrade sslbench"
             )
-        return Lock(**plain)
+        lock = Lock(**plain)
+        for part in (lock.records, lock.generated, lock.attestations):
+            if not isinstance(part, dict):
+                raise ValueError("records, generated and attestations must be mappings")
+        if outside := [name for name in lock.names if not is_inside(name)]:
+            raise ValueError(f"it names {outside[0]!r}, which is no file of it")
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise UserError(f"{path} is no lock: {error}") from error
+    return lock
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path from a file of somebody's stays below the folder that it is put into."""
+    pure = PurePosixPath(path)
+    plain = bool(pure.parts) and str(pure) == path and not pure.is_absolute()
+    odd = "\\" in path or "\0" in path
+    return plain and not odd and not {"..", ".", ".git"} & {part.lower() for part in pure.parts}
 
 
 def differences(folder: Folder, lock: Lock) -> list[str]:
@@ -179,7 +201,9 @@ def differences(folder: Folder, lock: Lock) -> list[str]:
             found.append(f"{path} is not in the lock")
         elif dict(lock.records[path]) != here[path]:
             found.append(f"{path} is not the one that was built from")
-    for name, sha256 in sorted(lock.generated.items()):
+    attested = {f"{ATTESTATIONS}/{p.name}" for p in (folder.root / ATTESTATIONS).glob("*.json")}
+    found += [f"{name} is not in the lock" for name in sorted(attested - lock.attestations.keys())]
+    for name, sha256 in sorted({**lock.attestations, **lock.generated}.items()):
         file = folder.root / name
         if not file.is_file() or _sha256(file.read_bytes()) != sha256:
             found.append(f"{name} is not what was built")
@@ -206,6 +230,10 @@ def write(folder: Folder, board: Board, contents: Mapping[str, str]) -> list[Pat
         "suite": _sha256((folder.root / SUITE).read_bytes()),
         "records": {
             kept.path: {"id": kept.record.record_id, "sha256": kept.sha256} for kept in folder.kept
+        },
+        "attestations": {
+            path.relative_to(folder.root).as_posix(): _sha256(path.read_bytes())
+            for path in sorted((folder.root / ATTESTATIONS).glob("*.json"))
         },
         "left_out": [{"record": each.record, "reason": each.reason} for each in board.left_out],
         "generated": {name: _sha256(content) for name, content in sorted(ready.items())},
