@@ -156,7 +156,7 @@ def test_help_is_whole() -> None:
           missing, and prints the leaderboard.
 
           Exit codes: 0 all well, 1 internal error, 2 usage, 3 some cell failed, 4 the
-          selection is empty, 5 a check failed, 130 interrupted.
+          selection is empty, 5 a check failed, 6 a gate tripped, 130 interrupted.
 
         Options:
           --plugin FILE.py  Load a plugin that is one file. Repeatable; here or after
@@ -173,7 +173,7 @@ def test_help_is_whole() -> None:
           plan         Print every cell and its state.
           list         List what can be named, with a line on each.
           show         Show one cell, or one method, dataset, evaluator or suite.
-          leaderboard  The leaderboard.
+          leaderboard  Leaderboards: show, publish, check, compare.
           plugins      Plugins.
           corrupt      Corrupt a test split, as files or as a picture.
           store        The folder with cells and records.
@@ -196,26 +196,41 @@ def test_every_option_is_listed_here() -> None:
         command = program.get_command(click.Context(program), name)
         assert isinstance(command, click.Command)
         found[name] = options_of(command)
-        for sub, inner in getattr(command, "commands", {}).items():
-            found[f"{name} {sub}"] = options_of(inner)
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for sub in command.list_commands(context):
+                inner = command.get_command(context, sub)
+                assert isinstance(inner, click.Command)
+                found[f"{name} {sub}"] = options_of(inner)
     assert {name: options for name, options in found.items() if options} == {
         "run": f"{selection} --device --jobs --watch --compile --checkpoint-seconds "
-        "--skip-failed --quiet --verbose --json",
+        "--skip-failed --track --quiet --verbose --json",
         "evaluate": f"{selection.removeprefix('--suite ')} --encoder --backbone --name --keys "
-        "--mean --std --device --jobs --quiet --verbose --json",
-        "plan": f"{selection} --time --device --json",
+        "--mean --std --device --jobs --track --quiet --verbose --json",
+        "plan": f"{selection} --time --mde --device --json",
         "list": "--verbose --json",
         "show": "--store --json",
-        "leaderboard show": f"{selection} --format --out --json",
+        "leaderboard show": f"{selection} --format --json",
         "leaderboard agreement": f"{selection} --json",
+        "leaderboard build": f"--out --reference {selection.removeprefix('--suite ')}",
+        "leaderboard validate": "--json",
+        "leaderboard diff": "--format --fail-on-change --json",
+        "leaderboard merge": "--out --skip-conflicts --json",
+        "leaderboard bundle": f"--out --without-models {selection.removeprefix('--suite ')}",
+        "leaderboard verify": "--cells --retrain --data --device --out --json",
+        "leaderboard publish": "--to --branch --repository --push --dry-run --json",
+        "leaderboard workflow": "--out",
         "corrupt": "--out --sheet --corruptions --severities --frost --seed --device --data "
         "--download --json",
-        "plugins list": "--json",
+        "plugins list": "--store --json",
+        "plugins check": "--example --data --store --json",
+        "plugins new": "--kind --out",
         "store du": "--store --json",
+        "store ls": "--store --json",
         "store rm": "--store --yes",
         "store gc": "--store",
         "store export": "--store --out",
-        "doctor": "--store --data --json",
+        "doctor": "--store --data --smoke --json",
     }
 
 
@@ -415,7 +430,7 @@ def test_a_broken_plugin_breaks_nothing_but_itself(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("raise SystemExit('no \x1b[31mred\x1b[0m [bold]luck')\n")
     plugin = ("--plugin", "broken.py")
     text = call("plugins", "list", *plugin).output
-    assert re.search(r"^broken +file:broken +\w+ +- +ERROR +nothing$", text, re.MULTILINE)
+    assert re.search(r"^file:broken \w+ · API - · not checked$", text, re.MULTILINE)
     assert "[bold]luck" in text
     assert "\x1b" not in text
     assert "moco" in call(*plugin, "list", "methods").stdout
@@ -524,9 +539,11 @@ def test_a_first_run_ends_with_the_table(first_run: tuple[Path, str]) -> None:
     assert any(re.match(r"simclr +1 +\*?\d+\.\d \(n=1\)", line) for line in lines)
     assert "trained 2 cells, made 2 evaluations" in lines
     assert f"store: {store}" in lines
-    assert lines[-1].endswith(
-        f"sslbench leaderboard show --suite {store.parent / 'tiny.yaml'} --store {store}"
-    )
+    suite = store.parent / "tiny.yaml"
+    assert lines[-2:] == [
+        f"to see the table again: sslbench leaderboard show --suite {suite} --store {store}",
+        f"to publish it: sslbench leaderboard build {suite} --out DIR --store {store}",
+    ]
     assert "\x1b" not in said
 
 

@@ -15,13 +15,13 @@ from sslbench.plugins import registry
 
 ROOT = Path(sslbench.__file__).parent
 LAYERS = [
-    "api errors hookspecs names sources",
+    "api errors events hookspecs names sources",
     "nn cluster views corruptions optim arrays scores logistic measures layout",
     "methods evaluators datasets backbones suites",
-    "plugins builtin train features store records data identity feed state events execute "
+    "plugins builtin train features store records data identity feed state execute "
     "environment health suite corrupted weights",
-    "bench executors external leaderboard loading planning preflight selection testing timing "
-    "tuning",
+    "bench checks executors external leaderboard loading planning preflight scaffold selection "
+    "testing timing tracking tuning",
     "cli __main__",
 ]
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms.split()}

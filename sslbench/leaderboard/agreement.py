@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from . import statistics
 from .board import Block, Row, Score
 
@@ -103,11 +105,10 @@ def _common(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, floa
 
 def _tau(a: Sequence[float], b: Sequence[float]) -> float | None:
     """None where there is no order to speak of."""
-    from scipy.stats import kendalltau
-
     if len(set(a)) < 2 or len(set(b)) < 2:
         return None
-    return statistics.steady(float(kendalltau(a, b).statistic))
+    x, y = (np.sign(np.subtract.outer(v, v)) for v in (np.asarray(a), np.asarray(b)))
+    return statistics.steady(float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum())))
 
 
 def _interval(tau: float, n: int) -> statistics.Interval | None:

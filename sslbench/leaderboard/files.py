@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import agreement
+from . import agreement, latex, reference
 from .board import Board, Overall
+from .page import as_html
 from .render import as_csv, as_json, as_markdown, markdown_table, markdown_text
 
 
@@ -15,6 +16,8 @@ def files_of(board: Board) -> dict[str, str]:
         "README.md": _readme(board),
         "leaderboard.csv": as_csv(board),
         "leaderboard.json": as_json(board),
+        "leaderboard.tex": latex.as_latex(board) + reference.as_latex(board.references),
+        "index.html": as_html(board),
     }
 
 
@@ -24,7 +27,7 @@ def _readme(board: Board) -> str:
     if board.overall:
         parts += ["## Across data sets", *_overall(board)]
     orders = [agreement.as_markdown(block).rstrip() for block in board.blocks]
-    parts += ["## Do the judges agree?", *orders]
+    parts += ["## Do the judges agree?", *orders, reference.as_markdown(board.references).rstrip()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

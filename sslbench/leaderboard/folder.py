@@ -61,6 +61,7 @@ class Lock:
     generated: Mapping[str, str]  # name -> sha256
     attestations: Mapping[str, str] = field(default_factory=dict)  # path -> sha256
     left_out: Sequence[Mapping[str, str]] = ()
+    reference: bool = False  # whether published numbers stand beside
 
     @property
     def names(self) -> list[str]:
@@ -130,6 +131,7 @@ def _read_with(path: Path, parse: Callable[[str], Any]) -> tuple[bytes, Any]:
 def board_of(folder: Folder, *, reference: bool = False) -> Board:
     """From its records alone; with published numbers on its data sets, where asked for."""
     from .gather import members_of
+    from .reference import references
     from .table import build
 
     levels = attested(folder.attestations, folder.records)
@@ -142,7 +144,8 @@ def board_of(folder: Folder, *, reference: bool = False) -> Board:
         summary=folder.suite.summary,
         command=f"sslbench run --suite {SUITE}",
     )
-    return dataclasses.replace(board, left_out=tuple(left))
+    published = references(folder.suite.datasets) if reference else ()
+    return dataclasses.replace(board, left_out=tuple(left), references=published)
 
 
 def _said(left: Sequence[LeftOut]) -> Iterator[str]:
@@ -236,6 +239,7 @@ def write(folder: Folder, board: Board, contents: Mapping[str, str]) -> list[Pat
             for path in sorted((folder.root / ATTESTATIONS).glob("*.json"))
         },
         "left_out": [{"record": each.record, "reason": each.reason} for each in board.left_out],
+        "reference": bool(board.references),
         "generated": {name: _sha256(content) for name, content in sorted(ready.items())},
     }
     ready[LOCK] = (json.dumps(lock, indent=1) + "\n").encode()

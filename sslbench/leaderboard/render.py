@@ -83,10 +83,10 @@ def _lines(board: Board, width: int | None) -> Iterator[Line]:
         yield []
         yield from _laid(_costs(block), width)
         yield []
-        remarks = [f"{_cut(row.label)}: {text}" for row in block.rows for text in _remarks(row)]
-        for remark in remarks:
+        said = [f"{cut(row.label)}: {text}" for row in block.rows for text in remarks(row)]
+        for remark in said:
             yield from _folded(remark, width, "yellow")
-        if remarks:
+        if said:
             yield []
     for note in board.notes:
         yield from _folded(f"note: {note}", width)
@@ -145,29 +145,29 @@ def _table(grid: Grid, sizes: Sequence[int], columns: Sequence[int]) -> Iterator
 
 def _scores(block: Block) -> Grid:
     heads: list[tuple[str, ...]] = [("method",), ("n",)]
-    body = [[Piece(_cut(row.label)), Piece(_seeds(row))] for row in block.rows]
+    body = [[Piece(cut(row.label)), Piece(seeds_said(row))] for row in block.rows]
     for index, column in enumerate(block.columns):
         if not column.narrow:
             continue
-        heads.append((*textwrap.wrap(column.protocol, HEAD), _metric(column)))
-        ranks = [_rank(row.scores[index]) for row in block.rows]
+        heads.append((*textwrap.wrap(column.protocol, HEAD), metric_said(column)))
+        ranks = [rank_said(row.scores[index]) for row in block.rows]
         widest = max(map(len, ranks))
         for row, rank, pieces in zip(block.rows, ranks, body, strict=True):
             score = row.scores[index]
-            text = ("*" if score.best else "") + _value(score, row, column.unit)
+            text = ("*" if score.best else "") + value_said(score, row, column.unit)
             after = f" {rank:<{widest}}" if widest else ""
             pieces.append(Piece(text + after, "bold" if score.best else ""))
     if any(row.verdicts for row in block.rows):
         heads.append(("health",))
         for row, pieces in zip(block.rows, body, strict=True):
-            pieces.append(Piece(_health(row), "yellow"))
+            pieces.append(Piece(health_said(row), "yellow"))
     return Grid(heads, body, 2, sum(row.baseline for row in block.rows))
 
 
 def _costs(block: Block) -> Grid:
     tuned = any(row.costs.trials for row in block.rows)
     heads: list[tuple[str, ...]] = [("costs",), *((name,) for name in (*COSTS, *TUNED[:tuned]))]
-    body = [[Piece(_cut(row.label)), *map(Piece, _spent(row.costs, tuned))] for row in block.rows]
+    body = [[Piece(cut(row.label)), *map(Piece, _spent(row.costs, tuned))] for row in block.rows]
     return Grid(heads, body, 1, sum(row.baseline for row in block.rows))
 
 
@@ -207,52 +207,52 @@ def caption(board: Board, *, best: str) -> str:
     )
 
 
-def _metric(column: Column) -> str:
+def metric_said(column: Column) -> str:
     split = "" if column.split == "test" else f" ({column.split})"
     unit = {"": "", "1": " (a number)"}.get(column.unit, f" ({column.unit})")
     return column.metric + unit + split + ("" if column.higher_is_better else " (lower is better)")
 
 
-def _health(row: Row) -> str:
+def health_said(row: Row) -> str:
     """The codes; their sentences stand below the table."""
     good = "ok" if row.trained and row.health else "-"
-    return _cut(" ".join(row.verdicts)) or good
+    return cut(" ".join(row.verdicts)) or good
 
 
-def _seeds(row: Row) -> str:
+def seeds_said(row: Row) -> str:
     return str(row.n) if row.n == len(row.cells) else f"{row.n}/{len(row.cells)}"
 
 
-def _rank(score: Score) -> str:
+def rank_said(score: Score) -> str:
     return "" if score.rank is None else f"#{score.rank}"
 
 
-def _value(score: Score, row: Row, unit: str) -> str:
+def value_said(score: Score, row: Row, unit: str) -> str:
     if score.mean is None:
-        return _lacking(score.gaps.values())
+        return lacking_said(score.gaps.values())
     if score.interval is None:
-        return f"{_si(score.mean) if unit else f'{100 * score.mean:.1f}'} (n=1)"
+        return f"{si(score.mean) if unit else f'{100 * score.mean:.1f}'} (n=1)"
     half = (score.interval[1] - score.interval[0]) / 2
     partial = f" (n={score.n})" if score.n < row.n else ""
     if unit:
-        return f"{_si(score.mean)} ± {_si(half)}{partial}"
+        return f"{si(score.mean)} ± {si(half)}{partial}"
     digits = 2 if 0 < half < 0.0005 else 1
     return f"{100 * score.mean:.{digits}f} ± {100 * half:.{digits}f}{partial}"
 
 
-def _lacking(gaps: Iterable[Gap]) -> str:
+def lacking_said(gaps: Iterable[Gap]) -> str:
     """`failed (nan)`; with numbers when seeds differ; `-` for what was never meant to be."""
-    counts = Counter(_state(gap) for gap in gaps if gap.state != "absent")
+    counts = Counter(state_said(gap) for gap in gaps if gap.state != "absent")
     if len(counts) < 2:
         return next(iter(counts), "-")
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
-def _state(gap: Gap) -> str:
-    return f"{gap.state} ({_cut(gap.kind)})" if gap.kind else gap.state
+def state_said(gap: Gap) -> str:
+    return f"{gap.state} ({cut(gap.kind)})" if gap.kind else gap.state
 
 
-def _cut(text: str, size: int = LABEL) -> str:
+def cut(text: str, size: int = LABEL) -> str:
     return text if cell_len(text) <= size else set_cell_size(text, size - 3).rstrip() + "..."
 
 
@@ -261,8 +261,8 @@ def _spent(costs: Costs, tuned: bool) -> list[str]:
     return [
         _number(costs.seconds, 1),
         _number(costs.images_per_second, 0),
-        _si(costs.parameters),
-        _si(costs.flops),
+        si(costs.parameters),
+        si(costs.flops),
         "-" if memory is None else f"{memory / 2**20:.0f} MiB",
         *[str(costs.trials)][:tuned],
     ]
@@ -272,7 +272,7 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _si(value: float | None) -> str:
+def si(value: float | None) -> str:
     if value is None:
         return "-"
     for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
@@ -283,20 +283,20 @@ def _si(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def _remarks(row: Row) -> Iterator[str]:
+def remarks(row: Row) -> Iterator[str]:
     """One sentence for each reason for which a row is not what it should be."""
     for trouble in row.troubles:
         whose = f"{trouble.gap.evaluator} " if trouble.gap.evaluator else ""
-        why = f": {_cut(trouble.gap.sentence, SENTENCE)}" if trouble.gap.sentence else ""
+        why = f": {cut(trouble.gap.sentence, SENTENCE)}" if trouble.gap.sentence else ""
         count = f"{len(trouble.seeds)} of {len(row.cells)}"
-        yield f"{whose}{_state(trouble.gap)}, {count}{_which(trouble.seeds, row)}{why}"
+        yield f"{whose}{state_said(trouble.gap)}, {count}{_which(trouble.seeds, row)}{why}"
     codes: dict[str, list[Flag]] = {}
     for flag in row.flags:
         codes.setdefault(flag.code, []).append(flag)
     for code, flags in codes.items():
         seeds = sorted({seed for flag in flags for seed in flag.seeds})
         more = f" (and {len(flags) - 1} more)" if len(flags) > 1 else ""
-        yield f"{code}{_which(seeds, row)}: {_cut(flags[0].message, SENTENCE)}{more}"
+        yield f"{code}{_which(seeds, row)}: {cut(flags[0].message, SENTENCE)}{more}"
 
 
 def _which(seeds: Sequence[int], row: Row) -> str:
@@ -326,13 +326,13 @@ def _markdown_block(block: Block) -> Iterator[str]:
     ]
     for start in range(0, max(1, len(shown)), WIDE):
         yield _markdown_scores(block, shown[start : start + WIDE], names, first=start == 0)
-    remarks = [
+    said = [
         f"- **{markdown_text(row.label)}**: {markdown_text(text)}"
         for row in block.rows
-        for text in _remarks(row)
+        for text in remarks(row)
     ]
-    if remarks:
-        yield "\n".join(remarks)
+    if said:
+        yield "\n".join(said)
     tuned = any(row.costs.trials for row in block.rows)
     costs = [[name, *_spent(row.costs, tuned)] for name, row in zip(names, block.rows, strict=True)]
     yield markdown_table(["costs", *COSTS, *TUNED[:tuned]], costs)
@@ -342,13 +342,13 @@ def _markdown_scores(
     block: Block, shown: Sequence[int], names: Sequence[str], *, first: bool
 ) -> str:
     heads = [
-        f"{markdown_text(column.protocol)}<br>{markdown_text(_metric(column))}"
+        f"{markdown_text(column.protocol)}<br>{markdown_text(metric_said(column))}"
         for column in (block.columns[i] for i in shown)
     ]
     rows = [
         [
             name,
-            _seeds(row),
+            seeds_said(row),
             *(_markdown_score(row.scores[i], row, block.columns[i].unit) for i in shown),
         ]
         for name, row in zip(names, block.rows, strict=True)
@@ -356,14 +356,14 @@ def _markdown_scores(
     if first and any(row.verdicts for row in block.rows):
         heads.append("health")
         for row, cells in zip(block.rows, rows, strict=True):
-            cells.append(markdown_text(_health(row)))
+            cells.append(markdown_text(health_said(row)))
     return markdown_table(["method", "n", *heads], rows)
 
 
 def _markdown_score(score: Score, row: Row, unit: str) -> str:
-    text = markdown_text(_value(score, row, unit))
+    text = markdown_text(value_said(score, row, unit))
     text = f"**{text}**" if score.best else text
-    return f"{text} {_rank(score)}".rstrip()
+    return f"{text} {rank_said(score)}".rstrip()
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -422,7 +422,7 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                     "best": score.best,
                     **{k: v for k, v in dataclasses.asdict(row.costs).items() if k != "stages"},
                     "health": " ".join(row.verdicts),
-                    "warnings": "; ".join(_remarks(row)),
+                    "warnings": "; ".join(remarks(row)),
                 }
 
 
@@ -442,8 +442,8 @@ def as_json(board: Board) -> str:
 
     A row is a line, so that a change of one shows as one.
     """
-    plain = {k: v for k, v in vars(board).items() if k != "blocks"}
-    plain["statistics"] = caption(board, best="best")
+    plain = {"suite": board.suite_id, "statistics": caption(board, best="best")}
+    plain |= {k: v for k, v in vars(board).items() if k not in ("suite_id", "blocks")}
     head = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False, default=_plain)
     tables = ",\n".join(
         f'{{"setting": {_line(block.setting)}, "columns": [\n{_lines_of(block.columns)}], '

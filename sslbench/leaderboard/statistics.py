@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95
 DATASETS = 6  # fewest over which a bootstrap is made: of five, too few resamples differ
 RESAMPLES = 10_000
+REMOTE = 1e4  # critical t beyond which no difference is found for practical purposes
 
 
 def mean(values: Sequence[float]) -> float:
@@ -211,10 +212,14 @@ def _placed(values: Sequence[float], higher_is_better: bool) -> Floats:
 def mde(sd: float, n: int, *, power: float = 0.8, level: float = LEVEL) -> float | None:
     """Smallest true mean difference that a paired t test of n seeds finds with this power.
 
-    `sd` is that of the differences by seed. None for fewer than two seeds: no difference is found.
+    `sd` is that of the differences by seed. None where no difference is found: for fewer
+    than two seeds, or for a level that two seeds never reach.
     """
     if n < 2:
         return None
+    far = critical(n, level)
+    if far > REMOTE:
+        return None
     # The chance of rejecting on the wrong side, below 1e-3 of the power, is left out.
-    shift = float(nctdtrinc(n - 1, 1 - power, critical(n, level)))
+    shift = float(nctdtrinc(n - 1, 1 - power, far))
     return shift * sd / math.sqrt(n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,22 +11,29 @@ import click
 from ..app import Command, State, quiet_libraries
 from ..options import asked, json_option, selection
 from ..text import say, say_json
-from .show import board_of
+from .show import board_of, of_folder, published
 
 
 @click.command(cls=Command)
+@of_folder
 @selection
 @json_option
 @click.pass_context
-def agreement(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
-    """Print whether the judges of a suite put the methods in the same order (Kendall's tau)."""
+def agreement(ctx: click.Context, /, folder: Path | None, as_json: bool, **given: Any) -> None:
+    """Print whether the judges of a suite put the methods in the same order (Kendall's tau).
+
+    Or those of the leaderboard in DIR.
+    """
     from ...leaderboard.agreement import as_markdown, between, steadiness
     from ...leaderboard.render import title
     from ...planning import make_plan
 
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
-        board = board_of(make_plan(asked(state, given), state.registry, preflight=False))
+        if folder is not None:
+            board = published(folder)
+        else:
+            board = board_of(make_plan(asked(state, given), state.registry, preflight=False))
     if as_json:
         say_json(
             [

@@ -24,7 +24,7 @@ from ..text import one_line, say
 @click.option(
     "--reference",
     is_flag=True,
-    help="Add published numbers on the same data, outside the ranking.",
+    help="Add published numbers on the same data, outside the ranking, now and in later builds.",
 )
 @of_suite
 @click.pass_context
@@ -37,7 +37,7 @@ def build(
     suite and the records in it: no data, no plugin and no store is needed.
     """
     from ...leaderboard.files import files_of
-    from ...leaderboard.folder import add, board_of, read, write
+    from ...leaderboard.folder import add, board_of, read, read_lock, write
 
     root = Path(target)
     if root.is_dir():
@@ -49,7 +49,8 @@ def build(
             raise UserError(f"say where the leaderboard of {target} is to be: --out DIR")
         suite, records = _collected(ctx, {**given, "suite": target})
         folder = add(out, suite, records)
-    board = board_of(folder, reference=reference)
+    before = read_lock(folder.root)
+    board = board_of(folder, reference=reference or (before is not None and before.reference))
     written = write(folder, board, files_of(board))
     for note in board.notes:
         say(f"note: {one_line(note)}")
@@ -66,7 +67,7 @@ def _collected(ctx: click.Context, given: dict[str, Any]) -> Any:
         plan = make_plan(asked(state, given), state.registry, preflight=False)
     for notice in plan.store.notices:
         say(f"notice: {one_line(notice)}", err=True)
-    suite, records = collect(plan)
+    suite, records = collect(plan, state.registry)
     if not records:
         raise UserError(
             f"the store {plan.store.root} has no records of the suite {plan.suite_id}; "

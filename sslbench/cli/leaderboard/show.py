@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
     from ...leaderboard import Board
     from ...planning import Plan
 
-FORMATS = ("text", "markdown", "csv", "json")
+FORMATS = ("text", "markdown", "csv", "json", "latex")
+of_folder = click.argument(
+    "folder", required=False, metavar="[DIR]", type=click.Path(path_type=Path)
+)
 
 
 @click.command(cls=Command)
+@of_folder
 @selection
 @click.option(
     "--format",
@@ -31,10 +36,16 @@ FORMATS = ("text", "markdown", "csv", "json")
 )
 @json_option
 @click.pass_context
-def show(ctx: click.Context, /, form: str, as_json: bool, **given: Any) -> None:
-    """Print the table of a suite. Nothing is run."""
+def show(
+    ctx: click.Context, /, folder: Path | None, form: str, as_json: bool, **given: Any
+) -> None:
+    """Print the table of a suite, or of the leaderboard in DIR. Nothing is run."""
     from ...planning import make_plan
 
+    form = "json" if as_json else form
+    if folder is not None:
+        say_in(form, published(folder))
+        return
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
         options = asked(state, given)
@@ -42,7 +53,6 @@ def show(ctx: click.Context, /, form: str, as_json: bool, **given: Any) -> None:
         plan = make_plan(options, state.registry, preflight=bool(options.backbones))
     for notice in plan.store.notices:
         say(f"notice: {one_line(notice)}", err=True)
-    form = "json" if as_json else form
     say_board(plan, form)
     if form == "text" and plan.open:
         say(f"{len(plan.open)} of {len(plan.cells)} cells are still to do: sslbench run")
@@ -60,13 +70,24 @@ def board_of(plan: Plan) -> Board:
     )
 
 
-def say_board(plan: Plan, form: str) -> None:
-    """In one of FORMATS; text is cut to a terminal, and bold there."""
-    from ...leaderboard import as_csv, as_json, as_markdown, as_rich, as_text
+def published(folder: Path) -> Board:
+    """The board of a leaderboard's folder."""
+    from ...leaderboard.folder import board_of, read, read_lock
 
-    board = board_of(plan)
+    lock = read_lock(folder)
+    return board_of(read(folder), reference=lock is not None and lock.reference)
+
+
+def say_board(plan: Plan, form: str) -> None:
+    say_in(form, board_of(plan))
+
+
+def say_in(form: str, board: Board) -> None:
+    """In one of FORMATS; text is cut to a terminal, and bold there."""
+    from ...leaderboard import as_csv, as_json, as_latex, as_markdown, as_rich, as_text
+
     if form != "text":
-        makers = {"markdown": as_markdown, "csv": as_csv, "json": as_json}
+        makers = {"markdown": as_markdown, "csv": as_csv, "json": as_json, "latex": as_latex}
         click.echo(makers[form](board), nl=False)
     elif sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         from rich.console import Console
