@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NewType, Proto
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
+from .events import Event
 from .hookspecs import API_VERSION as API_VERSION  # what a plugin declares as SSLBENCH_API
 
 View = Callable[[Tensor], Any]  # uint8 [B, 3, H, W] on the device -> float tensor(s) in [0, 1]
@@ -432,3 +433,51 @@ class Evaluator(ABC):
     def probe(self, subject: Subject, data: Judged, *, nine_tenths: bool = False) -> Head:
         """The head of this protocol, for judges that borrow it."""
         raise ValueError(f"{type(self).__name__} has no probe to lend")
+
+
+# ---- trackers ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CellInfo:
+    """What a tracker knows of a cell: plain data."""
+
+    id: str
+    title: str  # as the terminal shows it
+    method: str
+    backbone: str
+    dataset: str
+    seed: int
+    identity: Mapping[str, Any]  # exactly what is meant to change the number
+    hyperparameters: Mapping[str, Any]  # resolved
+    recipe: Mapping[str, Any]  # resolved; empty where nothing is trained
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a tracker knows of a run before its first event: plain data."""
+
+    suite: str  # id
+    store: Path
+    version: str  # of sslbench
+
+
+class Tracker(ABC):
+    """Shows a run elsewhere while it goes on. Keyword-only parameters, as in its name's bracket.
+
+    It is made before anything runs: errors.UserError, such as for a library that is not there, ends
+    the command. All else happens in a thread of its own beside the run, in order; a tracker that
+    raises there is closed and left out, and the run goes on.
+    """
+
+    def start(self, run: RunInfo) -> None:
+        """Once, before the first event."""
+        return
+
+    @abstractmethod
+    def __call__(self, event: Event, cell: CellInfo) -> None:
+        """One of `sslbench.events`, and the cell it is of. Cells interleave."""
+
+    def close(self) -> None:
+        """Once, however the run ends; cells that saw no CellDone were broken off."""
+        return

@@ -7,15 +7,25 @@ import os
 import platform
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import __version__
+from .plugins import Entry
+from .plugins.passed import kit_passed
+
+
+def component(entry: Entry, version: int, *, store: Path) -> dict[str, Any]:
+    """What a record says of a part; `store` tells whether it has passed the conformance kit."""
+    found = _component(entry, version)
+    kit = None if entry.builtin else kit_passed(store, entry)
+    return found if kit is None else {**found, "conformance": kit}
 
 
 @functools.cache  # a digest of the source takes a while, and a worker asks for each record
-def component(entry: Any, version: int) -> dict[str, Any]:
+def _component(entry: Entry, version: int) -> dict[str, Any]:
     found = {"version": version, "dist": entry.dist, "dist_version": entry.version}
     return found | {"source_sha256": entry.source_sha256()}
 

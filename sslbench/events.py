@@ -41,8 +41,9 @@ class Judged:
     cell: str
     protocol: str
     status: str
-    metric: str
+    metric: str  # the first one, which ranks
     value: float | None
+    metrics: tuple[tuple[str, float], ...] = ()  # all of them, by name
 
 
 @dataclass(frozen=True)

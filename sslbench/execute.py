@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -286,6 +287,7 @@ class Workbench:
                     record.status,
                     first.name if first else "",
                     first.value if first else None,
+                    tuple((metric.name, metric.value) for metric in record.metrics),
                 )
             )
             if record.status == "failed":
@@ -311,7 +313,7 @@ class Workbench:
         entry = self.registry.find("evaluators", parse_name(judge.name).base)
         common["components"] = {
             **common["components"],
-            "evaluator": component(entry, judge.version),
+            "evaluator": component(entry, judge.version, store=self.store.root),
         }
         try:
             _, evaluator = resolve_judge(judge.name, self.registry)
@@ -366,6 +368,7 @@ class Workbench:
         backbone = self.registry.find("backbones", parse_name(cell.backbone).base)
         dataset = self.registry.find("datasets", parse_name(cell.dataset).base)
         data = self.data(cell.dataset)
+        of = functools.partial(component, store=self.store.root)
         return {
             "cell_id": cell.id,
             "method": cell.method,
@@ -376,9 +379,9 @@ class Workbench:
             "hyperparameters": plain(cell.hyperparameters),
             "recipe": resolved_recipe(cell),
             "components": {
-                "method": component(method, cell.version),
-                "backbone": {**component(backbone, 1), "timm": metadata.version("timm")},
-                "dataset": {**component(dataset, data.version), "skipped": len(data.skipped)},
+                "method": of(method, cell.version),
+                "backbone": {**of(backbone, 1), "timm": metadata.version("timm")},
+                "dataset": {**of(dataset, data.version), "skipped": len(data.skipped)},
             },
             "environment": environment(self.options.device),
         }

@@ -1,4 +1,4 @@
-"""The six hooks of a plugin.
+"""The seven hooks of a plugin.
 
 Each returns `{name: object}` or `{name: "module:attribute"}`; a string is imported when it is first
 needed, so a plugin that returns strings costs nothing. Nothing is registered by importing.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import pluggy
 
-API_VERSION = (1, 0)  # (major, minor); a plugin declares what it needs as SSLBENCH_API
+API_VERSION = (1, 1)  # (major, minor); a plugin declares what it needs as SSLBENCH_API
 
 hookspec = pluggy.HookspecMarker("sslbench")
 hookimpl = pluggy.HookimplMarker("sslbench")
@@ -44,3 +44,8 @@ def suites() -> Mapping[str, object]:  # type: ignore[empty-body]  # a specifica
 @hookspec
 def commands() -> Mapping[str, object]:  # type: ignore[empty-body]  # a specification has none
     """Commands of click."""
+
+
+@hookspec
+def trackers() -> Mapping[str, object]:  # type: ignore[empty-body]  # a specification has none
+    """`Tracker` subclasses, or partials of them. Since 1.1."""

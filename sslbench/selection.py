@@ -83,10 +83,16 @@ def suite_of(options: Options, registry: Registry) -> tuple[Suite, str]:
 def _check_requirements(suite: Suite) -> None:
     from importlib import metadata
 
-    from packaging.requirements import Requirement
+    from packaging.requirements import InvalidRequirement, Requirement
 
     for text in suite.requires:
-        wanted = Requirement(text)
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement as error:
+            raise UserError(
+                f"suite {suite.name} requires {text!r}, which is no requirement such as "
+                f"'sslbench-x>=0.3'"
+            ) from error
         try:
             version = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:

@@ -15,7 +15,20 @@ from sslbench import testing
 from sslbench.api import DataInfo, Method, Pretext, Recipe
 from sslbench.data import Data
 from sslbench.plugins import KINDS, Entry, Registry, registry
-from sslbench.testing import ENCODER_CHECKS, METHOD_CHECKS, Trial, checks
+from sslbench.testing import (
+    BACKBONE_CHECKS,
+    DATASET_CHECKS,
+    ENCODER_CHECKS,
+    EVALUATOR_CHECKS,
+    METHOD_CHECKS,
+    SUITE_CHECKS,
+    BackboneTrial,
+    DatasetTrial,
+    JudgeTrial,
+    NameTrial,
+    Trial,
+    checks,
+)
 from sslbench.views import crop_flip
 
 OURS = registry(installed=False)
@@ -265,8 +278,55 @@ def test_an_encoder_gets_the_checks_that_concern_it(tmp_path):
 
 
 def test_every_check_states_its_promise():
-    for check in METHOD_CHECKS:
-        assert (check.__doc__ or "").splitlines()[0].endswith(".")
+    kinds = [getattr(testing, name) for name in testing.__all__ if name.endswith("_CHECKS")]
+    assert len(kinds) == 9
+    for check in {check for each in kinds for check in each}:
+        assert (check.__doc__ or "").split("\n\n")[0].rstrip().endswith("."), check
+
+
+# ---- what there is beside methods ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit[patch_size=8]"])
+def test_networks_of_timm_pass_as_backbones(name):
+    for check in BACKBONE_CHECKS:
+        check(BackboneTrial(OURS, name))
+
+
+def test_a_built_in_dataset_passes():
+    trial = DatasetTrial(OURS, "digits")
+    assert [check(trial) for check in DATASET_CHECKS] == [None] * len(DATASET_CHECKS)
+
+
+@pytest.mark.parametrize("name", OURS.names("suites"))
+def test_built_in_suites_name_what_there_is(name):
+    for check in SUITE_CHECKS:
+        check(NameTrial(OURS, name))
+
+
+@pytest.mark.parametrize("name", ["knn", "clustering", "geometry"])
+def test_judges_pass_on_the_kits_own_images(name):
+    for check in EVALUATOR_CHECKS:
+        check(JudgeTrial(OURS, name))
+
+
+def test_views_that_seed_are_found(tmp_path):
+    def seeding(images):
+        random.seed(1)
+        return images.float() / 255 * (0.5 + 0.5 * random.random())
+
+    kind = with_view(Shown(seeding))
+    with pytest.raises(AssertionError, match="its views seed the global generator of random"):
+        testing.seeds_nothing(trial_of(kind, tmp_path))
+
+
+def test_a_step_that_seeds_torch_by_the_batch_is_found_too(tmp_path):
+    def by_batch(self, batch):
+        torch.manual_seed(int(batch.index[0]))
+        yield self.head(self.backbone(batch.views)).square().mean()
+
+    with pytest.raises(AssertionError, match="its step seeds the global generator of torch"):
+        testing.seeds_nothing(trial_of(with_step(by_batch), tmp_path))
 
 
 def test_checks_leave_the_callers_random_numbers_alone(tmp_path):

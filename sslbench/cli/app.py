@@ -234,5 +234,5 @@ def program(**plugins: object) -> None:
     the leaderboard.
 
     Exit codes: 0 all well, 1 internal error, 2 usage, 3 some cell failed, 4 the selection is
-    empty, 5 a check failed, 6 `diff --fail-on-change` found one, 130 interrupted.
+    empty, 5 a check failed, 6 a gate tripped, 130 interrupted.
     """

@@ -6,14 +6,15 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..checks import Check, blas, disk, faiss_build, precisions, smoke
 from ..errors import CheckFailed, UserError
 from .app import Command, State, quiet_libraries
 from .options import json_option, store_option
@@ -22,15 +23,18 @@ from .text import one_line, say_json, say_table, size
 if TYPE_CHECKING:
     from ..plugins import Entry, Registry
 
-MODULES = ("torch", "torchvision", "timm", "faiss", "sklearn", "scipy", "safetensors", "pydantic")
+MODULES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "faiss",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "safetensors",
+    "pydantic",
+)
 SMALL = 10_000  # images of a dataset that is simply opened
-
-
-@dataclass(frozen=True)
-class Check:
-    name: str
-    state: str  # ok note ERROR
-    says: str
 
 
 @click.command(cls=Command)
@@ -41,9 +45,10 @@ class Check:
     metavar="DIR",
     help="Where data lies, looked at before SSLBENCH_DATA.",
 )
+@click.option("--smoke", "short", is_flag=True, help="Train and judge a little; about a minute.")
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, store: Path, data: Path | None, as_json: bool) -> None:
+def doctor(ctx: click.Context, store: Path, data: Path | None, short: bool, as_json: bool) -> None:
     """Check the installation, devices, plugins, data and store.
 
     Exits with 5 when something essential is broken.
@@ -51,24 +56,35 @@ def doctor(ctx: click.Context, store: Path, data: Path | None, as_json: bool) ->
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
         checks = list(_checks(state.registry, store, data))
+        if short and not _broken(checks):
+            checks.append(_smoke(state))
     if as_json:
         say_json([vars(check) for check in checks])
     else:
         say_table(("check", "state", "says"), [(c.name, c.state, c.says) for c in checks])
-    broken = [check.name for check in checks if check.state == "ERROR"]
-    if broken:
+    if broken := _broken(checks):
         raise CheckFailed(f"broken: {', '.join(broken)}; the table above says why")
+
+
+def _broken(checks: Sequence[Check]) -> list[str]:
+    return [check.name for check in checks if check.state == "ERROR"]
+
+
+def _smoke(state: State) -> Check:
+    from ..selection import Options
+
+    options = Options(plugins=state.files, block=state.block, installed=state.installed)
+    return smoke(state.registry, options)
 
 
 def _checks(registry: Registry, store: Path, data: Path | None) -> Iterator[Check]:
     version = platform.python_version()
     yield Check("python", "ok" if sys.version_info >= (3, 10) else "ERROR", version)
-    sound = True
-    for name in MODULES:
-        check = _module(name)
-        sound &= check.state == "ok" or name != "torch"
-        yield check
-    if sound:
+    modules = [_module(name) for name in MODULES]
+    yield from modules
+    if not _broken(modules):
+        yield from blas()
+        yield faiss_build()
         yield from _devices()
         yield from _datasets(registry, data)
     for plugin in registry.plugins:
@@ -77,6 +93,7 @@ def _checks(registry: Registry, store: Path, data: Path | None) -> Iterator[Chec
         else:
             yield Check(f"plugin {plugin.name}", "ok", f"{plugin.dist} {plugin.version}")
     yield _store(store)
+    yield disk("store", store)
 
 
 def _module(name: str) -> Check:
@@ -105,12 +122,15 @@ def _devices() -> Iterator[Check]:
     yield Check("threads", "ok", threads + (f" (OMP_NUM_THREADS={asked})" if asked else ""))
     capability = torch.backends.cpu.get_cpu_capability()
     yield Check("cpu", "ok", f"{cpu_name()}, {capability}")
+    yield precisions(torch.device("cpu"))
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
         properties = torch.cuda.get_device_properties(index)
         yield Check(f"cuda:{index}", "ok", f"{properties.name}, {size(properties.total_memory)}")
+        yield precisions(torch.device("cuda", index))
     if torch.backends.mps.is_available():
         yield Check("mps", "ok", "available")
+        yield precisions(torch.device("mps"))
     elif not count:
         yield Check("gpu", "note", "none: cells run on the CPU")
 
@@ -127,6 +147,7 @@ def _datasets(registry: Registry, data: Path | None) -> Iterator[Check]:
     absent = [str(root) for root in place.roots if not root.is_dir()]
     note = f"; not there: {', '.join(absent)}" if absent else ""
     yield Check("data roots", "note" if absent else "ok", roots + note)
+    yield from (disk(f"data {root}", root) for root in place.roots if root.is_dir())
     for name, entry in registry.entries("datasets").items():
         yield _guarded(f"data {name}", lambda entry=entry: _found(entry, place, registry))  # type: ignore[misc]  # bound now
 

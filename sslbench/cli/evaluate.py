@@ -13,7 +13,7 @@ from ..errors import EmptySelection, UserError
 from . import completion
 from .app import Command, State, quiet_libraries
 from .options import asked, json_option, of_suite, typed
-from .run import check, exit_code, loudness, perform, placed
+from .run import check, exit_code, loudness, made, perform, placed, track_option
 from .text import count, say
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @click.option("--mean", callback=numbers, metavar="R,G,B", help="That they were trained with.")
 @click.option("--std", callback=numbers, metavar="R,G,B", help="Likewise.")
 @placed
+@track_option
 @loudness
 @json_option
 @click.pass_context
@@ -85,6 +86,7 @@ def evaluate(
     with quiet_libraries(verbose=state.verbose):
         options = asked(state, given, train=False, jobs=given["jobs"] or 0, device=given["device"])
         check(options, state.registry)
+        trackers = made(given["track"], state.registry)
         lines = _taken_in(encoder, how, options, state.registry)
         plan = make_plan(options, state.registry)
         to_train = typed(ctx, "run")
@@ -95,7 +97,7 @@ def evaluate(
             )
         for line in [] if quiet else [*lines, *_begin(plan, to_train)]:
             say(line, err=as_json)
-        outcome = perform(ctx, plan, quiet=quiet, as_json=as_json)
+        outcome = perform(ctx, plan, trackers, quiet=quiet, as_json=as_json)
     ctx.exit(exit_code(outcome))
 
 

@@ -15,7 +15,7 @@ from .text import say, say_json, say_table, terminal_width
 if TYPE_CHECKING:
     from ..plugins import Registry
 
-KINDS = ("methods", "backbones", "datasets", "evaluators", "suites")
+KINDS = ("methods", "backbones", "datasets", "evaluators", "suites", "trackers")
 
 
 def _kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ from .text import ID, count, duration, one_line, say, say_json, say_table
 
 if TYPE_CHECKING:
     from ..identity import Cell
+    from ..leaderboard.power import Detectable
     from ..planning import Plan, Planned
     from ..plugins import Registry
     from ..timing import Estimate
@@ -26,11 +28,18 @@ STATES = ("done", "missing", "stale", "evaluate", "failed", "unsupported")
 @selection
 @click.option("--time", is_flag=True, help="Time real steps of what is to do, and add up.")
 @click.option(
+    "--mde",
+    is_flag=True,
+    help="Say how large a difference between methods must be for these seeds to show it.",
+)
+@click.option(
     "--device", default="auto", show_default=True, metavar="DEVICE", help="On which to time."
 )
 @json_option
 @click.pass_context
-def plan(ctx: click.Context, /, time: bool, device: str, as_json: bool, **given: Any) -> None:
+def plan(
+    ctx: click.Context, /, time: bool, mde: bool, device: str, as_json: bool, **given: Any
+) -> None:
     """Print every cell and its state. Nothing is trained, nothing is written.
 
     done; missing; stale: the store has its like with another identity, and which field differs;
@@ -42,11 +51,13 @@ def plan(ctx: click.Context, /, time: bool, device: str, as_json: bool, **given:
     with quiet_libraries(verbose=state.verbose):
         made = make_plan(asked(state, given, device=device), state.registry)
         estimates = _estimates(made, state.registry, device) if time else []
+        found = _detectable(made, state.registry) if mde else []
     for notice in made.store.notices:
         say(f"notice: {one_line(notice)}", err=True)
     changed = list(_changed(made, state.registry))
     if as_json:
-        say_json(_plain(made, estimates, changed))
+        more = {"detectable": [dataclasses.asdict(each) for each in found]} if mde else {}
+        say_json({**_plain(made, estimates, changed), **more})
         return
     _say_cells(made)
     _say_recipes(made)
@@ -54,6 +65,8 @@ def plan(ctx: click.Context, /, time: bool, device: str, as_json: bool, **given:
         say(f"warning: {sentence}", fg="yellow")
     if time:
         _say_times(estimates)
+    if mde:
+        _say_detectable(found)
     if made.open:
         say(f"to do them: {typed(ctx, 'run')}")
 
@@ -103,7 +116,8 @@ def _recipes(made: Plan) -> dict[str, str]:
             continue
         stages = {name: recipe for name, (_, recipe) in cell.stages.items()}
         for name, recipe in {"": cell.recipe, **stages}.items():
-            found.setdefault(f"{cell.method}.{name}".rstrip("."), _recipe(recipe))
+            if (key := f"{cell.method}.{name}".rstrip(".")) not in found:
+                found[key] = _recipe(recipe)
     return found
 
 
@@ -129,12 +143,16 @@ def _say_recipes(made: Plan) -> None:
 def _changed(made: Plan, registry: Registry) -> Iterable[str]:
     """Finished cells of code that has changed since, under the same declared version."""
     stale: Counter[tuple[str, str]] = Counter()
+
+    @functools.cache
+    def now(kind: str, name: str) -> str:
+        return registry.find(kind, name).source_sha256()
+
     for planned in made.cells:
         records = [planned.train, *(judge.record for judge in planned.judges)]
         for record in records:
             for kind, name, then in _sources(planned.cell, record):
-                entry = registry.find(kind, name)
-                if then and then != entry.source_sha256():
+                if then and then != now(kind, name):
                     stale[kind.removesuffix("s"), name] += 1
     for (kind, name), number in sorted(stale.items()):
         yield (
@@ -184,6 +202,74 @@ def _say_times(estimates: list[Estimate]) -> None:
     total = duration(sum(each.seconds for each in estimates))
     say(f"about {total} of training, one cell after the other: an estimate from a few steps each,")
     say("without what methods do between epochs and without judging")
+
+
+# ---- what the seeds can show -----------------------------------------------------------------
+
+
+def _detectable(made: Plan, registry: Registry) -> list[Detectable]:
+    """Of the methods asked for; the suite's others tell of the spread."""
+    from ..leaderboard.power import detectable
+    from ..planning import make_plan
+    from .leaderboard.show import board_of
+
+    chosen = {p.cell.method for p in made.cells if not (p.baseline or p.needed_by or p.trial)}
+    whole = made
+    if asked_for := made.options.methods:
+        every = tuple(dict.fromkeys((*asked_for, *made.suite.methods)))
+        options = dataclasses.replace(made.options, methods=every)
+        whole = make_plan(options, registry, preflight=False)
+    protocols = {j.judge.name: j.judge.protocol for p in made.cells for j in p.judges}
+    return [
+        # before anything is judged a board knows what was asked for, not what it came to
+        dataclasses.replace(each, protocol=protocols.get(each.protocol, each.protocol))
+        for each in detectable(board_of(whole), chosen)
+    ]
+
+
+def _say_detectable(found: Sequence[Detectable]) -> None:
+    if not found:
+        say("no difference can be looked for: no cell's settings are known yet")
+        return
+    heads = ("dataset", "backbone", "judge", "seeds", "spread", "one pair", "all pairs", "needed")
+    say_table(heads, [_row(each) for each in found])
+    say(
+        "smallest true difference that a paired t test by seed finds 4 times in 5 (5 %, two-sided): "
+        "for one pair of methods, and when all pairs are compared (Holm's first step)"
+    )
+    say(
+        "spread: SD of the differences by seed, pooled over the pairs of methods in the store; "
+        "where it has none, differences are in SDs; needed: seeds for one pair and all pairs"
+    )
+    if any(each.seeds < 2 for each in found):
+        say("with fewer than two seeds no difference can be detected: give more, --seeds 0,1,2")
+
+
+def _row(each: Detectable) -> tuple[object, ...]:
+    spread = "unknown"
+    if each.sd is not None:
+        spread = f"{_difference(each.sd, each)} ({count(each.pairs, 'pair')})"
+    seeds = (each.seeds_one, each.seeds_many)
+    needed = " and ".join("too many" if n is None else str(n) for n in seeds)
+    aim = "half an SD" if each.sd is None else _difference(each.aim, each)
+    return (
+        each.dataset,
+        each.backbone,
+        f"{each.protocol} {each.metric}".rstrip(),
+        each.seeds,
+        spread,
+        _difference(each.one, each),
+        f"{_difference(each.many, each)} ({count(each.methods, 'method')})",
+        f"{needed} for {aim}",
+    )
+
+
+def _difference(value: float | None, each: Detectable) -> str:
+    if value is None:
+        return "none"
+    if each.in_points:
+        return f"{100 * value:.2f} points"
+    return f"{value:.3g} {each.unit}" if each.sd is not None else f"{value:.1f} SDs"
 
 
 # ---- JSON ------------------------------------------------------------------------------------

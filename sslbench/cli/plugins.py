@@ -1,17 +1,25 @@
-"""`sslbench plugins`: what was found, what it provides, what is wrong with it."""
+"""`sslbench plugins`: what was found, what it provides, and whether it keeps its promises."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import CheckFailed
 from .app import Commands, State
-from .options import json_option
-from .text import one_line, say, say_json, say_table
+from .options import json_option, store_option
+from .plugins_new import new
+from .text import count, duration, one_line, say, say_json
 
 if TYPE_CHECKING:
-    from ..plugins import PluginInfo
+    from ..plugins import PluginInfo, Registry
+    from ..testing import Kit, Result
+
+WIDTH = 100
 
 
 @click.group(cls=Commands)
@@ -19,37 +27,68 @@ def plugins() -> None:
     """Plugins."""
 
 
+plugins.add_command(new)
+
+
+# ---- list ------------------------------------------------------------------------------------
+
+
 @plugins.command("list")
+@store_option
 @json_option
 @click.pass_context
-def list_(ctx: click.Context, as_json: bool) -> None:
-    """List plugins, what they provide, and their errors."""
-    found = ctx.ensure_object(State).registry.plugins
+def list_(ctx: click.Context, store: Path, as_json: bool) -> None:
+    """List plugins, what they provide, whether they passed the conformance kit, their errors."""
+    registry = ctx.ensure_object(State).registry
+    found = [(plugin, _conformance(plugin, registry, store)) for plugin in registry.plugins]
     if as_json:
-        say_json([_plain(plugin) for plugin in found])
+        say_json([{**_plain(plugin), "conformance": kit} for plugin, kit in found])
         return
-    rows = [(p.name, p.dist, p.version, _api(p), _state(p), _provided(p)) for p in found]
-    say_table(("plugin", "distribution", "version", "API", "state", "provides"), rows)
-    for plugin in found:
-        if plugin.error:
-            say(f"error: {one_line(plugin.dist)}: {one_line(plugin.error)}", fg="red")
-        for note in plugin.notes:
-            say(f"note: {one_line(plugin.dist)}: {one_line(note)}")
+    for plugin, kit in found:
+        api = ".".join(map(str, plugin.api)) if plugin.api else "-"
+        name = f" ({plugin.name})" if plugin.name not in (plugin.dist, plugin.dist[5:]) else ""
+        head = f"{plugin.dist} {plugin.version}{name} · API {api} · {kit or _unchecked(plugin)}"
+        say(one_line(head), bold=True)
+        for line in _details(plugin):
+            say(line, fg="red" if line.startswith("  ERROR") else None)
 
 
-def _api(plugin: PluginInfo) -> str:
-    return ".".join(map(str, plugin.api)) if plugin.api else "-"
-
-
-def _state(plugin: PluginInfo) -> str:
+def _details(plugin: PluginInfo) -> Iterator[str]:
+    for kind, names in plugin.provides.items():
+        yield from _folded(f"{kind}: {', '.join(names)}")
+    if not any(plugin.provides.values()) and not plugin.error:
+        yield "  provides nothing"
     if plugin.error:
-        return "ERROR"
-    return "blocked" if "blocked" in plugin.notes else "ok"
+        yield from _folded(f"ERROR: {one_line(plugin.error)}")
+    for note in plugin.notes:
+        yield from _folded(f"note: {one_line(note)}")
 
 
-def _provided(plugin: PluginInfo) -> str:
-    parts = [f"{kind}: {', '.join(names)}" for kind, names in plugin.provides.items() if names]
-    return "; ".join(parts) or "nothing"
+def _folded(text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent="  ",
+        subsequent_indent="      ",
+        break_on_hyphens=False,
+    )
+
+
+def _unchecked(plugin: PluginInfo) -> str:
+    return "blocked" if "blocked" in plugin.notes else "not checked"
+
+
+def _conformance(plugin: PluginInfo, registry: Registry, store: Path) -> str:
+    """ "built in", "kit 1" where all that it provides has passed that one, "" else."""
+    from ..plugins.passed import kit_passed
+
+    entries = registry.of(plugin).values()
+    if all(entry.builtin for entry in entries) and entries:
+        return "built in"
+    kits = [kit_passed(store, entry) for entry in entries]
+    passed = [kit for kit in kits if kit is not None]
+    whole = passed and len(passed) == len(kits) and not plugin.error
+    return f"kit {min(passed)}" if whole else ""
 
 
 def _plain(plugin: PluginInfo) -> dict[str, object]:
@@ -58,9 +97,120 @@ def _plain(plugin: PluginInfo) -> dict[str, object]:
         "distribution": plugin.dist,
         "version": plugin.version,
         "api": list(plugin.api) if plugin.api else None,
-        "state": _state(plugin).lower(),
+        "state": _state(plugin),
         "provides": {kind: list(names) for kind, names in plugin.provides.items()},
         "error": plugin.error,
         "notes": list(plugin.notes),
         "file": str(plugin.file) if plugin.file else None,
+    }
+
+
+def _state(plugin: PluginInfo) -> str:
+    if plugin.error:
+        return "error"
+    return "blocked" if "blocked" in plugin.notes else "ok"
+
+
+# ---- check -----------------------------------------------------------------------------------
+
+
+@plugins.command("check")
+@click.argument("plugin", metavar="DIST|FILE.py")
+@click.option(
+    "--example",
+    "examples",
+    multiple=True,
+    metavar="NAME",
+    help="As what a family, or a dataset that wants a path, is checked. Repeatable.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where data lies, looked at before SSLBENCH_DATA.",
+)
+@store_option
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    plugin: str,
+    examples: tuple[str, ...],
+    data: Path | None,
+    store: Path,
+    as_json: bool,
+) -> None:
+    """Check that a plugin keeps every promise; a pass is noted in the store, and in records.
+
+    PLUGIN is an installed distribution, or a plugin's file. Exits 0 where all is kept, 5 where not.
+    """
+    import tempfile
+
+    from ..api import Place
+    from ..data import default_roots
+    from ..plugins.passed import KIT, write_pass
+    from ..testing import open_kit
+    from .app import quiet_libraries
+
+    state = ctx.ensure_object(State)
+    with quiet_libraries(verbose=state.verbose), tempfile.TemporaryDirectory() as folder:
+        kit = open_kit(
+            plugin,
+            Path(folder),
+            found=_with_file(plugin, state),
+            examples=examples,
+            place=Place(default_roots(data)),
+        )
+        results = list(_checked(kit, aloud=not as_json))
+    failed = [each for each in results if each.sentence]
+    if not failed:
+        write_pass(store, kit.plugins[0], kit.provided)
+    seconds = sum(each.seconds for each in results)
+    if as_json:
+        say_json(_report(kit, results, KIT))
+    checks = count(len(results), "check")
+    named = f"{one_line(kit.dist)} {one_line(kit.version)}"
+    if failed:
+        raise CheckFailed(f"{len(failed)} of {checks} of {named} failed in {duration(seconds)}")
+    if not as_json:
+        say(f"{checks} of {named} passed in {duration(seconds)}; noted as kit {KIT} in {store}")
+
+
+def _with_file(plugin: str, state: State) -> Registry:
+    """What is found, with the plugin's file among it where it is one."""
+    from ..plugins import registry
+
+    files = [*state.files, Path(plugin)] if plugin.endswith(".py") else state.files
+    return registry(installed=state.installed, files=files, block=state.block)
+
+
+def _checked(kit: Kit, *, aloud: bool) -> Iterator[Result]:
+    """Each result, said as it comes."""
+    for check in kit.checks():
+        result = kit.run(check)
+        if aloud:
+            mark, text = "FAILED" if result.sentence else "ok", result.sentence
+            text = text or (result.note and f"note: {result.note}")
+            line = f"{result.check.of}: {result.check.name}{text and f': {text}'}"
+            say(f"{mark:6}  {one_line(line)}", fg="red" if result.sentence else None)
+        yield result
+
+
+def _report(kit: Kit, results: list[Result], number: int) -> Mapping[str, Any]:
+    return {
+        "distribution": kit.dist,
+        "version": kit.version,
+        "kit": number,
+        "passed": not any(each.sentence for each in results),
+        "checks": [
+            {
+                "of": each.check.of,
+                "name": each.check.name,
+                "passed": not each.sentence,
+                "sentence": each.sentence,
+                "note": each.note,
+                "seconds": round(each.seconds, 3),
+            }
+            for each in results
+        ],
     }

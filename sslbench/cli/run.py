@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UserError
+from . import completion
 from .app import INTERRUPTED, Command, State, quiet_libraries
 from .leaderboard.show import say_board
-from .options import asked, json_option, selection, several, typed, typed_again
+from .options import SELECTION, asked, json_option, names, selection, several, typed, typed_again
 from .progress import Reporter, Stop, reporter
 from .text import ID, count, one_line, say
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ..planning import Plan, Planned
     from ..plugins import Registry
     from ..selection import Options
+    from ..tracking import Made
 
 FAILED = 3
 LISTED = 10  # failed cells named at the end
@@ -40,6 +43,15 @@ placed = several(
         default=None,
         help="Cells at once, a process each.  [default: one a GPU, or one]",
     ),
+)
+track_option = several(
+    click.option(
+        "--track",
+        callback=names,
+        metavar="A,B",
+        help="Show the run elsewhere too, such as tensorboard[dir=runs].",
+        shell_complete=completion.names("trackers"),
+    )
 )
 loudness = several(
     click.option("-q", "--quiet", is_flag=True, help="Only the table and errors."),
@@ -64,6 +76,7 @@ loudness = several(
     help="How often a running cell is saved.",
 )
 @click.option("--skip-failed", is_flag=True, help="Leave failed cells as they are.")
+@track_option
 @loudness
 @json_option
 @click.pass_context
@@ -75,24 +88,30 @@ def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
     state = ctx.ensure_object(State)
     state.verbose = state.verbose or verbose
     with quiet_libraries(verbose=state.verbose):
-        names = ("device", "watch", "compile", "checkpoint_seconds", "skip_failed")
+        own = ("device", "watch", "compile", "checkpoint_seconds", "skip_failed")
         options = asked(
-            state, given, jobs=given["jobs"] or 0, **{name: given[name] for name in names}
+            state, given, jobs=given["jobs"] or 0, **{name: given[name] for name in own}
         )
         check(options, state.registry)
+        trackers = made(given["track"], state.registry)
         plan = _planned(options, state.registry, loud=not quiet, err=as_json)
-        outcome = perform(ctx, plan, quiet=quiet, as_json=as_json)
+        outcome = perform(ctx, plan, trackers, quiet=quiet, as_json=as_json)
     ctx.exit(exit_code(outcome))
 
 
-def perform(ctx: click.Context, plan: Plan, *, quiet: bool, as_json: bool) -> Outcome:
+def perform(
+    ctx: click.Context, plan: Plan, trackers: Sequence[Made], *, quiet: bool, as_json: bool
+) -> Outcome:
     """Does what is open, and ends with the table whatever happens."""
     state = ctx.ensure_object(State)
     table = typed(ctx, "leaderboard", "show")
-    ending = _Ending(typed_again(state), table, as_json, _set_aside(plan))
+    named = ("leaderboard", "build", plan.options.suite, "--out", "DIR")
+    page = typed(ctx, *named, keep=SELECTION - {"suite"})
+    ending = _Ending(typed_again(state), table, page, as_json, _set_aside(plan))
     try:
         cells = len(plan.open) + plan.waiting
-        outcome = _run(plan, state.registry, reporter(cells, quiet=quiet, err=as_json))
+        progress = reporter(cells, quiet=quiet, err=as_json)
+        outcome = _run(plan, state.registry, progress, trackers)
     except BaseException:
         with contextlib.suppress(UserError):  # what broke off the run is the one to tell
             _end(_as_it_stands(plan, state.registry), None, ending)
@@ -123,6 +142,13 @@ def check(options: Options, registry: Registry) -> None:
         resolve_judge(judge, registry)
 
 
+def made(names: tuple[str, ...] | None, registry: Registry) -> list[Made]:
+    """The trackers of `--track`, before anything runs."""
+    from ..tracking import make_trackers
+
+    return make_trackers(names or (), registry)
+
+
 def _planned(options: Options, registry: Registry, *, loud: bool, err: bool) -> Plan:
     from ..planning import make_plan
 
@@ -135,11 +161,20 @@ def _planned(options: Options, registry: Registry, *, loud: bool, err: bool) -> 
     return plan
 
 
-def _run(plan: Plan, registry: Registry, progress: Reporter) -> Outcome:
+def _run(plan: Plan, registry: Registry, progress: Reporter, trackers: Sequence[Made]) -> Outcome:
     from .. import bench
+    from ..tracking import tracked
 
-    with progress, Stop().listening(progress.say) as stop:
-        return bench.run(plan, registry, progress, stop)
+    def complain(text: str) -> None:
+        say(one_line(text), err=True)
+
+    # Ctrl-C is heard until the trackers are closed: the second one ends even one that hangs
+    with (
+        progress,
+        Stop().listening(progress.say) as stop,
+        tracked(trackers, plan, progress, complain) as listener,
+    ):
+        return bench.run(plan, registry, listener, stop)
 
 
 def _as_it_stands(plan: Plan, registry: Registry) -> Plan:
@@ -155,6 +190,7 @@ def _as_it_stands(plan: Plan, registry: Registry) -> Plan:
 class _Ending:
     again: str  # the command that goes on
     table: str  # the command that shows the table
+    page: str  # the command that writes a leaderboard of it
     as_json: bool
     before: set[Path]  # what was set aside before the run
 
@@ -171,7 +207,7 @@ def _end(plan: Plan, outcome: Outcome | None, ending: _Ending) -> None:
     elif failed:
         lines.append(f"to try them again: {ending.again}")
     else:
-        lines.append(f"to see the table again, or to write it with --out DIR: {ending.table}")
+        lines += [f"to see the table again: {ending.table}", f"to publish it: {ending.page}"]
     for line in lines:
         say(line, err=ending.as_json)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -65,6 +67,57 @@ class _Weighed:
 
 def _weighed(cell: CellFolder) -> _Weighed:
     return _Weighed(cell.id, cell.size(), cell.identity())
+
+
+@store.command()
+@store_option
+@json_option
+def ls(store: Path, as_json: bool) -> None:
+    """List every record as it stands; whether it is sound is seen when it is used."""
+    opened = _open(store)
+    found = list(_records(opened))
+    if as_json:
+        say_json([dict(zip(HEADS, row, strict=True)) for row in found])
+        return
+    say_table(HEADS, [(row[0][:ID], *row[1:]) for row in found])
+    say(f"{count(len(found), 'record')}; store {store}")
+
+
+HEADS = ("cell", "method", "backbone", "dataset", "seed", "what", "status", "metric", "finished")
+
+
+def _records(opened: Store) -> Iterator[tuple[str, ...]]:
+    """A line of texts each, read without the checks that reading for use makes."""
+    for folder in opened.cells():
+        for path in _files(f"{folder.path}/records"):
+            try:
+                with open(path, "rb") as file:  # noqa: PTH123 - a Path takes longer than reading
+                    told = _told(json.loads(file.read()))
+            except (
+                OSError,
+                ValueError,
+                TypeError,
+                KeyError,
+                AttributeError,
+                RecursionError,
+            ) as error:
+                told = (*("?",) * 5, "damaged", str(error), "")
+            yield folder.id, *told
+
+
+def _files(folder: str) -> list[str]:
+    try:
+        return sorted(each.path for each in os.scandir(folder) if each.name.endswith(".json"))
+    except OSError:  # a cell without records has no such folder
+        return []
+
+
+def _told(record: dict[str, Any]) -> tuple[str, ...]:
+    names = (str(record[key]) for key in ("method", "backbone", "dataset", "seed"))
+    what = record["protocol"] if record["kind"] == "evaluation" else "train"
+    first = record["metrics"][0] if record["metrics"] else None
+    value = f"{first['name']} {first['value']:.4g}" if first else ""
+    return *names, str(what), str(record["status"]), value, str(record["finished"])
 
 
 @store.command()

@@ -17,9 +17,12 @@ UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 def shown(text: object) -> str:
     """Text of plugins and records: control characters are spelt out, lines stay lines."""
+    plain = str(text)
+    if plain.isprintable():
+        return plain
     return "".join(
         c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode()
-        for c in str(text).expandtabs(4)
+        for c in plain.expandtabs(4)
     )
 
 
@@ -49,13 +52,16 @@ def say_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     click.echo(click.style("  ".join(_padded(heads, widths)).rstrip(), bold=True))
     indent = sum(width + 2 for width in widths[:-1])
     total = terminal_width()
+    said = []
     for row in body:
         *first, last = _padded(row, widths)
         folded = [last.rstrip()]
         if total is not None and indent + len(folded[0]) > total and total - indent >= 24:
             folded = textwrap.wrap(folded[0], total - indent)
         lines = [*folded[:1], *(" " * indent + rest for rest in folded[1:])]
-        click.echo("\n".join(["  ".join([*first, lines[0]]).rstrip(), *lines[1:]]))
+        said += ["  ".join([*first, lines[0]]).rstrip(), *lines[1:]]
+    if said:
+        click.echo("\n".join(said))
 
 
 def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..api import Method, Place, Update
-from ..data import Data, open_data
+from ..data import open_data
 from ..events import CellDone
 from ..execute import Options, Workbench
 from ..identity import Cell, Setting, Settings, anatomy, resolve
@@ -24,10 +24,19 @@ from ..plugins import Registry
 from ..state import restore
 from ..store import Store
 from ..suite import load_suite
+from .promise import standing
 
 CPU = torch.device("cpu")
 LARGEST = 64  # of a queue, of clusters, of a width: what 96 images and a test's patience bear
 Loss = tuple[str, Any]  # the class whose step yielded it, and what
+
+
+class Stood(NamedTuple):
+    """Where the global generators stood, before a step and after it."""
+
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+    seeds: tuple[int, int]  # of torch's
 
 
 class Fit(NamedTuple):
@@ -35,6 +44,7 @@ class Fit(NamedTuple):
     losses: list[Loss]
     weights: Mapping[str, Tensor]  # none before it is done
     warnings: list[str]
+    stood: list[Stood]  # of each step
 
 
 @dataclass(eq=False)
@@ -72,21 +82,21 @@ class Trial:
         place, options = Store(self.folder / store), Options(CPU)
         return Workbench(self.registry, place, Place(), options, stop=stop)
 
-    def fit(self, store: str, cell: Cell, *, steps: int = 0, data: Data | None = None) -> Fit:
+    def fit(self, store: str, cell: Cell, *, steps: int = 0) -> Fit:
         """Trains or continues; stops after `steps` losses where that is not 0."""
-        losses: list[Loss] = []
+        losses, stood = list[Loss](), list[Stood]()
         bench = self.bench(store, stop=lambda: 0 < steps <= len(losses))
         self._lend_pretexts(cell, bench.store)
         with ExitStack() as patches:
             patches.enter_context(patch("os.fsync"))  # these stores outlive no power cut
             for kind in self.kinds:
-                patches.enter_context(patch.object(kind, "step", _noting(kind, losses)))
-            patches.enter_context(patch.object(bench, "data", lambda name: data or self.data))
+                patches.enter_context(patch.object(kind, "step", _noting(kind, losses, stood)))
+            patches.enter_context(patch.object(bench, "data", lambda name: self.data))
             done = bench.do(cell, [])
         folder = bench.store.cell(cell.id)
         record, state = folder.current("train", cell.identity()), folder.load("model")
         warnings = [w.message for w in record.warnings] if record else []
-        return Fit(done, losses, state[0] if state else {}, warnings)
+        return Fit(done, losses, state[0] if state else {}, warnings, stood)
 
     def _lend_pretexts(self, cell: Cell, store: Store) -> None:
         """Those that the whole fit trained; so the others show too that loading one is as good."""
@@ -123,16 +133,17 @@ def _shrunk(name: str, cell: Cell) -> dict[str, Any]:
     return found
 
 
-def _noting(kind: type[Method], losses: list[Loss]) -> Callable[..., Any]:
+def _noting(kind: type[Method], losses: list[Loss], stood: list[Stood]) -> Callable[..., Any]:
     """The `step` of that class, with each of its losses noted on the way."""
     whole = kind.step
 
     def relay(step: Any) -> Iterator[Any]:
-        answer = None
+        answer, before, seed = None, standing(), torch.initial_seed()
         while True:
             try:
                 update = step.send(answer)
             except StopIteration:
+                stood.append(Stood(before, standing(), (seed, torch.initial_seed())))
                 return
             loss: Any = update.loss if isinstance(update, Update) else update
             losses.append((kind.__name__, loss.tolist() if isinstance(loss, Tensor) else loss))

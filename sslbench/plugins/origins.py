@@ -1,0 +1,134 @@
+"""Where plugins come from: ourselves, installed distributions, files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from .. import __version__
+from ..errors import UnknownName, UserError
+from .contained import attempt
+from .entries import OURS, PluginInfo, canonical
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A plugin before it is loaded."""
+
+    name: str
+    dist: str
+    version: str
+    module: str  # in which SSLBENCH_API stands
+    load: Callable[[], Any]
+    file: Path | None = None
+
+    @property
+    def info(self) -> PluginInfo:
+        return PluginInfo(self.name, self.dist, self.version, file=self.file)
+
+
+def found(*, installed: bool, files: Sequence[Path]) -> list[Found]:
+    """Every plugin there is.
+
+    Raises:
+        UserError: a file is none, or cannot be read.
+    """
+    return [_builtin(), *(_installed() if installed else ()), *_of_files(files)]
+
+
+def blocked(found: Sequence[Found], block: Sequence[str]) -> list[Found]:
+    """Those that `block` names.
+
+    Raises:
+        UnknownName: it names one that is not there.
+    """
+    handles = {
+        each: {canonical(handle) for handle in (each.name, each.dist, f"{each.dist}:{each.name}")}
+        for each in found
+        if each.dist != OURS
+    }
+    asked = {canonical(name): name for name in block}
+    for name in sorted(asked.keys() - set().union(*handles.values())):
+        raise UnknownName("plugin", asked[name], {each.dist for each in handles})
+    return [each for each, handle in handles.items() if handle & asked.keys()]
+
+
+def _builtin() -> Found:
+    home = f"{__package__.rpartition('.')[0]}.builtin"
+    return Found("builtin", OURS, __version__, home, lambda: importlib.import_module(home))
+
+
+def _installed() -> Iterator[Found]:
+    holders: dict[str, importlib.metadata.Distribution] = {}
+    for dist in importlib.metadata.distributions():
+        points, _ = attempt(_entry_points, dist)  # a damaged stranger is not ours to report
+        if points:
+            name, _ = attempt(lambda d: d.metadata["Name"], dist)
+            holders.setdefault(canonical(name or "unnamed"), dist)
+    for name in sorted(holders.keys() - {OURS}):  # nobody speaks in our name
+        # what an import would choose: the first of its name on sys.path, though it has no hooks
+        first, _ = attempt(importlib.metadata.distribution, name)
+        dist = first or holders[name]
+        version, _ = attempt(lambda d: d.version, dist)
+        points, _ = attempt(_entry_points, dist)
+        for key, point in (points or {}).items():
+            module = point.value.partition(":")[0].strip()
+            yield Found(key, name, version or "unknown", module, point.load)
+
+
+def _entry_points(
+    dist: importlib.metadata.Distribution,
+) -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in dist.entry_points.select(group="sslbench")}
+
+
+def _of_files(files: Sequence[Path]) -> Iterator[Found]:
+    stems: dict[str, Path] = {}
+    for path in dict.fromkeys(Path(file).expanduser().resolve() for file in files):
+        if path.suffix != ".py" or not path.is_file():
+            raise UserError(f"--plugin asks for {path}, which is no Python file; name one that is")
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or "plugin"
+        first = stems.setdefault(canonical(stem), path)
+        if first != path:
+            raise UserError(f"--plugin is given {first} and {path}, both {stem!r}: rename one")
+        yield _of_file(path, stem)
+
+
+def _of_file(path: Path, stem: str) -> Found:
+    source, fault = attempt(path.read_bytes)
+    if source is None:
+        raise UserError(f"--plugin asks for {path}, which cannot be read: {fault}")
+    digest = hashlib.sha256(source).hexdigest()
+    name = f"sslbench_file_{re.sub('-', '_', stem)}"
+
+    def load() -> ModuleType:
+        loader = _Fresh(name, str(path))
+        spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+        assert spec is not None, "a loader was given"
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses and type hints look their module up
+        try:
+            loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+
+    return Found(stem, f"file:{stem}", digest[:12], name, load, path)
+
+
+class _Fresh(importlib.machinery.SourceFileLoader):
+    """Compiles what the file says now: cached bytecode may be a second behind its hash."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)

@@ -1,0 +1,191 @@
+"""What every judge promises; on made-up images whose class is the place of a bright bar."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..api import Evaluator, Judgement, Metric
+from ..errors import Unsuited
+from ..feed import kept_generators, seed_all
+from ..identity import resolve_judge
+from ..plugins import Registry
+from ..state import tensors_of
+from .made_up import MadeUp, corrupted, noisy, pictured, uneven
+from .promise import require
+from .trial import CPU
+
+CLOCKS = re.compile(r"\b(s|ms|us|ns|min|h)\b|/s\b")  # units of what no two runs measure alike
+BY_LOT = 0.7  # of its score on honest labels that a judge may reach on labels drawn by lot
+
+
+@dataclass(eq=False)
+class JudgeTrial:
+    """An evaluators entry, and what it is to judge: a new `world` for each judgement."""
+
+    registry: Registry
+    name: str  # with its bracket
+    world: Callable[[], MadeUp] | None = None
+
+    def judge(self) -> Evaluator:
+        return resolve_judge(self.name, self.registry)[1]
+
+    def subject(self) -> MadeUp:
+        return self.world() if self.world else self._made_up()
+
+    def judged(self, subject: MadeUp, seed: int = 0) -> Judgement:
+        judge = self.judge()
+        with kept_generators(CPU):
+            seed_all(seed, CPU)
+            try:
+                return subject.judged_by(judge, seed)
+            except Unsuited as error:
+                raise AssertionError(f"it can say nothing of made-up images: {error}") from error
+
+    @cached_property
+    def honest(self) -> Judgement:
+        return self.judged(self.subject())
+
+    def _made_up(self) -> MadeUp:
+        """More features than test images: who learns from test knows every label."""
+        judge = self.judge()
+        made, *others = (
+            uneven(pictured(240, 160, classes=8, noise=60, dim=256, seed=seed))
+            for seed, _ in enumerate((self.name, *judge.datasets()))
+        )
+        for which in ("official", "regen"):
+            corrupted(made, noisy, which)
+        made.others = dict(zip(judge.datasets(), others, strict=True))
+        for name, other in made.others.items():
+            other.name = name
+        for each in (made, *others):
+            features = {"train": each.train, "test": each.test}
+            each.levels = {k: [v[:, :64], v[:, 64:]] for k, v in features.items()}
+            each.rebuilt = {k: v.float() / 300 for k, v in each.pictures.items()}
+            each.lenders = {n: resolve_judge(n, self.registry)[1] for n in judge.uses}
+        return made
+
+
+def says_what_it_measures(trial: JudgeTrial) -> None:
+    """Its docstring has a line, its metrics have names of their own, its version is a number."""
+    judge = trial.judge()
+    require(bool((type(judge).__doc__ or "").strip()), "it has no docstring")
+    metrics = judge.metrics
+    sound = isinstance(metrics, tuple) and all(isinstance(m, Metric) for m in metrics)
+    require(sound and bool(metrics), f"metrics is {metrics!r}, no tuple of api.Metric")
+    names = [metric.name for metric in metrics]
+    require(len({*names}) == len(names), f"two of its metrics have one name: {names}")
+    version: Any = judge.version
+    require(type(version) is int and version > 0, f"version is {version!r}, no number from 1")
+
+
+def gives_what_it_declares(trial: JudgeTrial, *, beside: str = "$") -> None:
+    """Each metric is declared and finite; a fraction lies in [-1, 1]; the first one is given.
+
+    A metric may be named after another dataset; `beside`: a pattern of more such names.
+    """
+    judge = trial.judge()
+    known = {metric.name: metric for metric in judge.metrics}
+    first, found = next(iter(known)), trial.honest.metrics
+    require(first in found, f"its first metric {first!r} is not among {[*found][:9]}")
+    for name, value in found.items():
+        require(
+            name in known or name in judge.datasets() or bool(re.fullmatch(beside, name)),
+            f"metric {name!r} is not declared in `metrics`",
+        )
+        number: Any = value.value
+        sound = isinstance(number, int | float) and math.isfinite(number)
+        require(sound, f"{name} is {number!r}, no finite number")
+        if name in known and not known[name].unit:
+            require(
+                -1 <= number <= 1,
+                f"{name} is {number:.6g}, no fraction: say its unit in its Metric ('1': none)",
+            )
+
+
+def repeats_itself_and_changes_nothing(trial: JudgeTrial) -> None:
+    """The same seed gives the same numbers, and encoder, features, images, labels stay as found."""
+    honest, subject = trial.honest, trial.subject()
+    before = _all_of(subject)
+    again = trial.judged(subject)
+    clocks = {m.name for m in trial.judge().metrics if CLOCKS.search(m.unit)}
+    moved = [
+        f"{name} is {again.metrics[name].value:.9g}, and was {value.value:.9g}"
+        for name, value in honest.metrics.items()
+        if name not in clocks and again.metrics.get(name) != value
+    ]
+    require(not moved, f"judging again gave other numbers: {'; '.join(moved[:3])}")
+    require(again.chosen == honest.chosen, f"it chose {again.chosen}, and before {honest.chosen}")
+    for (what, one), other in zip(before.items(), _all_of(subject).values(), strict=True):
+        require(one.shape == other.shape and bool(torch.equal(one, other)), f"it changed {what}")
+    if subject.encoder is not None:
+        require(not subject.encoder.training, "it left the encoder in training mode")
+
+
+def _all_of(subject: MadeUp) -> dict[str, torch.Tensor]:
+    found = {"the features of train": subject.train, "the features of test": subject.test}
+    found |= {f"the labels of {k}": v for k, v in subject.truth.items()}
+    found |= {f"the images of {k}": v for k, v in subject.pictures.items()}
+    if subject.encoder is not None:
+        weights = tensors_of(subject.encoder)
+        found |= {f"the encoder's {k}": v for k, v in weights.items()}
+    return copy.deepcopy(found)
+
+
+def chooses_nothing_on_test(trial: JudgeTrial) -> None:
+    """With the labels of test in another order, whatever it says it chose is the same."""
+    subject = trial.subject()
+    generator = torch.Generator().manual_seed(1)
+    order = torch.randperm(len(subject.truth["test"]), generator=generator)
+    subject.truth["test"] = subject.truth["test"][order]
+    chosen, before = trial.judged(subject).chosen, trial.honest.chosen
+    require(chosen == before, f"with other labels of test it chose {chosen}, and before {before}")
+
+
+def learns_nothing_from_test(trial: JudgeTrial) -> None:
+    """Labels that were drawn by lot, in train and in test, are not told; honest ones are.
+
+    Of judges that read labels of test and rank by a fraction of which more is better.
+    """
+    first = trial.judge().metrics[0]
+    if first.unit or not first.higher_is_better:
+        return
+    subject, read = trial.subject(), set[str]()
+    generator = torch.Generator().manual_seed(3)
+    for each in (subject, *subject.others.values()):
+        for split, labels in each.truth.items():
+            each.truth[split] = labels[torch.randperm(len(labels), generator=generator)]
+        each.labels = _noting(each.labels, read)  # type: ignore[method-assign, assignment]  # of this one
+    lot = trial.judged(subject).metrics[first.name].value
+    told = trial.honest.metrics[first.name].value
+    require(
+        "test" not in read or lot <= BY_LOT * told,
+        f"its {first.name} is {lot:.3g} where labels were drawn by lot, and {told:.3g} where the "
+        "images tell them: it learns from the labels of test, or from no feature",
+    )
+
+
+def _noting(labels: Callable[[str], Any], read: set[str]) -> Callable[[str], Any]:
+    """The same labels, with the splits noted of which they are read."""
+
+    def noted(split: str) -> Any:
+        read.add(split)
+        return labels(split)
+
+    return noted
+
+
+EVALUATOR_CHECKS = (
+    says_what_it_measures,
+    gives_what_it_declares,
+    repeats_itself_and_changes_nothing,
+    chooses_nothing_on_test,
+    learns_nothing_from_test,
+)

@@ -1,0 +1,199 @@
+"""A made-up encoder with made-up data: what a judge asks of both, in one object."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..api import Corrupted, Evaluator, Judgement
+from ..corruptions import ALL
+from ..errors import Unsuited
+
+Change = Callable[[Tensor, int, int, torch.Generator], Tensor]  # float images, which, severity
+
+
+@dataclass
+class MadeUp:
+    """`api.Subject` and `api.Judged` in one; whatever it is not given, it has none of."""
+
+    train: Tensor  # [N, D] features
+    test: Tensor
+    truth: dict[str, Tensor]  # labels by split
+    classes: int
+    held_out: Tensor
+    logits: Tensor | None = None  # of `predict`, any split
+    pictures: dict[str, Tensor] = field(default_factory=dict)  # uint8 [N, 3, H, W] by split
+    encoder: nn.Module | None = None
+    levels: dict[str, list[Tensor]] = field(default_factory=dict)  # pooled maps by split
+    rebuilt: dict[str, Tensor] = field(default_factory=dict)  # reconstructions by split
+    others: dict[str, MadeUp] = field(default_factory=dict)  # other datasets by name
+    corruptions: dict[str, Corrupted] = field(default_factory=dict)  # sets by what was asked for
+    name: str = "made-up"
+    fingerprint: str = "made up"
+    reads: list[str] = field(default_factory=list)  # splits, as features were asked for
+    lenders: dict[str, Evaluator] = field(default_factory=dict)  # judges whose probes are lent
+    device = torch.device("cpu")
+
+    @property
+    def dim(self) -> int:
+        return self.train.shape[1]
+
+    def features(self, split: str) -> Tensor:
+        self.reads.append(split)
+        return self.train if split == "train" else self.test
+
+    def labels(self, split: str) -> Tensor:
+        return self.truth[split]
+
+    def images(self, split: str) -> Tensor:
+        return self.pictures[split]
+
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        assert self.encoder is not None
+        for part in torch.split(images, 64):
+            with torch.no_grad():
+                yield self.encoder(part.float() / 255)
+
+    def maps(self, split: str) -> list[Tensor]:
+        return self.levels[split]
+
+    def predict(self, split: str) -> Tensor | None:
+        return self.logits
+
+    def reconstruct(self, split: str) -> Tensor | None:
+        return self.rebuilt.get(split)
+
+    def copy(self) -> nn.Module:
+        assert self.encoder is not None
+        return copy.deepcopy(self.encoder).requires_grad_(True).eval()
+
+    def probe(self, name: str, *, nine_tenths: bool = False) -> Any:
+        made: Any = self  # splits are any text here
+        return self.lenders[name].probe(made, made, nine_tenths=nine_tenths)
+
+    def elsewhere(self, dataset: str) -> tuple[MadeUp, MadeUp]:
+        return self.others[dataset], self.others[dataset]
+
+    def corrupted(self, which: str) -> Corrupted:
+        if which not in self.corruptions:
+            raise Unsuited(f"there is no set {which}")
+        return self.corruptions[which]
+
+    def judged_by(self, evaluator: Evaluator, seed: int = 0) -> Judgement:
+        made: Any = self
+        return evaluator(made, made, seed)
+
+
+def a_tenth(n: int) -> Tensor:
+    """bool [n]: a tenth of each class where labels go round."""
+    return torch.arange(n) % 10 == torch.arange(n) // 10 % 10
+
+
+def pictured(
+    n: int = 200,
+    m: int = 100,
+    *,
+    classes: int = 4,
+    size: int = 16,
+    noise: float = 40,
+    seed: int = 0,
+    dim: int = 24,
+) -> MadeUp:
+    """Images whose class is the place of a bright bar, and a small convolutional encoder of them.
+
+    The encoder has batch norm whose statistics are those of train, and untrained weights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    truth = {"train": torch.arange(n) % classes, "test": torch.arange(m) % classes}
+    pictures = {
+        split: _bars(labels, classes, size, noise, generator) for split, labels in truth.items()
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        norm = nn.BatchNorm2d(8)
+        encoder = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            norm,
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(128, dim),
+        )
+    with torch.no_grad():
+        norm.momentum = None  # running statistics become those of train
+        encoder.train()(pictures["train"].float() / 255)
+        norm.momentum = 0.1
+        encoder.eval()
+        made = {split: encoder(images.float() / 255) for split, images in pictures.items()}
+    return MadeUp(
+        made["train"], made["test"], truth, classes, a_tenth(n), pictures=pictures, encoder=encoder
+    )
+
+
+def _bars(
+    labels: Tensor, classes: int, size: int, noise: float, generator: torch.Generator
+) -> Tensor:
+    images = 60 + noise * torch.randn(len(labels), 3, size, size, generator=generator)
+    width = size // classes
+    for row, label in enumerate(labels.tolist()):
+        images[row, :, label * width : (label + 1) * width] += 90
+    return images.clamp(0, 255).to(torch.uint8)
+
+
+def uneven(subject: MadeUp, seed: int = 0) -> MadeUp:
+    """The same test images in an order in which no position tells the label."""
+    order = torch.randperm(len(subject.test), generator=torch.Generator().manual_seed(seed))
+    subject.test = subject.test[order]
+    subject.truth["test"] = subject.truth["test"][order]
+    subject.pictures["test"] = subject.pictures["test"][order]
+    return subject
+
+
+# ---- corrupted sets --------------------------------------------------------------------------
+
+
+class Blocks(dict[tuple[str, int], Tensor]):
+    """Each made when it is first asked for."""
+
+    def __init__(self, images: Tensor, change: Change) -> None:
+        super().__init__()
+        self.images, self.change = images.float(), change
+
+    def __missing__(self, key: tuple[str, int]) -> Tensor:
+        which, severity = ALL.index(key[0]), key[1]
+        generator = torch.Generator().manual_seed(100 * which + severity)
+        made = self.change(self.images, which, severity, generator)
+        self[key] = made.clamp(0, 255).to(torch.uint8)
+        return self[key]
+
+
+class Made(Corrupted):
+    """Each block by `change`; `asked` records what was read."""
+
+    def __init__(self, images: Tensor, change: Change, name: str = "made-up-c") -> None:
+        self.name, self.fingerprint = name, f"fingerprint of {name}"
+        self.asked: list[tuple[str, int, Tensor]] = []
+        self.blocks = Blocks(images, change)
+
+    def block(self, corruption: str, severity: int, rows: Tensor | None = None) -> Tensor:
+        rows = torch.arange(len(self.blocks.images)) if rows is None else rows
+        self.asked.append((corruption, severity, rows))
+        return self.blocks[corruption, severity][rows]
+
+
+def noisy(images: Tensor, c: int, severity: int, generator: torch.Generator) -> Tensor:
+    """Worse with the severity, from one corruption to the next, and by far under the extra four."""
+    noise = torch.randn(images.shape, generator=generator)
+    return images + (10 + 2 * c + 60 * (c >= 15)) * severity * noise
+
+
+def corrupted(subject: MadeUp, change: Change, which: str = "official") -> Made:
+    """Gives it that set."""
+    made = Made(subject.pictures["test"], change, name=f"made-up-{which}")
+    subject.corruptions[which] = made
+    return made
