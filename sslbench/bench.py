@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .events import CellDone, Listener
+from .identity import find_judge, is_adopted
 from .planning import Plan, make_plan
 from .plugins import Registry
 from .selection import whole_suite
@@ -82,15 +83,38 @@ def _count(outcome: Outcome, done: CellDone) -> None:
     outcome.trained += done.trained and done.status == "ok"
 
 
-def collect(plan: Plan) -> tuple[Suite, list[Record]]:
+def collect(plan: Plan, registry: Registry) -> tuple[Suite, list[Record]]:
     """What a leaderboard of the plan is made from: its suite, whole, and the current records."""
-    suite = whole_suite(plan.suite, plan.suite_id, plan.options)
+    suite = _as_recorded(whole_suite(plan.suite, plan.suite_id, plan.options), registry)
     found = []
     for planned in plan.cells:
         if planned.needed_by is None and planned.trial is None and planned.train is not None:
             judged = (judge.record for judge in planned.judges)
             found += [planned.train, *(record for record in judged if record is not None)]
     return dataclasses.replace(suite, notes=(*suite.notes, *plan.notes)), found
+
+
+def _as_recorded(suite: Suite, registry: Registry) -> Suite:
+    """With the names that records have: what a plugin provides stands with its owner."""
+
+    def method(name: str) -> str:
+        if is_adopted(name):
+            return name
+        entry = registry.find("methods", name)
+        return entry.name if entry.builtin else entry.qualified
+
+    def judge(name: str) -> str:
+        return find_judge(name, registry)[0].name
+
+    return dataclasses.replace(
+        suite,
+        methods=tuple(map(method, suite.methods)),
+        baselines=tuple(map(method, suite.baselines)),
+        floor=suite.floor and method(suite.floor),
+        normaliser=suite.normaliser and method(suite.normaliser),
+        evaluators=tuple(map(judge, suite.evaluators)),
+        once=tuple(map(judge, suite.once)),
+    )
 
 
 def members(plan: Plan) -> list[Member]:
