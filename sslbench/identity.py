@@ -154,10 +154,11 @@ def judged_identity(cell: Cell, judge: Judge) -> dict[str, Any]:
 
 
 def _plain_recipe(recipe: Recipe) -> dict[str, Any]:
-    fields = dataclasses.asdict(recipe).items()
-    return {k: plain(v) for k, v in fields if k not in recipe.added or v != recipe.added[k]}
+    fields = {name: plain(getattr(recipe, name)) for name in FIELDS}
+    return {k: v for k, v in fields.items() if k not in recipe.added or v != recipe.added[k]}
 
 
+@functools.lru_cache(maxsize=1024)
 def unplaced(dataset: str) -> str:
     """A data set's name without where it lies."""
     return str(dataclasses.replace(parse_name(dataset), argument=None))
@@ -170,12 +171,12 @@ def derive(*parts: Any) -> int:
 
 def plain(value: Any) -> Any:
     """JSON's idea of a value; tuples become lists."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     raise ValueError(f"a hyperparameter must be plain data, {value!r} is a {type(value).__name__}")
 
 
@@ -226,6 +227,13 @@ def anatomy(entry: Entry) -> Anatomy:
 
 def signature(function: Any, *, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Types and defaults of the keyword-only parameters."""
+    known = _signature if isinstance(function, types.FunctionType) else _signature.__wrapped__
+    types_, defaults = known(function, what)
+    return dict(types_), dict(defaults)
+
+
+@functools.lru_cache(maxsize=1024)  # reading hints takes a while, and partials share a function
+def _signature(function: Any, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
     hints = typing.get_type_hints(function, include_extras=True)
     types_: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
@@ -368,12 +376,25 @@ class Setting:
 
 def resolve(method: str, registry: Registry, setting: Setting, settings: Settings) -> Cell:
     """The cell of `method` in this setting, with those of the pretexts it names."""
-    return _resolve(method, registry, setting, settings, ())
+    return outline(method, registry, settings).at(setting)
 
 
-def _resolve(
-    method: str, registry: Registry, setting: Setting, settings: Settings, asking: tuple[str, ...]
-) -> Cell:
+@dataclass(frozen=True)
+class Outline:
+    """A cell before its setting is known: many seeds and datasets share one."""
+
+    fields: Mapping[str, Any]  # of Cell
+    pretexts: Mapping[str, Outline]
+
+    def at(self, setting: Setting) -> Cell:
+        pretexts = {name: pretext.at(setting) for name, pretext in self.pretexts.items()}
+        return Cell(**self.fields, pretexts=pretexts, **vars(setting))
+
+
+def outline(
+    method: str, registry: Registry, settings: Settings, *, asking: tuple[str, ...] = ()
+) -> Outline:
+    """`method` under these settings. `asking`: the methods whose pretext it is."""
     if method in asking:
         raise UserError(f"{' -> '.join((*asking, method))}: a pretext cannot ask for itself")
     entry = registry.find("methods", method)
@@ -389,26 +410,25 @@ def _resolve(
         of_recipe = {k: v for k, v in asked.items() if k in FIELDS}
         recipe = resolve_recipe(parts.recipe, of_recipe, what=method)
     pretexts = {
-        value: _resolve(value, registry, setting, settings, (*asking, method))
+        value: outline(value, registry, settings, asking=(*asking, method))
         for name, value in values.items()
         if parts.hints[name] is Pretext
     }
     for name, pretext in pretexts.items():
-        _no_more_labels(method, parts.target, name, pretext)
-    return Cell(
-        method=entry.name if entry.builtin else f"{entry.dist}/{entry.name}",
-        version=getattr(parts.target, "version", 1),
-        labels=getattr(parts.target, "labels", "none"),
-        hyperparameters=values,
-        recipe=recipe,
-        stages=_stages(method, parts, settings),
-        pretexts=pretexts,
-        left_out=tuple(
+        _no_more_labels(method, parts.target, name, pretext.fields["labels"])
+    fields = {
+        "method": entry.name if entry.builtin else f"{entry.dist}/{entry.name}",
+        "version": getattr(parts.target, "version", 1),
+        "labels": getattr(parts.target, "labels", "none"),
+        "hyperparameters": values,
+        "recipe": recipe,
+        "stages": _stages(method, parts, settings),
+        "left_out": tuple(
             k for k, v in getattr(parts.target, "added", {}).items() if values.get(k) == v
         ),
-        source=entry.source_sha256() if entry.file else None,
-        **dataclasses.asdict(setting),
-    )
+        "source": entry.source_sha256() if entry.file else None,
+    }
+    return Outline(fields, pretexts)
 
 
 def _stages(method: str, parts: Anatomy, settings: Settings) -> dict[str, tuple[int, Recipe]]:
@@ -430,12 +450,12 @@ def _known(method: str, asked: Mapping[str, Any], parts: Anatomy) -> None:
         raise UserError(f"{method} has no setting {name!r}{suggestion(name, known)}")
 
 
-def _no_more_labels(method: str, target: Any, name: str, pretext: Cell) -> None:
+def _no_more_labels(method: str, target: Any, name: str, sees: Labels) -> None:
     order = ("none", "budget", "all")
     own = getattr(target, "labels", "none")
-    if order.index(pretext.labels) > order.index(own):
+    if order.index(sees) > order.index(own):
         raise UserError(
-            f"{method} may see labels: {own}, but its pretext {name} sees: {pretext.labels}; "
+            f"{method} may see labels: {own}, but its pretext {name} sees: {sees}; "
             f"choose a pretext that sees no more"
         )
 

@@ -13,21 +13,24 @@ from .errors import EmptySelection, UserError
 from .identity import (
     Cell,
     Judge,
+    Outline,
     Setting,
     Settings,
     anatomy,
     check_settings,
     is_adopted,
     judged_identity,
+    outline,
     resolve,
     resolve_judge,
+    unplaced,
 )
 from .names import parse as parse_name
 from .plugins import Registry
 from .preflight import build_each, check_size
-from .records import Record
+from .records import Record, digest
 from .selection import Options, settings_of, suite_of
-from .store import Store, newest
+from .store import Store
 from .suite import Suite, Tuning
 from .tuning import choice, trials, verdict
 
@@ -168,16 +171,29 @@ class _Cells:
             for backbone in self.suite.backbones:
                 tuned, chosen = self._tuned(data, backbone, planner)
                 found += tuned
-                settings = Settings((*self.settings.layers, ({}, chosen or {})))
+                outlines = self._outlines(chosen)
                 for seed in self.suite.seeds:
                     setting = self._setting(data, backbone, seed)
-                    cells = [resolve(name, self.registry, setting, settings) for name in self.names]
-                    known = [c for c in cells if chosen is not None or not c.trained]
-                    unknown = [c for c in cells if c not in known]
-                    waiting += len(self._with_pretexts(unknown, data))
-                    found += [planner.look(*c) for c in self._with_pretexts(known, data)]
+                    cells = [each.at(setting) for each in outlines]
+                    if seed == self.suite.seeds[0]:  # sizes are the same for all
+                        self._check_sizes(cells, data)
+                    unknown = [c for c in cells if c.trained and chosen is None]
+                    known = [c for c in cells if not (c.trained and chosen is None)]
+                    waiting += len(_with_pretexts(unknown))
+                    found += [planner.look(*c) for c in _with_pretexts(known)]
             found += self._adopted(data, planner)
         return list({p.cell.id: p for p in found}.values()), waiting
+
+    def _outlines(self, chosen: Mapping[str, Any] | None) -> list[Outline]:
+        """Of the methods, under what the trials chose."""
+        if not chosen:
+            return self._untuned
+        settings = Settings((*self.settings.layers, ({}, chosen)))
+        return [outline(name, self.registry, settings) for name in self.names]
+
+    @functools.cached_property
+    def _untuned(self) -> list[Outline]:
+        return [outline(name, self.registry, self.settings) for name in self.names]
 
     def _adopted(self, data: Data, planner: _Planner) -> Iterator[Planned]:
         """Weights from outside that the store has for this data: those named, or all."""
@@ -221,13 +237,14 @@ class _Cells:
             return [], {}
         tuning = self._shortened(self.suite.tuning)
         setting = self._setting(data, backbone, tuning.seed)
-        bases = [resolve(name, self.registry, setting, self.settings) for name in self.names]
+        bases = [each.at(setting) for each in self._untuned]
         whole = {c.id: c for base in bases for c in (*_pretexts(base), base) if c.trained}
         tried = trials(whole.values(), self.registry, setting, self.settings, tuning)
         judge = resolve_judge(tuning.judge, self.registry, held_out=True)[0]
         of = {t.cell.id: t for t in tried}
         planned = []
-        for cell, needed_by in self._with_pretexts([t.cell for t in tried], data):
+        self._check_sizes([t.cell for t in tried], data)
+        for cell, needed_by in _with_pretexts([t.cell for t in tried]):
             trial = of.get(cell.id)
             seen = planner.look(cell, needed_by, [judge] if trial else [])
             if trial:
@@ -251,16 +268,19 @@ class _Cells:
         epochs = min(tuning.epochs, self.options.epochs or tuning.epochs)
         return dataclasses.replace(tuning, epochs=epochs, settled=settled)
 
-    def _with_pretexts(self, cells: list[Cell], data: Data) -> list[tuple[Cell, str | None]]:
-        """Pretexts before those who ask for them; each with the method that alone needs it."""
-        found: dict[str, tuple[Cell, str | None]] = {}
-        for cell in cells:
-            if self.options.train:
-                check_size(cell, data, self.registry)
-            for pretext in _pretexts(cell):
-                found.setdefault(pretext.id, (pretext, cell.method))
-            found[cell.id] = (cell, None)
-        return sorted(found.values(), key=lambda c: _depth(c[0]))
+    def _check_sizes(self, cells: Sequence[Cell], data: Data) -> None:
+        for cell in cells if self.options.train else ():
+            check_size(cell, data, self.registry)
+
+
+def _with_pretexts(cells: Sequence[Cell]) -> list[tuple[Cell, str | None]]:
+    """Pretexts before those who ask for them; each with the method that alone needs it."""
+    found: dict[str, tuple[Cell, str | None]] = {}
+    for cell in cells:
+        for pretext in _pretexts(cell):
+            found.setdefault(pretext.id, (pretext, cell.method))
+        found[cell.id] = (cell, None)
+    return sorted(found.values(), key=lambda c: _depth(c[0]))
 
 
 def _pretexts(cell: Cell) -> list[Cell]:
@@ -284,22 +304,36 @@ class _Planner:
         self.store, self.judges, self.baselines, self.more = store, judges, baselines, more
 
     @functools.cached_property
+    def stored(self) -> frozenset[str]:
+        """Ids of the cells that the store has a folder of."""
+        return frozenset(folder.id for folder in self.store.cells())
+
+    @functools.cached_property
     def identities(self) -> list[dict[str, Any]]:
         """Of all cells in the store."""
         return [i for c in self.store.cells() if (i := c.identity())]
 
+    @functools.cached_property
+    def _alike(self) -> dict[tuple[str, str, str, int], list[dict[str, Any]]]:
+        """Identities by what a cell is looked for."""
+        found: dict[tuple[str, str, str, int], list[dict[str, Any]]] = {}
+        for each in self.identities:
+            names = each["method"]["name"], each["backbone"], each["dataset"]["name"]
+            found.setdefault((*names, each["seed"]), []).append(each)
+        return found
+
     def look(
         self, cell: Cell, needed_by: str | None, judged_by: Sequence[Judge] | None = None
     ) -> Planned:
-        folder = self.store.cell(cell.id)
-        records = folder.records()
-        train = newest(records, "train", cell.identity())
+        known = _by_identity(self.store.cell(cell.id).records()) if cell.id in self.stored else {}
+        train = known.get(("train", cell.id))
         judges = []
         asked = judged_by
         if asked is None:
             asked = [*self.judges, *self.more.get(cell.seed, ())]
         for judge in asked if needed_by is None else ():
-            record = newest(records, "evaluation", judged_identity(cell, judge))
+            asking = digest(judged_identity(cell, judge)) if known else ""
+            record = known.get(("evaluation", asking))
             state = _STATES.get(record.status, "failed") if record else "missing"
             judges.append(PlannedJudge(judge, state, record))
         state, why = self._state(cell, train, judges)
@@ -335,21 +369,24 @@ class _Planner:
 
     def _stale(self, cell: Cell) -> str:
         """Which field differs from the nearest cell of the same method, backbone, dataset, seed."""
-        own = cell.identity()
-        alike = [
-            i
-            for i in self.identities
-            if i["method"]["name"] == cell.method
-            and i["backbone"] == cell.backbone
-            and i["dataset"]["name"] == own["dataset"]["name"]
-            and i["seed"] == cell.seed
-        ]
+        alike = self._alike.get((cell.method, cell.backbone, unplaced(cell.dataset), cell.seed), ())
+        own = cell.identity() if alike else {}
         differences = sorted((_differences(other, own) for other in alike), key=len)
         if not differences:
             return ""
         shown = differences[0][:3]
         more = f" and {len(differences[0]) - 3} more" if len(differences[0]) > 3 else ""
         return "; ".join(shown) + more
+
+
+def _by_identity(records: Sequence[Record]) -> dict[tuple[str, str], Record]:
+    """Of each kind and identity, the newest ok record; failing that, the newest."""
+    found: dict[tuple[str, str], Record] = {}
+    for record in records:  # oldest first
+        key = record.kind, digest(record.identity)
+        if key not in found or record.status == "ok" or found[key].status != "ok":
+            found[key] = record
+    return found
 
 
 def _differences(old: Any, new: Any, at: str = "") -> list[str]:

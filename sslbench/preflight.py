@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .api import Backbone, Method
 from .errors import UserError
-from .identity import Cell, anatomy
+from .identity import Cell, anatomy, plain
 from .plugins import Registry
 from .records import digest
 
@@ -25,10 +25,16 @@ def build_each(plan: Plan, registry: Registry) -> None:
 
     bench = Workbench(registry, plan.store, plan.options.place, Doing(device=pick_device("cpu")))
     seen: dict[str, str | None] = {}
+    keys: dict[tuple[int, int, str, str], str] = {}
     for i, planned in enumerate(plan.cells):
         if not planned.open or planned.state == "evaluate":
             continue
-        key = digest({**planned.cell.identity(), "seed": 0})
+        cell = planned.cell
+        # seeds share their outline's settings
+        alike = (id(cell.hyperparameters), id(cell.recipe), cell.backbone, cell.dataset)
+        if alike not in keys:
+            keys[alike] = _built_from(cell, registry)
+        key = keys[alike]
         if key not in seen:
             try:
                 module, _ = bench.build(planned.cell)
@@ -41,6 +47,22 @@ def build_each(plan: Plan, registry: Registry) -> None:
                 raise UserError(f"{planned.cell.method}: {error}") from error
         if sentence := seen[key]:
             plan.cells[i] = dataclasses.replace(planned, state="unsupported", why=sentence)
+
+
+def _built_from(cell: Cell, registry: Registry) -> str:
+    """All that building and its checks look at: an lr is none of it."""
+    of = cell.identity()
+    pretexts = [_built_from(pretext, registry) for pretext in cell.pretexts.values()]
+    return digest(
+        {
+            "target": id(anatomy(registry.find("methods", cell.method)).target),
+            "source": cell.source,
+            "hyperparameters": plain(cell.hyperparameters),
+            "batch": cell.recipe.batch if cell.recipe else None,
+            "pretexts": pretexts,
+            **{key: of[key] for key in ("backbone", "dataset", "labels")},
+        }
+    )
 
 
 def check_size(cell: Cell, data: Data, registry: Registry) -> None:
