@@ -152,9 +152,12 @@ class Record(_Part):
 
 def canonical(plain: Any) -> str:
     """Canonical JSON: sorted keys, no spaces, no NaN."""
-    return json.dumps(
-        plain, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
-    )
+    return _CANONICAL.encode(plain)
+
+
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+)
 
 
 def digest(plain: Any) -> str:
@@ -164,7 +167,7 @@ def digest(plain: Any) -> str:
 def loads(text: str) -> Record:
     """The record in `text`. NewerSchema, or ValueError when it is damaged."""
     try:
-        plain = json.loads(text, parse_constant=_no_number)
+        plain = _READER.decode(text)
         version = str(plain["schema_version"])
         newer = _numbers(version) > _numbers(SCHEMA)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -183,12 +186,15 @@ def loads(text: str) -> Record:
     return record
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
-
-
 def _no_number(text: str) -> float:
     raise ValueError(f"it has {text} where a number belongs")
+
+
+_READER = json.JSONDecoder(parse_constant=_no_number)  # made once: there may be 100,000 records
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _missing(error: Exception) -> str:
