@@ -18,7 +18,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from .api import Evaluator, Labels, Method, Pretext, Recipe, Weights
 from .errors import UserError, suggestion
-from .names import Name
+from .names import Name, unplaced
 from .names import parse as parse_name
 from .records import canonical, digest
 
@@ -156,12 +156,6 @@ def judged_identity(cell: Cell, judge: Judge) -> dict[str, Any]:
 def _plain_recipe(recipe: Recipe) -> dict[str, Any]:
     fields = {name: plain(getattr(recipe, name)) for name in FIELDS}
     return {k: v for k, v in fields.items() if k not in recipe.added or v != recipe.added[k]}
-
-
-@functools.lru_cache(maxsize=1024)
-def unplaced(dataset: str) -> str:
-    """A data set's name without where it lies."""
-    return str(dataclasses.replace(parse_name(dataset), argument=None))
 
 
 def derive(*parts: Any) -> int:

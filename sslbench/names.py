@@ -8,11 +8,12 @@ value    = a scalar of YAML 1.2; quoted where it holds a comma, a bracket or a q
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .errors import UserError
 
@@ -126,3 +127,9 @@ def _written(value: Scalar) -> str:
         return repr(value)
     plain = re.fullmatch(r"[^\s,\[\]\"'](?:[^,\[\]\"'\n\r]*[^\s,\[\]\"'])?", value)
     return value if plain and scalar(value) == value else json.dumps(value)
+
+
+@functools.lru_cache(maxsize=1024)
+def unplaced(dataset: str) -> str:
+    """A data set's name without where it lies."""
+    return str(replace(parse(dataset), argument=None))

@@ -23,9 +23,9 @@ from .identity import (
     outline,
     resolve,
     resolve_judge,
-    unplaced,
 )
 from .names import parse as parse_name
+from .names import unplaced
 from .plugins import Registry
 from .preflight import build_each, check_size
 from .records import Record, digest

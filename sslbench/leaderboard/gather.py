@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError
-from ..identity import unplaced
 from ..names import parse as parse_name
+from ..names import unplaced
 from ..records import Record, canonical, digest
 from ..suite import Suite
 from .board import LeftOut

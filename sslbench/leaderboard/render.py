@@ -7,7 +7,6 @@ precision. Texts on a board are printable; each format here escapes what it woul
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import re
@@ -402,13 +401,13 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                 states = Counter(gap.state for gap in score.gaps.values())
                 yield {
                     "suite": board.suite_id,
-                    **dataclasses.asdict(block.setting),
+                    **vars(block.setting),
                     "row": row.label,
                     "method": row.method,
                     "baseline": row.baseline,
                     "anchor": row.anchor,
                     "trained": row.trained,
-                    **{k: v for k, v in dataclasses.asdict(column).items() if k != "narrow"},
+                    **{k: v for k, v in vars(column).items() if k != "narrow"},
                     "mean": score.mean,
                     "sd": score.sd,
                     "low": low,
@@ -420,7 +419,7 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                     "rank": score.rank,
                     "tied": score.tied,
                     "best": score.best,
-                    **{k: v for k, v in dataclasses.asdict(row.costs).items() if k != "stages"},
+                    **{k: v for k, v in vars(row.costs).items() if k != "stages"},
                     "health": " ".join(row.verdicts),
                     "warnings": "; ".join(remarks(row)),
                 }

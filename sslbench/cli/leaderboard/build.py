@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def build(
     from ...leaderboard.files import files_of
     from ...leaderboard.folder import add, board_of, read, read_lock, write
 
+    gc.disable()  # of 100,000 records nothing is ever garbage, and looking for some takes long
     root = Path(target)
     if root.is_dir():
         if out is not None:
