@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.requirements import Requirement
 
 from . import __version__
 from .plugins import Entry
@@ -26,8 +28,25 @@ def component(entry: Entry, version: int, *, store: Path) -> dict[str, Any]:
 
 @functools.cache  # a digest of the source takes a while, and a worker asks for each record
 def _component(entry: Entry, version: int) -> dict[str, Any]:
-    found = {"version": version, "dist": entry.dist, "dist_version": entry.version}
-    return found | {"source_sha256": entry.source_sha256()}
+    found: dict[str, Any] = {
+        "version": version,
+        "dist": entry.dist,
+        "dist_version": entry.version,
+        "source_sha256": entry.source_sha256(),
+    }
+    return found if entry.builtin else {**found, "requires": _required(entry.dist)}
+
+
+def _required(dist: str) -> dict[str, str]:
+    """Versions of what a distribution leans on; a plugin that is a file declares nothing."""
+    found = {}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for text in metadata.requires(dist) or ():
+            wanted = Requirement(text)
+            if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+                with contextlib.suppress(metadata.PackageNotFoundError):
+                    found[wanted.name] = metadata.version(wanted.name)
+    return found
 
 
 def environment(device: torch.device) -> dict[str, Any]:

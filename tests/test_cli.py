@@ -214,6 +214,7 @@ def test_every_option_is_listed_here() -> None:
         "leaderboard agreement": f"{selection} --json",
         "leaderboard build": f"--out --reference {selection.removeprefix('--suite ')}",
         "leaderboard validate": "--json",
+        "leaderboard compare": "--json",
         "leaderboard diff": "--format --fail-on-change --json",
         "leaderboard merge": "--out --skip-conflicts --json",
         "leaderboard bundle": f"--out --without-models {selection.removeprefix('--suite ')}",

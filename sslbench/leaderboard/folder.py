@@ -297,8 +297,12 @@ def _united(old: Suite, new: Suite, root: Path) -> Suite:
                 f"{root} is a leaderboard with {name} {one}, and the suite {new.name} has {other}: "
                 f"they cannot be one; name another --out DIR"
             )
-    methods = tuple(dict.fromkeys((*old.methods, *new.methods)))
-    return dataclasses.replace(new, methods=methods, set={**old.set, **new.set})
+    return dataclasses.replace(
+        new,
+        methods=tuple(dict.fromkeys((*old.methods, *new.methods))),
+        notes=tuple(dict.fromkeys((*old.notes, *new.notes))),
+        set={**old.set, **new.set},
+    )
 
 
 def place_of(record: Record) -> str:

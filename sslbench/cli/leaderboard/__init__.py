@@ -13,6 +13,7 @@ COMMANDS = {
     "agreement": "agreement:agreement",
     "build": "build:build",
     "validate": "validate:validate",
+    "compare": "compare:compare",
     "diff": "diff:diff",
     "merge": "merge:merge",
     "bundle": "bundle:bundle",

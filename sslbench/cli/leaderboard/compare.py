@@ -1,0 +1,80 @@
+"""`sslbench leaderboard compare`: is this method better than that one?"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import UserError
+from ..app import Command
+from ..options import json_option, split
+from ..text import say, say_json, say_table
+from .show import published
+
+if TYPE_CHECKING:
+    from ...leaderboard.pairs import Comparison
+
+HEADS = ("protocol", "minus", "n", "difference", "95 %", "p", "Holm", "better")
+
+
+@click.command(cls=Command)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("pairs", metavar="A,B...", nargs=-1, required=True)
+@json_option
+def compare(folder: Path, pairs: tuple[str, ...], as_json: bool) -> None:
+    """Compare pairs of rows of the leaderboard in DIR by the seeds they share.
+
+    `compare DIR moco,swav` prints moco minus swav under each protocol: the mean, its t interval, the
+    p of a paired t test, and the p by Holm's correction for all the pairs that were asked for.
+    """
+    from ...leaderboard.pairs import compared
+    from ...leaderboard.render import title
+
+    asked = [_pair(text) for text in pairs]
+    found = [(block, list(compared(block, asked))) for block in published(folder).blocks]
+    if as_json:
+        say_json([_plain(each) for _, comparisons in found for each in comparisons])
+        return
+    for block, comparisons in found:
+        say(title(block.setting), bold=True)
+        say_table(HEADS, map(_line, comparisons))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    names = split(text)
+    if len(names) != 2:
+        raise UserError(f"{text!r} is no pair of rows; write A,B")
+    return names[0], names[1]
+
+
+def _line(each: Comparison) -> tuple[str, ...]:
+    found = each.paired
+    scale = 1 if each.column.unit else 100
+    interval = "-"
+    if found.interval is not None:
+        interval = " to ".join(f"{scale * end:+.2f}" for end in found.interval)
+    return (
+        f"{each.column.protocol} {each.column.metric}",
+        f"{each.one} - {each.other}",
+        str(len(found.differences)),
+        "-" if found.mean is None else f"{scale * found.mean:+.2f}",
+        interval,
+        *("-" if p is None else f"{p:.3f}" for p in (found.p, found.holm)),
+        each.leads or "-",
+    )
+
+
+def _plain(each: Comparison) -> dict[str, Any]:
+    column = each.column
+    return {
+        "protocol": column.protocol,
+        "metric": column.metric,
+        "unit": column.unit,
+        "one": each.one,
+        "other": each.other,
+        **dataclasses.asdict(each.paired),
+        "better": each.leads or None,
+    }
