@@ -1,0 +1,74 @@
+"""`sslbench leaderboard bundle`: records with the weights that they are of."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import UserError
+from ..app import Command, State, quiet_libraries
+from ..options import asked, of_suite
+from ..text import count, one_line, say, size
+
+if TYPE_CHECKING:
+    from ...leaderboard.folder import Folder
+
+
+@click.command(cls=Command)
+@click.argument("target", metavar="DIR|SUITE")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.zip",
+    help="The bundle; one that is there is replaced.",
+)
+@click.option(
+    "--without-models", is_flag=True, help="Records alone: nobody can verify such a bundle."
+)
+@of_suite
+@click.pass_context
+def bundle(
+    ctx: click.Context, /, target: str, out: Path, without_models: bool, **given: Any
+) -> None:
+    """Write the records and weights of a leaderboard into one file, for others to verify.
+
+    The records are those of the leaderboard DIR, or the store's of a SUITE; the weights are the
+    store's. The same content gives the same bytes.
+    """
+    from ...leaderboard.bundle import pack
+    from ...leaderboard.folder import read
+    from ...store import Store
+
+    store = Store(given["store"])
+    if Path(target).is_dir():
+        packed = pack(read(Path(target)), store, out, models=not without_models)
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = _collected(ctx, {**given, "suite": target}, Path(scratch) / "leaderboard")
+            packed = pack(folder, store, out, models=not without_models)
+    records, models = count(packed.records, "record"), count(packed.models, "model")
+    say(f"written: {out} ({records}, {models}, {size(packed.size)})")
+
+
+def _collected(ctx: click.Context, given: dict[str, Any], root: Path) -> Folder:
+    """A leaderboard of the store's records."""
+    from ...bench import collect
+    from ...leaderboard.folder import add
+    from ...planning import make_plan
+
+    state = ctx.ensure_object(State)
+    with quiet_libraries(verbose=state.verbose):
+        plan = make_plan(asked(state, given), state.registry, preflight=False)
+    for notice in plan.store.notices:
+        say(f"notice: {one_line(notice)}", err=True)
+    suite, records = collect(plan, state.registry)
+    if not records:
+        raise UserError(
+            f"the store {plan.store.root} has no records of the suite {plan.suite_id}; "
+            f"`sslbench run --suite {plan.suite.name}` makes them"
+        )
+    return add(root, suite, records)

@@ -1,0 +1,160 @@
+"""`sslbench leaderboard verify`: judges somebody's weights again, and says whether it was so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import CheckFailed, UserError
+from ..app import Command, State, quiet_libraries
+from ..options import json_option
+from ..text import count, one_line, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from ...leaderboard.verify import Verdict
+
+
+def cells(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
+    """As verify.Asked has it."""
+    from ...leaderboard.verify import ALL
+
+    if value is None:
+        return 0
+    if value == "all":
+        return ALL
+    if not (value.isascii() and value.isdigit()) or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a number of cells, from 1, nor all")
+    return int(value)
+
+
+@click.command(cls=Command)
+@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.option(
+    "--cells",
+    callback=cells,
+    metavar="K|all",
+    help="How many to judge again, drawn at random.  [default: one of each row]",
+)
+@click.option("--retrain", is_flag=True, help="Train the drawn cells again, too.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where data lies, looked at before SSLBENCH_DATA.",
+)
+@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|auto")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where the attestation goes, such as the leaderboard's attestations/.",
+)
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, /, bundle: Path, as_json: bool, **given: Any) -> None:
+    """Judge cells of a bundle again from their weights, and accept or refuse its numbers.
+
+    A number is accepted inside its judge's own noise, measured here on weights that differ in
+    their last bit. Exits with 5, and the numbers that differ, where it is refused.
+    """
+    from ...api import Place
+    from ...data import default_roots
+    from ...feed import pick_device
+    from ...leaderboard.verify import Asked
+    from ...leaderboard.verify import verify as verified
+
+    state = ctx.ensure_object(State)
+    try:
+        device = pick_device(given["device"])
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"--device: {error}") from error
+    place = Place(default_roots(given["data"]))
+    asked = Asked(bundle, given["cells"], given["retrain"], place, device)
+    with quiet_libraries(verbose=state.verbose):
+        verdict = verified(asked, state.registry, lambda line: say(line, err=True))
+    written = _write(verdict, given["out"]) if given["out"] else None
+    if as_json:
+        say_json(verdict.attestation)
+    else:
+        _say(verdict)
+        if written:
+            say(f"written: {written}")
+    if not verdict.accepted:
+        raise CheckFailed(_refusal(bundle, verdict))
+
+
+def _say(verdict: Verdict) -> None:
+    for cell in verdict.cells:
+        for found in cell.found:
+            how = "the very same numbers" if not found.metrics else "inside its noise"
+            if found.status != found.record.status:
+                how = f"{found.status} here, was {found.record.status}: {found.sentence}"
+            elif not found.inside:
+                how = "OUTSIDE its noise"
+            left = f"; not compared: {', '.join(found.left)}" if found.left else ""
+            numbers = count(found.compared, "metric")
+            title = one_line(f"{cell.planned.cell.title}, {found.record.protocol}")
+            say(f"{title}: {numbers}, {one_line(how)}{left}")
+        for again in cell.again:
+            near = "inside" if again.inside else "OUTSIDE"
+            said = f"{again.metric} {again.reported:.6g} reported, {again.found:.6g} trained again"
+            say(f"{one_line(cell.planned.cell.title)}, {again.protocol}: {said}, {near}")
+    rows = [
+        (
+            *(cell.planned.cell.method, cell.planned.cell.seed, found.record.protocol, name),
+            *(f"{seen.reported:.8g}", f"{seen.found:.8g}", f"{seen.tolerance:.2g}"),
+        )
+        for cell in verdict.cells
+        for found in cell.found
+        for (name, _), seen in found.metrics.items()
+        if not seen.inside
+    ]
+    if rows:
+        heads = ("method", "seed", "protocol", "metric", "reported", "found", "tolerance")
+        say_table(heads, rows)
+
+
+def _refusal(bundle: Path, verdict: Verdict) -> str:
+    """The numbers that differ most, in a sentence."""
+    reasons = []
+    for cell in verdict.cells:
+        title = f"{cell.planned.cell.method} seed {cell.planned.cell.seed}"
+        for found in (f for f in cell.found if not f.inside):
+            outside = [(n, m) for (n, _), m in found.metrics.items() if not m.inside]
+            if not outside:
+                reasons.append(f"{title} {found.record.protocol} is {found.status} here")
+                continue
+            name, worst = max(outside, key=lambda item: abs(item[1].towards))
+            more = f" and {len(outside) - 1} more metrics" if len(outside) > 1 else ""
+            reasons.append(
+                f"{title} {found.record.protocol} {name} is reported as {worst.reported:.6g} and "
+                f"found {worst.found:.6g} (tolerance {worst.tolerance:.2g}){more}"
+            )
+        reasons += [
+            f"{title} {a.protocol} {a.metric} is reported as {a.reported:.6g} and {a.found:.6g} "
+            f"when trained again"
+            for a in cell.again
+            if not a.inside
+        ]
+    for (method, dataset, _), joint in verdict.rows.items():
+        if not joint.inside:
+            way = "better" if joint.shift > 0 else "worse"
+            reasons.append(
+                f"all metrics of {method} on {dataset} together are reported {way} than found, by "
+                f"{abs(joint.shift):.1f} standard deviations of their noise ({joint.critical:.1f} "
+                f"are allowed)"
+            )
+    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return f"{bundle} was refused: {'; '.join(reasons[:3])}{more}"
+
+
+def _write(verdict: Verdict, out: Path) -> Path:
+    from ...leaderboard.attestation import file_name
+    from ...store import write_atomic
+
+    path = out / file_name(verdict.attestation)
+    write_atomic(path, (json.dumps(verdict.attestation, indent=1) + "\n").encode())
+    return path
