@@ -106,8 +106,13 @@ def _as_recorded(suite: Suite, registry: Registry) -> Suite:
     def judge(name: str) -> str:
         return find_judge(name, registry)[0].name
 
+    def setting(key: str) -> str:
+        name, dot, rest = key.partition(".")
+        return f"{method(name)}{dot}{rest}"
+
     return dataclasses.replace(
         suite,
+        set={setting(key): value for key, value in suite.set.items()},
         methods=tuple(map(method, suite.methods)),
         baselines=tuple(map(method, suite.baselines)),
         floor=suite.floor and method(suite.floor),

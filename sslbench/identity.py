@@ -393,7 +393,8 @@ def outline(
         raise UserError(f"{' -> '.join((*asking, method))}: a pretext cannot ask for itself")
     entry = registry.find("methods", method)
     parts = anatomy(entry)
-    asked = settings.of(method)
+    own = entry.name if entry.builtin else entry.qualified
+    asked = {**settings.of(method), **settings.of(own)}  # as it was typed, and as records name it
     _known(method, asked, parts)
     values = {
         name: checked(asked.get(name, value), parts.hints[name], what=f"{method}.{name}")
@@ -411,12 +412,12 @@ def outline(
     for name, pretext in pretexts.items():
         _no_more_labels(method, parts.target, name, pretext.fields["labels"])
     fields = {
-        "method": entry.name if entry.builtin else f"{entry.dist}/{entry.name}",
+        "method": own,
         "version": getattr(parts.target, "version", 1),
         "labels": getattr(parts.target, "labels", "none"),
         "hyperparameters": values,
         "recipe": recipe,
-        "stages": _stages(method, parts, settings),
+        "stages": _stages((method, own), parts, settings),
         "left_out": tuple(
             k for k, v in getattr(parts.target, "added", {}).items() if values.get(k) == v
         ),
@@ -425,13 +426,16 @@ def outline(
     return Outline(fields, pretexts)
 
 
-def _stages(method: str, parts: Anatomy, settings: Settings) -> dict[str, tuple[int, Recipe]]:
+def _stages(
+    names: tuple[str, str], parts: Anatomy, settings: Settings
+) -> dict[str, tuple[int, Recipe]]:
+    """`names`: the method's, as it was typed and as records have it."""
     found = {}
     for name, stage in getattr(parts.target, "stages", {}).items():
         dot = f"{name}."
         own = {k.removeprefix(dot): v for k, v in parts.bound.items() if k.startswith(dot)}
-        asked = {**own, **settings.of(method, name)}
-        recipe = resolve_recipe(stage.recipe, asked, what=f"{method}.{name}")
+        asked = {**own, **settings.of(names[0], name), **settings.of(names[1], name)}
+        recipe = resolve_recipe(stage.recipe, asked, what=f"{names[0]}.{name}")
         found[name] = (stage.version, recipe)
     return found
 

@@ -29,9 +29,9 @@ from .names import unplaced
 from .plugins import Registry
 from .preflight import build_each, check_size
 from .records import Record, digest
-from .selection import Options, settings_of, suite_of
+from .selection import Options, settings_of, shortened, suite_of
 from .store import Store
-from .suite import Suite, Tuning
+from .suite import Suite
 from .tuning import choice, trials, verdict
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class _Cells:
         """The trials, and what they chose; None while some are undone."""
         if self.suite.tuning is None:
             return [], {}
-        tuning = self._shortened(self.suite.tuning)
+        tuning = shortened(self.suite.tuning, self.options)
         setting = self._setting(data, backbone, tuning.seed)
         bases = [each.at(setting) for each in self._untuned]
         whole = {c.id: c for base in bases for c in (*_pretexts(base), base) if c.trained}
@@ -261,12 +261,6 @@ class _Cells:
             f"{judge.protocol}); chosen: {', '.join(f'{k}={v}' for k, v in chosen.items())}"
         )
         return planned, chosen
-
-    def _shortened(self, tuning: Tuning) -> Tuning:
-        """What the command line fixes is not searched, and no trial is longer than its fit."""
-        settled = frozenset(item.partition("=")[0].strip() for item in self.options.set)
-        epochs = min(tuning.epochs, self.options.epochs or tuning.epochs)
-        return dataclasses.replace(tuning, epochs=epochs, settled=settled)
 
     def _check_sizes(self, cells: Sequence[Cell], data: Data) -> None:
         for cell in cells if self.options.train else ():

@@ -177,7 +177,7 @@ def loads(text: str) -> Record:
             f"written with schema {version}, this sslbench reads {SCHEMA}; upgrade sslbench"
         )
     try:
-        record = Record.model_validate(plain)
+        record = Record.model_validate_json(text, strict=True)  # strict on Python's lists: no tuple
     except ValidationError as error:
         raise ValueError(f"not a record: {_wrong(error)}") from error
     # what was read is what was hashed: an older record lacks the same fields in both

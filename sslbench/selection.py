@@ -11,11 +11,11 @@ from typing import Any
 from .api import Place
 from .errors import UserError
 from .identity import PRECISIONS, Settings
-from .names import Name
+from .names import Name, scalar
 from .names import parse as parse_name
 from .plugins import Registry
 from .records import digest
-from .suite import Suite, load_suite
+from .suite import Suite, Tuning, load_suite
 
 SETS = {  # names that stand for several judges
     "full": (
@@ -111,7 +111,8 @@ def _overridden(suite: Suite, options: Options) -> tuple[Suite, dict[str, Any]]:
     judges = _judges(suite, options)
     for key in ("backbones", "datasets", "evaluators", "seeds", "epochs", "batch", "precision"):
         value: Any = judges if key == "evaluators" else getattr(options, key)
-        if value in (None, ()) or value == getattr(suite, key):
+        own = any(name.endswith(f".{key}") for name in suite.set)  # which it then stands above
+        if value in (None, ()) or (value == getattr(suite, key) and not own):
             continue
         changed[key] = list(value) if isinstance(value, tuple) else value
         suite = dataclasses.replace(suite, **{key: value})
@@ -174,12 +175,21 @@ def whole_suite(suite: Suite, suite_id: str, options: Options) -> Suite:
     for key in ("epochs", "batch"):
         if getattr(options, key) is not None:  # what is asked for all stands above a method's own
             settings = {k: v for k, v in settings.items() if not k.endswith(f".{key}")}
-    asked = dict(item.split("=", 1) for item in options.set)
+    pairs = (item.partition("=") for item in options.set)
+    asked = {key.strip(): scalar(value) for key, _, value in pairs}
     named = options.methods
     return dataclasses.replace(
         suite,
         name=suite_id,
         methods=suite.methods if named is None else named,
         baselines=tuple(n for n in suite.baselines if n not in (named or ())),
-        set={**settings, **{key.strip(): value for key, value in asked.items()}},
+        set={**settings, **asked},
+        tuning=suite.tuning and shortened(suite.tuning, options),
     )
+
+
+def shortened(tuning: Tuning, options: Options) -> Tuning:
+    """What the command line fixes is not searched, and no trial is longer than its fit."""
+    settled = {item.partition("=")[0].strip() for item in options.set}
+    epochs = min(tuning.epochs, options.epochs or tuning.epochs)
+    return dataclasses.replace(tuning, epochs=epochs, settled=tuning.settled | settled)

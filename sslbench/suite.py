@@ -25,7 +25,7 @@ class Tuning:
     judge: str  # its first metric on the held-out tenth of train chooses
     seed: int  # of the trials' cells, and of the draws; none of the suite's own
     space: Mapping[str, Any]  # METHOD.PARAM or *.PARAM -> a list of values, or {times: [low, high]}
-    settled: frozenset[str] = frozenset()  # METHOD.PARAM that the command line sets: not searched
+    settled: frozenset[str] = frozenset()  # METHOD.PARAM that are set by hand: not searched
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Suite:
         fields = dataclasses.asdict(self).items()
         plain = {k: v for k, v in fields if k in NEEDED or v not in (None, (), {})}
         if self.tuning:
-            plain["tuning"].pop("settled")
+            settled = plain["tuning"].pop("settled")
+            plain["tuning"] |= {"settled": sorted(settled)} if settled else {}
         return yaml.safe_dump(_listed(plain), sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -92,7 +93,7 @@ def _content(
     if path in asking:
         raise UserError(f"the suite {path} extends itself")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise UserError(f"the suite {path} is no readable YAML: {error}") from error
     if not isinstance(content, Mapping):
@@ -123,15 +124,33 @@ def _suite(name: str, content: Mapping[str, Any], path: Path) -> Suite:
                 raise UserError(f"{key} of the suite {path} must be a list, not {value!r}")
             value = tuple(value if key == "seeds" else map(str, value))
         values[key] = value
-    if not all(isinstance(s, int) and s >= 0 for s in values["seeds"]):
-        raise UserError(f"seeds of the suite {path} must be whole numbers, not {values['seeds']}")
-    if not isinstance(values.get("set", {}), Mapping):
+    seeds = values["seeds"]
+    sound = all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not sound or not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"seeds of the suite {path} must be whole numbers, each once, not {list(seeds)}"
+        )
+    settings = values.get("set", {})
+    if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
         raise UserError(f"set of the suite {path} must map METHOD.PARAMETER to values")
+    _check_kinds(values, path)
     _check_named(values, path)
     if "tuning" in values:
         values["tuning"] = _tuning(values["tuning"], values["seeds"], path)
     values["name"] = str(values.get("name", name))
     return Suite(**values)
+
+
+def _check_kinds(values: Mapping[str, Any], path: Path) -> None:
+    kinds = {
+        "a text": (str, ("name", "summary", "precision", "floor", "normaliser")),
+        "a whole number": (int, ("epochs", "batch", "labels")),
+    }
+    for what, (kind, keys) in kinds.items():
+        for key in keys:
+            value = values.get(key)
+            if value is not None and type(value) is not kind:
+                raise UserError(f"{key} of the suite {path} must be {what}, not {value!r}")
 
 
 def _check_named(values: Mapping[str, Any], path: Path) -> None:
@@ -147,9 +166,12 @@ def _check_named(values: Mapping[str, Any], path: Path) -> None:
 
 def _tuning(content: Any, seeds: tuple[int, ...], path: Path) -> Tuning:
     fields = [f.name for f in dataclasses.fields(Tuning) if f.default is dataclasses.MISSING]
-    if not isinstance(content, Mapping) or set(content) != set(fields):
+    if not isinstance(content, Mapping) or set(content) - {"settled"} != set(fields):
         raise UserError(f"tuning of the suite {path} must map {', '.join(fields)}")
-    tuning = Tuning(**content)
+    settled = content.get("settled", [])
+    if not isinstance(settled, list):
+        raise UserError(f"tuning.settled of the suite {path} must be a list, not {settled!r}")
+    tuning = Tuning(**{**content, "settled": frozenset(map(str, settled))})
     for what, number in (("trials", tuning.trials), ("epochs", tuning.epochs)):
         if not isinstance(number, int) or number < 1:
             raise UserError(f"tuning.{what} of the suite {path} must be 1 or more, not {number!r}")
@@ -169,8 +191,9 @@ def _check_choices(key: str, choices: Any, path: Path) -> None:
     if isinstance(choices, list) and choices:
         return
     if isinstance(choices, Mapping) and set(choices) == {"times"}:
-        low, high = choices["times"] if len(choices["times"]) == 2 else (0, 0)
-        if 0 < low < high:
+        ends = choices["times"]
+        numbers = isinstance(ends, list) and all(isinstance(end, int | float) for end in ends)
+        if numbers and len(ends) == 2 and 0 < ends[0] < ends[1]:
             return
     raise UserError(
         f"tuning.space of the suite {path}: {key} must be a list of values, or "

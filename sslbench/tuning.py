@@ -61,7 +61,9 @@ def _space(base: Cell, tuning: Tuning) -> dict[str, tuple[Any, Any]]:
     for key, choices in tuning.space.items():
         method, _, name = key.partition(".")
         whole = f"{base.method}.{name}"
-        if method in ("*", base.method) and name in own and whole not in tuning.settled:
+        bare = base.method.rpartition("/")[2]  # as a suite may name what a plugin provides
+        settled = {whole, f"{bare}.{name}"} & tuning.settled
+        if method in ("*", base.method, bare) and name in own and not settled:
             found[whole] = (choices, own[name])
     return found
 

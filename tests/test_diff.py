@@ -202,7 +202,7 @@ def test_markdown_shows_moves_folds_the_rest_and_lets_no_name_out_of_its_cell():
     assert "| not there | \\#4 50.00 (n=3) | new row, seeds 0, 1, 2 |" in row
     assert "<img" not in row
     assert "\\[a\\](javascript" in row
-    assert "\\@everyone" in row
+    assert "@&#8203;everyone" in row
     assert "1 with the same rank and another mean</summary>\n\n| table" in folded
     assert "| swav | \\#2 80.00 (n=3) | \\#2 81.00 (n=3) | record of seed 0 changed" in folded
     assert "evil" not in folded

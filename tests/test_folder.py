@@ -98,7 +98,7 @@ def test_of_two_versions_of_a_protocol_the_later_counts_and_the_other_is_named()
     members, left = members_of(suite_of(["moco"]), [cell, old, new])
     assert members[0].evaluations["knn"] == new
     assert [(e.record, e.reason) for e in left] == [
-        (old.record_id, "the same cell was judged by knn-2 later")
+        (old.record_id, "the same cell was judged by knn-2 too")
     ]
 
 
@@ -185,7 +185,7 @@ def test_more_records_are_added_and_none_is_taken_away(tmp_path):
 def test_another_protocol_under_the_same_folder_is_refused(tmp_path):
     leaderboard(tmp_path / "a")
     other = suite_of(epochs=50)
-    with pytest.raises(UserError, match="with epochs 5, and the suite made-up has 50"):
+    with pytest.raises(UserError, match=r"two suites, which cannot be one: epochs 5 and 50"):
         folders.add(tmp_path / "a", other, [])
 
 
@@ -261,6 +261,9 @@ def test_a_record_given_twice_is_refused(tmp_path):
     folder = leaderboard(tmp_path / "a")
     path = folder.root / folder.kept[0].path
     shutil.copy(path, path.with_name("copy.json"))
+    with pytest.raises(UserError, match=r"copy\.json is not named as the store names records"):
+        folders.read(tmp_path / "a")
+    path.with_name("copy.json").rename(path.with_name(f"train-{'0' * 24}.json"))
     with pytest.raises(UserError, match="are one record"):
         folders.read(tmp_path / "a")
 

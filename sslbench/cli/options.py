@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..errors import EmptySelection
+from ..errors import EmptySelection, UserError
 from . import completion
 from .app import State
 
@@ -172,6 +172,17 @@ def asked(state: State, given: dict[str, Any], **more: Any) -> Options:
         installed=state.installed,
         **more,
     )
+
+
+def refuse_selection(ctx: click.Context, folder: Path) -> None:
+    """UserError where options select cells, and a leaderboard's folder has the ones it has."""
+    for param in ctx.command.params:
+        source = ctx.get_parameter_source(param.name or "")
+        if param.name in SELECTION | {"download"} and source is ParameterSource.COMMANDLINE:
+            raise UserError(
+                f"{folder} is a leaderboard, whose records say what is in it; "
+                f"{max(param.opts, key=len)} is for a suite"
+            )
 
 
 def typed_again(state: State) -> str:

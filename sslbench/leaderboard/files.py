@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from . import agreement, latex, reference
 from .board import Board, Overall
 from .page import as_html
-from .render import as_csv, as_json, as_markdown, markdown_table, markdown_text
+from .render import as_csv, as_json, as_markdown, markdown_table, markdown_text, title
+
+NAMES = ("README.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex", "index.html")
 
 
 def files_of(board: Board) -> dict[str, str]:
@@ -26,13 +28,18 @@ def _readme(board: Board) -> str:
     parts.append(as_markdown(board).rstrip())
     if board.overall:
         parts += ["## Across data sets", *_overall(board)]
-    orders = [agreement.as_markdown(block).rstrip() for block in board.blocks]
+    several = len(board.blocks) > 1
+    orders = []
+    for block in board.blocks:
+        orders += [f"### {markdown_text(title(block.setting))}"] if several else []
+        orders.append(agreement.as_markdown(block).rstrip())
     parts += ["## Do the judges agree?", *orders, reference.as_markdown(board.references).rstrip()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _overall(board: Board) -> Iterator[str]:
     for each in board.overall:
+        yield f"On {each.backbone}, over {markdown_text(', '.join(each.datasets))}:"
         heads = [f"{each.protocol} {each.metric}", "mean rank", f"{100 * board.level:g} %"]
         yield markdown_table(list(map(markdown_text, heads)), list(_standings(each)))
         if each.lacking:

@@ -13,9 +13,11 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
@@ -24,13 +26,17 @@ from ..store import record_name, write_atomic
 from ..suite import Suite, read_suite
 from .attestation import attested
 from .board import Board
+from .soundness import contradictions
 
 if TYPE_CHECKING:
     from .board import LeftOut
 
 SUITE, RECORDS, LOCK = "suite.yaml", "records", "leaderboard.lock.json"
 ATTESTATIONS = "attestations"
+NONE: Mapping[str, bytes] = MappingProxyType({})
 FORMAT = 1  # of the lock; a newer one is refused
+UNITED = ("methods", "set", "notes", "summary")  # in which suites may differ: no protocol of theirs
+RECORD = re.compile(r"[a-z0-9_-]+-[0-9a-f]{24}\.json")
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,9 @@ def _kept(root: Path) -> Iterator[Kept]:
     ids: dict[str, str] = {}
     for name in _names(root):
         content, record = _read_with(root / name, loads)
+        fault = next(contradictions(record), None)
+        if fault:
+            raise UserError(f"{root / name}: {fault}")
         if record.cell_id != name.split("/")[2]:
             raise UserError(
                 f"{root / name} belongs to cell {record.cell_id[:12]}; validate says more"
@@ -105,12 +114,17 @@ def _kept(root: Path) -> Iterator[Kept]:
 def _names(root: Path) -> list[str]:
     """Of the files of records, sorted. What lies elsewhere among them is none."""
     found = []
-    for shard in os.scandir(root / RECORDS):
-        for cell in os.scandir(shard) if shard.is_dir() else ():
-            files = os.scandir(cell) if cell.is_dir() else ()
-            below = f"{RECORDS}/{shard.name}/{cell.name}"
-            found += [f"{below}/{file.name}" for file in files if file.name.endswith(".json")]
+    for shard in _folders(root / RECORDS):
+        for cell in _folders(shard):
+            names = [file.name for file in os.scandir(cell) if file.name.endswith(".json")]
+            if odd := [name for name in names if not RECORD.fullmatch(name)]:
+                raise UserError(f"{cell.path}/{odd[0]} is not named as the store names records")
+            found += [f"{RECORDS}/{shard.name}/{cell.name}/{name}" for name in names]
     return sorted(found)
+
+
+def _folders(path: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    return [entry for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
 
 
 def _attestations(root: Path) -> Iterator[Mapping[str, Any]]:
@@ -202,7 +216,7 @@ def differences(folder: Folder, lock: Lock) -> list[str]:
             found.append(f"{path} is in the lock and not there")
         elif path not in lock.records:
             found.append(f"{path} is not in the lock")
-        elif dict(lock.records[path]) != here[path]:
+        elif lock.records[path] != here[path]:
             found.append(f"{path} is not the one that was built from")
     attested = {f"{ATTESTATIONS}/{p.name}" for p in (folder.root / ATTESTATIONS).glob("*.json")}
     found += [f"{name} is not in the lock" for name in sorted(attested - lock.attestations.keys())]
@@ -227,7 +241,7 @@ def write(folder: Folder, board: Board, contents: Mapping[str, str]) -> list[Pat
         UserError: a file is there that no lock knows, or that was edited since.
     """
     ready = {name: content.encode() for name, content in contents.items()}
-    check_ours(folder.root, ready)
+    check_ours(folder.root, ready, ready)
     lock = {
         "format": FORMAT,
         "suite": _sha256((folder.root / SUITE).read_bytes()),
@@ -248,13 +262,21 @@ def write(folder: Folder, board: Board, contents: Mapping[str, str]) -> list[Pat
     return [folder.root / name for name in ready]
 
 
-def check_ours(root: Path, names: Iterable[str]) -> None:
-    """UserError when one of these files was not made by a build, or was edited since."""
+def check_ours(root: Path, names: Iterable[str], ready: Mapping[str, bytes] = NONE) -> None:
+    """UserError when one of these files was not made by a build, or was edited since.
+
+    `ready` is what they are to be: a build that was broken off goes on.
+    """
     lock = read_lock(root)
     made = lock.generated if lock else {}
     for name in names:
         file = root / name
-        if file.exists() and (not file.is_file() or made.get(name) != _sha256(file.read_bytes())):
+        if not os.path.lexists(file):
+            continue
+        if file.is_symlink() or not file.is_file():
+            raise UserError(f"{file} is no file of ours; move it away, or name another --out DIR")
+        known = {made.get(name), _sha256(ready[name]) if name in ready else None}
+        if _sha256(file.read_bytes()) not in known:
             what = "was edited since it was built" if name in made else "was not built by sslbench"
             raise UserError(f"{file} {what}; move it away, or name another --out DIR")
 
@@ -272,7 +294,7 @@ def add(root: Path, suite: Suite, records: Iterable[Record]) -> Folder:
 
     if is_leaderboard(root):
         before = read(root)
-        suite = _united(before.suite, suite, root)
+        suite = united(before.suite, suite)
     else:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise UserError(f"{root} is there and is no leaderboard; name another --out DIR")
@@ -280,29 +302,40 @@ def add(root: Path, suite: Suite, records: Iterable[Record]) -> Folder:
     known = {record.record_id for record in before.records}
     fresh = [record for record in records if record.record_id not in known]
     members_of(suite, [*before.records, *fresh])  # refuses what contradicts
+    if suite != before.suite or not is_leaderboard(root):
+        write_atomic(root / SUITE, suite.as_yaml().encode())
+    (root / RECORDS).mkdir(exist_ok=True)
     for record in fresh:
         write_atomic(root / place_of(record), record.dumps().encode())
-    write_atomic(root / SUITE, suite.as_yaml().encode())
-    (root / RECORDS).mkdir(exist_ok=True)
     return read(root)
 
 
-def _united(old: Suite, new: Suite, root: Path) -> Suite:
-    """The suite with the methods of both; everything else of a suite is its protocol."""
-    free = ("methods", "summary", "notes", "set")
-    for name in (item.name for item in dataclasses.fields(Suite) if item.name not in free):
-        one, other = getattr(old, name), getattr(new, name)
-        if one != other:
-            raise UserError(
-                f"{root} is a leaderboard with {name} {one}, and the suite {new.name} has {other}: "
-                f"they cannot be one; name another --out DIR"
-            )
+def united(one: Suite, other: Suite) -> Suite:
+    """Both suites as one: methods, their settings and notes add up, whichever comes first.
+
+    Raises:
+        UserError: they are not one protocol; the sentence has each difference.
+    """
+    fields = [item.name for item in dataclasses.fields(Suite) if item.name not in UNITED]
+    differing = {name: (getattr(one, name), getattr(other, name)) for name in fields}
+    for key in one.set.keys() & other.set.keys():
+        differing[f"set {key}"] = one.set[key], other.set[key]
+    told = [f"{key} {a} and {b}" for key, (a, b) in sorted(differing.items()) if a != b]
+    if told:
+        raise UserError(
+            f"these are leaderboards of two suites, which cannot be one: {'; '.join(told)}"
+        )
     return dataclasses.replace(
-        new,
-        methods=tuple(dict.fromkeys((*old.methods, *new.methods))),
-        notes=tuple(dict.fromkeys((*old.notes, *new.notes))),
-        set={**old.set, **new.set},
+        one,
+        methods=_added(one.methods, other.methods),
+        notes=_added(one.notes, other.notes),
+        set=dict(sorted({**one.set, **other.set}.items())),
     )
+
+
+def _added(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    """Both, in an order that does not tell which came first."""
+    return one if one == other else tuple(sorted({*one, *other}))
 
 
 def place_of(record: Record) -> str:

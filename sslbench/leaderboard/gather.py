@@ -63,13 +63,12 @@ def _cells(records: Iterable[Record], left: list[LeftOut]) -> Iterator[_Cell]:
             reason = "nothing says how its cell was trained"
             left += [LeftOut(r.record_id, reason) for r in judged[cell_id]]
             continue
-        yield _Cell(cell_id, _newest(own), judged.get(cell_id, []))
+        yield _Cell(cell_id, _agreed(own), judged.get(cell_id, []))
 
 
 def _newest(attempts: Sequence[Record]) -> Record:
     """The newest that is ok, failing that the newest."""
-    ordered = sorted(attempts, key=lambda r: (r.status == "ok", r.finished, r.record_id))
-    return ordered[-1]
+    return max(attempts, key=lambda r: (r.status == "ok", r.finished, r.record_id))
 
 
 def _foreign(train: Record, suite: Suite) -> str:
@@ -77,6 +76,7 @@ def _foreign(train: Record, suite: Suite) -> str:
     identity = train.identity
     recipe = identity["method"].get("recipe", {})
     datasets = {unplaced(name): name for name in suite.datasets}
+    epochs = [suite.epochs, suite.set.get(f"{identity['method']['name']}.epochs", suite.epochs)]
     checks = [
         ("data set", identity["dataset"]["name"], datasets),
         ("backbone", identity["backbone"], _backbones(suite)),
@@ -84,7 +84,7 @@ def _foreign(train: Record, suite: Suite) -> str:
         ("precision", identity["precision"], (suite.precision,)),
     ]
     if suite.epochs is not None and recipe and train.status == "ok":
-        checks.append(("budget of epochs", recipe.get("epochs"), (suite.epochs,)))
+        checks.append(("budget of epochs", recipe.get("epochs"), dict.fromkeys(epochs)))
     for what, value, allowed in checks:
         if value not in allowed:
             return f"{what} {value} is not the suite's ({', '.join(map(str, allowed))})"
@@ -109,7 +109,7 @@ def _member(cell: _Cell, suite: Suite, left: list[LeftOut], attested: str) -> Me
     return Member(
         method=name,
         backbone=train.backbone,
-        dataset=train.dataset,
+        dataset=_spelt(train.dataset, suite),
         seed=train.seed,
         cell_id=cell.id,
         identity=train.identity,
@@ -123,18 +123,25 @@ def _member(cell: _Cell, suite: Suite, left: list[LeftOut], attested: str) -> Me
     )
 
 
+def _spelt(dataset: str, suite: Suite) -> str:
+    """As the suite has it: where it lay is no part of what it is."""
+    own = unplaced(dataset)
+    alike = [_canonical(name) for name in suite.datasets if unplaced(name) == own]
+    return alike[0] if len(alike) == 1 else dataset
+
+
 def _current(found: Sequence[Record], left: list[LeftOut]) -> Record:
-    """Of one judge's records of a cell: its highest version, the newest answer that is ok."""
+    """Of one judge's records of a cell: an answer before none, the highest version, the newest."""
     if len(found) == 1:
         return found[0]
     by_identity: dict[str, list[Record]] = {}
     for record in found:
         by_identity.setdefault(digest(record.identity), []).append(record)
     chosen = [_agreed(attempts) for attempts in by_identity.values()]
-    best = max(chosen, key=lambda r: (_version(r), r.finished, r.record_id))
+    best = max(chosen, key=lambda r: (r.status == "ok", _version(r), r.finished, r.record_id))
     for other in chosen:
         if other is not best:
-            reason = f"the same cell was judged by {best.protocol} later"
+            reason = f"the same cell was judged by {best.protocol} too"
             left.append(LeftOut(other.record_id, reason))
     return best
 
@@ -144,21 +151,42 @@ def _version(record: Record) -> int:
 
 
 def _agreed(attempts: Sequence[Record]) -> Record:
-    best = _newest(attempts)
-    sound = [r for r in attempts if r.status == "ok"]
-    other = next((r for r in sound if numbers(r) != numbers(best)), None)
+    """Of attempts at one thing the answer that they give, the fullest and of those the earliest."""
+    if len(attempts) == 1:
+        return attempts[0]
+    sound = sorted((r for r in attempts if r.status == "ok"), key=fullest)
+    if not sound:
+        return _newest(attempts)
+    best = sound[0]
+    other = next((r for r in sound if not agree(best, r)), None)
     if other is not None:
+        what = best.protocol or "training"
         raise UserError(
-            f"{best.protocol} has two answers for cell {best.cell_id[:12]} ({best.method}, seed "
+            f"{what} has two answers for cell {best.cell_id[:12]} ({best.method}, seed "
             f"{best.seed}): records {best.record_id[:12]} and {other.record_id[:12]}; neither is "
             f"taken: remove the one that is wrong"
         )
-    return min(sound, key=lambda r: (r.finished, r.record_id)) if sound else best
+    return best
 
 
-def numbers(record: Record) -> dict[tuple[str, str], float]:
-    """What a record measured: time and cost are no part of it."""
-    return {(m.name, m.split): m.value for m in record.metrics}
+def measured(record: Record) -> dict[str, Any]:
+    """Everything in it that the same cell must give again; time and cost are no part of it."""
+    return {
+        **{f"{m.name} ({m.split})": m.value for m in record.metrics},
+        **{f"curve {name}": points for name, points in record.curves.items()},
+        **{f"health {name}": value for name, value in record.health.items()},
+    }
+
+
+def fullest(record: Record) -> tuple[int, str, str]:
+    """Sorts what measured most to the front, the earliest of those."""
+    return -len(measured(record)), record.finished, record.record_id
+
+
+def agree(full: Record, other: Record) -> bool:
+    """Whether the fuller one says all that the other does; an older record measured less."""
+    known = measured(full)
+    return all(name in known and known[name] == it for name, it in measured(other).items())
 
 
 # ---- what is missing -------------------------------------------------------------------------

@@ -20,10 +20,10 @@ from ..records import NewerSchema, Record, digest, loads
 from ..store import Store, cannot_write, make_folder, record_name
 from ..suite import Suite
 from . import folder as folders
+from .gather import agree, fullest, measured
 
 Sources = dict[str, list[Path]]  # record id -> files that are it
 Whole = tuple[str, str, str]  # cell id, kind, digest of the identity: what one number is of
-UNITED = ("methods", "set", "notes")  # in which suites may differ; the rest is their protocol
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def merge(one: Path, other: Path, out: Path, *, skip_conflicts: bool = False) ->
     else:
         pair = folders.read(one), folders.read(other)
         found = [(kept.record, each.root / kept.path) for each in pair for kept in each.kept]
-        fill = functools.partial(_fill_leaderboard, pair, _one_suite(pair[0].suite, pair[1].suite))
+        fill = functools.partial(
+            _fill_leaderboard, pair, folders.united(pair[0].suite, pair[1].suite)
+        )
     union = unite(record for record, _ in found)
     sources: Sources = {}
     for record, path in found:
@@ -94,8 +96,8 @@ def unite(records: Iterable[Record]) -> Union:
     conflicts: list[Conflict] = []
     torn = set()  # cells that were trained to two ends: their judges saw two networks
     for (cell_id, kind, _), found in sorted(attempts.items()):
-        sound = sorted((r for r in found.values() if r.status == "ok"), key=_order)
-        if any(not _agree(sound[0], other) for other in sound[1:]):
+        sound = sorted((r for r in found.values() if r.status == "ok"), key=fullest)
+        if any(not agree(sound[0], other) for other in sound[1:]):
             conflicts.append(_conflict(sound))
             if kind == "train":
                 torn.add(cell_id)
@@ -104,25 +106,6 @@ def unite(records: Iterable[Record]) -> Union:
     left = [record for record in kept if record.cell_id not in torn]
     ordered = tuple(sorted(left, key=lambda r: (r.cell_id, r.record_id)))
     return Union(ordered, tuple(conflicts), frozenset(torn))
-
-
-def measured(record: Record) -> dict[str, Any]:
-    """Everything in it that the same cell must give again; time and cost are no part of it."""
-    return {
-        **{f"{m.name} ({m.split})": m.value for m in record.metrics},
-        **{f"curve {name}": points for name, points in record.curves.items()},
-        **{f"health {name}": value for name, value in record.health.items()},
-    }
-
-
-def _order(record: Record) -> tuple[int, str, str]:
-    return -len(measured(record)), record.finished, record.record_id
-
-
-def _agree(full: Record, other: Record) -> bool:
-    """Whether the fuller one says all that the other does; an older record measured less."""
-    known = measured(full)
-    return all(name in known and known[name] == it for name, it in measured(other).items())
 
 
 def _conflict(sound: Sequence[Record]) -> Conflict:
@@ -263,27 +246,3 @@ def sentence(conflict: Conflict) -> str:
         f"left out in a merge: {conflict.what} of {conflict.method} on {conflict.dataset} and "
         f"{conflict.backbone}, seed {conflict.seed}, has records that differ ({records})"
     )
-
-
-def _one_suite(one: Suite, other: Suite) -> Suite:
-    """UserError when they are not one protocol; methods, their settings and notes add up."""
-    fields = [item.name for item in dataclasses.fields(Suite) if item.name not in UNITED]
-    differing = {name: (getattr(one, name), getattr(other, name)) for name in fields}
-    for key in one.set.keys() & other.set.keys():
-        differing[f"set {key}"] = one.set[key], other.set[key]
-    told = [f"{key} {a} and {b}" for key, (a, b) in sorted(differing.items()) if a != b]
-    if told:
-        raise UserError(
-            f"these are leaderboards of two suites, which cannot be one: {'; '.join(told)}"
-        )
-    return dataclasses.replace(
-        one,
-        methods=_added(one.methods, other.methods),
-        notes=_added(one.notes, other.notes),
-        set=dict(sorted({**one.set, **other.set}.items())),
-    )
-
-
-def _added(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
-    """Both, in an order that does not tell which came first."""
-    return one if one == other else tuple(sorted({*one, *other}))

@@ -62,7 +62,7 @@ def pages(root: Path) -> dict[str, bytes]:
             )
         found = {}
         for board in boards:
-            if not NAME.fullmatch(board.name):
+            if not NAME.fullmatch(board.name) or board.name == "index.html":
                 raise UserError(f"the folder {board} must be named by letters, digits, '.-_' alone")
             found |= {f"{board.name}/{name}": data for name, data in _of_board(board).items()}
         found["index.html"] = _listing(boards).encode()
@@ -77,7 +77,7 @@ def _of_board(root: Path) -> dict[str, bytes]:
         raise UserError(f"{root} has no {folders.LOCK}; {again}")
     names = [folders.LOCK, *lock.names]
     for name in names:
-        if (root / name).is_symlink():
+        if (root / name).resolve() != root.resolve() / name:
             raise UserError(f"the lock of {root} names {name!r}, which is no file of it; {again}")
     unlike = folders.differences(folders.read(root), lock)
     if unlike:

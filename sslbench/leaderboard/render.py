@@ -275,11 +275,11 @@ def si(value: float | None) -> str:
     if value is None:
         return "-"
     for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if value >= 0.1 * 10**power:
+        if value >= (1 if power == 3 else 0.1) * 10**power:
             return f"{value / 10**power:.2f} {letter}"
     if value and abs(value) < 100:
         return f"{value:.3g}"
-    return f"{value:.0f}"
+    return f"{value:.4g}"
 
 
 def remarks(row: Row) -> Iterator[str]:
@@ -374,7 +374,10 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"[\\`*_{}\[\]~!$@#]", r"\\\g<0>", text).replace("|", "&#124;")
+    text = re.sub(r"[\\`*_{}\[\]~!$#]", r"\\\g<0>", text).replace("|", "&#124;")
+    text = re.sub(r"^([-+])(?= )", r"\\\1", text)  # no list
+    text = re.sub(r"^(\d+)([.)])(?= )", r"\1\\\2", text)
+    text = text.replace("@", "@&#8203;")  # nobody's address
     # a bare address would become a link
     return text.replace("://", r":\//").replace("www.", r"www\.")
 

@@ -36,7 +36,7 @@ def sd(values: Sequence[float]) -> float:
     if len(values) < 2:
         raise ValueError(f"a standard deviation needs two values, got {len(values)}")
     centre = mean(values)
-    return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1))
+    return steady(math.hypot(*(v - centre for v in values)) / math.sqrt(len(values) - 1))
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:

@@ -86,12 +86,16 @@ def _setting(member: Member) -> Setting:
     return Setting(
         printable(member.dataset),
         printable(member.backbone),
-        fingerprint=data.get("fingerprint"),
+        fingerprint=_plain_text(data.get("fingerprint")),
         size=data.get("size"),
-        precision=identity.get("precision"),
+        precision=_plain_text(identity.get("precision")),
         epochs=recipe.get("epochs"),
         budget=labels.get("budget") if isinstance(labels, Mapping) else None,
     )
+
+
+def _plain_text(value: Any) -> str | None:
+    return None if value is None else printable(str(value))
 
 
 def _by_setting(members: Sequence[Member]) -> dict[Setting, list[Member]]:
@@ -248,22 +252,18 @@ def _variant(member: Member) -> dict[str, Any]:
 
 def _parted(groups: Sequence[list[Member]]) -> Iterable[Group]:
     variants = [_variant(group[0]) for group in groups]
-    differing = sorted(
-        {k for v in variants for k in v if len({canonical(o.get(k)) for o in variants}) > 1}
-    )
+    keys = sorted({key for variant in variants for key in variant})
+    differing = [k for k in keys if len({canonical(v.get(k)) for v in variants}) > 1]
     for variant, group in zip(variants, groups, strict=True):
         yield Group(group, {k: variant[k] for k in differing if k in variant})
 
 
 def _once_a_seed(group: Sequence[Member]) -> Iterable[list[Member]]:
     """Cells of one label that differ in what no label shows stay apart, one row each."""
-    rows: list[dict[int, Member]] = []
-    for member in group:
-        free = next((row for row in rows if member.seed not in row), None)
-        if free is None:
-            rows.append(free := {})
-        free[member.seed] = member
-    return [[row[seed] for seed in sorted(row)] for row in rows]
+    seeds = [member.seed for member in group]
+    if len(set(seeds)) < len(seeds):  # nothing says which seeds belong together
+        return [[member] for member in group]
+    return [sorted(group, key=lambda member: member.seed)]
 
 
 def _free(label: str, taken: Mapping[str, Any]) -> str:

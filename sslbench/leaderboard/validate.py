@@ -26,7 +26,7 @@ from .folder import (
     place_of,
     read_lock,
 )
-from .gather import members_of, numbers
+from .gather import measured, members_of
 from .member import Member
 from .soundness import contradictions, impossible, parsed
 
@@ -146,7 +146,7 @@ def _together(kept: Sequence[Kept]) -> Iterator[Finding]:
         if record.kind != "evaluation" or record.status != "ok":
             continue
         other = judged.setdefault(digest(record.identity), each)
-        if numbers(other.record) != numbers(record):
+        if measured(other.record) != measured(record):
             yield _error(each.path, f"has other numbers than {other.path} for the same cell, judge")
         elif other is not each:
             yield _warning(each.path, f"says the same as {other.path}")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..app import Command, State, quiet_libraries
-from ..options import asked, json_option, selection
+from ..options import asked, json_option, refuse_selection, selection
 from ..text import say, say_json
 from .show import board_of, of_folder, published
 
@@ -19,7 +19,7 @@ from .show import board_of, of_folder, published
 @selection
 @json_option
 @click.pass_context
-def agreement(ctx: click.Context, /, folder: Path | None, as_json: bool, **given: Any) -> None:
+def agreement(ctx: click.Context, /, board: Path | None, as_json: bool, **given: Any) -> None:
     """Print whether the judges of a suite put the methods in the same order (Kendall's tau).
 
     Or those of the leaderboard in DIR.
@@ -30,10 +30,11 @@ def agreement(ctx: click.Context, /, folder: Path | None, as_json: bool, **given
 
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
-        if folder is not None:
-            board = published(folder)
+        if board is not None:
+            refuse_selection(ctx, board)
+            found = published(board)
         else:
-            board = board_of(make_plan(asked(state, given), state.registry, preflight=False))
+            found = board_of(make_plan(asked(state, given), state.registry, preflight=False))
     if as_json:
         say_json(
             [
@@ -42,10 +43,10 @@ def agreement(ctx: click.Context, /, folder: Path | None, as_json: bool, **given
                     "between": [dataclasses.asdict(each) for each in between(block)],
                     "from seed to seed": [dataclasses.asdict(each) for each in steadiness(block)],
                 }
-                for block in board.blocks
+                for block in found.blocks
             ]
         )
         return
-    for block in board.blocks:
+    for block in found.blocks:
         say(title(block.setting), bold=True)
         click.echo(as_markdown(block), nl=False)

@@ -10,7 +10,7 @@ import click
 
 from ...errors import UserError
 from ..app import Command, State, quiet_libraries
-from ..options import asked, of_suite
+from ..options import asked, of_suite, refuse_selection
 from ..text import one_line, say
 
 
@@ -37,18 +37,18 @@ def build(
     Of a SUITE the records are taken from the store. A leaderboard's own DIR is built again from the
     suite and the records in it: no data, no plugin and no store is needed.
     """
-    from ...leaderboard.files import files_of
-    from ...leaderboard.folder import add, board_of, read, read_lock, write
+    from ...leaderboard.files import NAMES, files_of
+    from ...leaderboard.folder import add, board_of, check_ours, read, read_lock, write
 
-    gc.disable()  # of 100,000 records nothing is ever garbage, and looking for some takes long
     root = Path(target)
-    if root.is_dir():
-        if out is not None:
-            raise UserError(f"{root} is built where it is; --out is for a suite's name")
+    gc.freeze()  # with 100,000 records, looking for garbage among what was imported takes long
+    if out is None and root.is_dir():
+        refuse_selection(ctx, root)
         folder = read(root)
     else:
         if out is None:
             raise UserError(f"say where the leaderboard of {target} is to be: --out DIR")
+        check_ours(out, NAMES)
         suite, records = _collected(ctx, {**given, "suite": target})
         folder = add(out, suite, records)
     before = read_lock(folder.root)

@@ -21,10 +21,10 @@ HEADS = ("protocol", "minus", "n", "difference", "95 %", "p", "Holm", "better")
 
 
 @click.command(cls=Command)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("board", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("pairs", metavar="A,B...", nargs=-1, required=True)
 @json_option
-def compare(folder: Path, pairs: tuple[str, ...], as_json: bool) -> None:
+def compare(board: Path, pairs: tuple[str, ...], as_json: bool) -> None:
     """Compare pairs of rows of the leaderboard in DIR by the seeds they share.
 
     `compare DIR moco,swav` prints moco minus swav under each protocol: the mean, its t interval, the
@@ -34,7 +34,7 @@ def compare(folder: Path, pairs: tuple[str, ...], as_json: bool) -> None:
     from ...leaderboard.render import title
 
     asked = [_pair(text) for text in pairs]
-    found = [(block, list(compared(block, asked))) for block in published(folder).blocks]
+    found = [(block, list(compared(block, asked))) for block in published(board).blocks]
     if as_json:
         say_json([_plain(each) for _, comparisons in found for each in comparisons])
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import Command, State, quiet_libraries
-from ..options import asked, json_option, selection
+from ..options import asked, json_option, refuse_selection, selection
 from ..text import one_line, say, terminal_width
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "markdown", "csv", "json", "latex")
 of_folder = click.argument(
-    "folder", required=False, metavar="[DIR]", type=click.Path(path_type=Path)
+    "board", required=False, metavar="[DIR]", type=click.Path(path_type=Path)
 )
 
 
@@ -36,15 +36,14 @@ of_folder = click.argument(
 )
 @json_option
 @click.pass_context
-def show(
-    ctx: click.Context, /, folder: Path | None, form: str, as_json: bool, **given: Any
-) -> None:
+def show(ctx: click.Context, /, board: Path | None, form: str, as_json: bool, **given: Any) -> None:
     """Print the table of a suite, or of the leaderboard in DIR. Nothing is run."""
     from ...planning import make_plan
 
     form = "json" if as_json else form
-    if folder is not None:
-        say_in(form, published(folder))
+    if board is not None:
+        refuse_selection(ctx, board)
+        say_in(form, published(board))
         return
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
