@@ -394,7 +394,8 @@ def outline(
     entry = registry.find("methods", method)
     parts = anatomy(entry)
     own = entry.name if entry.builtin else entry.qualified
-    asked = {**settings.of(method), **settings.of(own)}  # as it was typed, and as records name it
+    names = _spellings(entry, registry)
+    asked = {k: v for name in names for k, v in settings.of(name).items()}
     _known(method, asked, parts)
     values = {
         name: checked(asked.get(name, value), parts.hints[name], what=f"{method}.{name}")
@@ -417,7 +418,7 @@ def outline(
         "labels": getattr(parts.target, "labels", "none"),
         "hyperparameters": values,
         "recipe": recipe,
-        "stages": _stages((method, own), parts, settings),
+        "stages": _stages(names, parts, settings),
         "left_out": tuple(
             k for k, v in getattr(parts.target, "added", {}).items() if values.get(k) == v
         ),
@@ -426,15 +427,23 @@ def outline(
     return Outline(fields, pretexts)
 
 
+def _spellings(entry: Entry, registry: Registry) -> tuple[str, ...]:
+    """The names under which settings mean this entry: bare, where it owns that, and as records say."""
+    try:
+        owner = registry.find("methods", entry.name)
+    except UserError:  # two plugins provide it: the bare name is nobody's
+        owner = None
+    return (entry.name, entry.qualified) if owner is entry else (entry.qualified,)
+
+
 def _stages(
-    names: tuple[str, str], parts: Anatomy, settings: Settings
+    names: tuple[str, ...], parts: Anatomy, settings: Settings
 ) -> dict[str, tuple[int, Recipe]]:
-    """`names`: the method's, as it was typed and as records have it."""
     found = {}
     for name, stage in getattr(parts.target, "stages", {}).items():
         dot = f"{name}."
         own = {k.removeprefix(dot): v for k, v in parts.bound.items() if k.startswith(dot)}
-        asked = {**own, **settings.of(names[0], name), **settings.of(names[1], name)}
+        asked = own | {k: v for each in names for k, v in settings.of(each, name).items()}
         recipe = resolve_recipe(stage.recipe, asked, what=f"{names[0]}.{name}")
         found[name] = (stage.version, recipe)
     return found

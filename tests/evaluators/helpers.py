@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from sslbench.testing.made_up import MadeUp, a_tenth
 __all__ = ["Fake", "a_tenth", "fake", "pictured"]
 
 
+@dataclass
 class Fake(MadeUp):
     """One that lends the linear probe."""
 
