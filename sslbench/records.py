@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -111,14 +112,16 @@ class Record(_Part):
     protocol: str | None = None
     suite: str = ""  # under which it was made
     metrics: tuple[MetricValue, ...] = ()
-    chosen: dict[str, Any] = {}
-    hyperparameters: dict[str, Any] = {}
-    recipe: dict[str, Any] = {}
-    components: dict[str, dict[str, Any]] = {}
+    chosen: dict[str, Any] = Field(default_factory=dict)
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    components: dict[str, dict[str, Any]] = Field(default_factory=dict)
     costs: Costs | None = None
-    curves: dict[str, list[tuple[float, float]]] = {}
-    health: dict[str, float] = {}  # what was measured of the trained network, by name
-    environment: dict[str, Any] = {}
+    curves: dict[str, list[tuple[float, float]]] = Field(default_factory=dict)
+    health: dict[str, float] = Field(
+        default_factory=dict
+    )  # what was measured of the trained network, by name
+    environment: dict[str, Any] = Field(default_factory=dict)
     warnings: tuple[Warned, ...] = ()
     error: Failure | None = None
     attempt: int = 1

@@ -26,7 +26,7 @@ from ..store import record_name, write_atomic
 from ..suite import Suite, read_suite
 from .attestation import attested
 from .board import Board
-from .soundness import contradictions
+from .soundness import misshapen
 
 if TYPE_CHECKING:
     from .board import LeftOut
@@ -98,9 +98,8 @@ def _kept(root: Path) -> Iterator[Kept]:
     ids: dict[str, str] = {}
     for name in _names(root):
         content, record = _read_with(root / name, loads)
-        fault = next(contradictions(record), None)
-        if fault:
-            raise UserError(f"{root / name}: {fault}")
+        if misshapen(record):
+            raise UserError(f"{root / name}: its identity is none that sslbench writes")
         if record.cell_id != name.split("/")[2]:
             raise UserError(
                 f"{root / name} belongs to cell {record.cell_id[:12]}; validate says more"

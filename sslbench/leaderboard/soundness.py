@@ -37,6 +37,31 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 # ---- its identity ----------------------------------------------------------------------------
 
 
+def misshapen(record: Record) -> bool:
+    """Whether its identity lacks what a table is made from; cheaper than all its contradictions."""
+    identity = record.identity
+    if record.kind == "evaluation":
+        judge = identity.get("evaluator")
+        sound = isinstance(judge, dict) and type(judge.get("version")) is int
+        return not (sound and record.evaluator and identity.get("cell") == record.cell_id)
+    method, data = identity.get("method"), identity.get("dataset")
+    if not (isinstance(method, dict) and isinstance(data, dict)):
+        return True
+    texts = [method.get("name"), data.get("name"), data.get("fingerprint")]
+    texts += [identity.get("backbone"), identity.get("precision")]
+    stages = method.get("stages", {})
+    parts = [method.get(name, {}) for name in ("hyperparameters", "recipe")]
+    parts += [stages, *(stages.values() if isinstance(stages, dict) else ())]
+    labels = identity.get("labels", "none")
+    return not (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(part, dict) for part in parts)
+        and isinstance(labels, str | dict)
+        and type(data.get("size")) is int
+        and identity.get("seed") == record.seed
+    )
+
+
 def contradictions(record: Record) -> Iterator[str]:
     """Where a record's own fields and its identity disagree."""
     try:

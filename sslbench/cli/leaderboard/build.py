@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +14,9 @@ from ...errors import UserError
 from ..app import Command, State, quiet_libraries
 from ..options import asked, of_suite, refuse_selection
 from ..text import one_line, say
+
+if TYPE_CHECKING:
+    from ...leaderboard.folder import Folder
 
 
 @click.command(cls=Command)
@@ -37,27 +42,44 @@ def build(
     Of a SUITE the records are taken from the store. A leaderboard's own DIR is built again from the
     suite and the records in it: no data, no plugin and no store is needed.
     """
-    from ...leaderboard.files import NAMES, files_of
-    from ...leaderboard.folder import add, board_of, check_ours, read, read_lock, write
+    from ...leaderboard.files import files_of
+    from ...leaderboard.folder import board_of, read_lock, write
 
-    root = Path(target)
-    gc.freeze()  # with 100,000 records, looking for garbage among what was imported takes long
-    if out is None and root.is_dir():
-        refuse_selection(ctx, root)
-        folder = read(root)
-    else:
-        if out is None:
-            raise UserError(f"say where the leaderboard of {target} is to be: --out DIR")
-        check_ours(out, NAMES)
-        suite, records = _collected(ctx, {**given, "suite": target})
-        folder = add(out, suite, records)
-    before = read_lock(folder.root)
-    board = board_of(folder, reference=reference or (before is not None and before.reference))
-    written = write(folder, board, files_of(board))
+    with _nothing_collected():
+        folder = _folder(ctx, target, out, given)
+        before = read_lock(folder.root)
+        board = board_of(folder, reference=reference or (before is not None and before.reference))
+        written = write(folder, board, files_of(board))
     for note in board.notes:
         say(f"note: {one_line(note)}")
     say(f"{len(folder.kept)} records, {len(board.left_out)} of them left out")
     say(f"written: {', '.join(map(str, written))}")
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Of 100,000 records nothing is ever garbage, and looking for some takes seconds."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def _folder(ctx: click.Context, target: str, out: Path | None, given: dict[str, Any]) -> Folder:
+    from ...leaderboard.files import NAMES
+    from ...leaderboard.folder import add, check_ours, read
+
+    root = Path(target)
+    if out is None and root.is_dir():
+        refuse_selection(ctx, root)
+        return read(root)
+    if out is None:
+        raise UserError(f"say where the leaderboard of {target} is to be: --out DIR")
+    check_ours(out, NAMES)
+    return add(out, *_collected(ctx, {**given, "suite": target}))
 
 
 def _collected(ctx: click.Context, given: dict[str, Any]) -> Any:
