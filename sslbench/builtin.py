@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .hookspecs import hookimpl
+from .hookspecs import API_VERSION, hookimpl
 
-SSLBENCH_API = (1, 0)
+SSLBENCH_API = API_VERSION
 
 
 @hookimpl

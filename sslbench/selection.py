@@ -178,14 +178,38 @@ def whole_suite(suite: Suite, suite_id: str, options: Options) -> Suite:
     pairs = (item.partition("=") for item in options.set)
     asked = {key.strip(): scalar(value) for key, _, value in pairs}
     named = options.methods
+    summary = suite.summary
+    if suite_id != suite.name:
+        summary = f"{suite.name}, changed by {_changes(options)}; its own summary: {summary}"
     return dataclasses.replace(
         suite,
         name=suite_id,
+        summary=summary,
         methods=suite.methods if named is None else named,
         baselines=tuple(n for n in suite.baselines if n not in (named or ())),
         set={**settings, **asked},
         tuning=suite.tuning and shortened(suite.tuning, options),
     )
+
+
+def _changes(options: Options) -> str:
+    """What was asked for beside methods, as it is typed."""
+    names = ("datasets", "backbones", "evaluators", "seeds", "epochs", "batch", "precision", "set")
+    given = {name: getattr(options, name) for name in (*names, "transfer_to", "layers")}
+    return " ".join(
+        f"--{name.replace('_', '-')}"
+        + (
+            ""
+            if value is True
+            else " " + (_listed(value) if isinstance(value, tuple) else f"{value}")
+        )
+        for name, value in given.items()
+        if value not in (None, (), False)
+    )
+
+
+def _listed(values: tuple[Any, ...]) -> str:
+    return ",".join(map(str, values))
 
 
 def shortened(tuning: Tuning, options: Options) -> Tuning:

@@ -89,7 +89,17 @@ def judged(of: Record, judge: str, values: Mapping[str, float], **other: Any) ->
         "components": {"evaluator": {**COMPONENT, "version": version}},
         "costs": Costs(seconds=0.5),
     }
-    shared = ("cell_id", "method", "backbone", "dataset", "seed", "suite", "environment")
+    shared = [
+        "cell_id",
+        "method",
+        "backbone",
+        "dataset",
+        "seed",
+        "suite",
+        "environment",
+        "hyperparameters",
+        "recipe",
+    ]
     fields |= {name: getattr(of, name) for name in shared}
     fields |= {"started": of.finished, "finished": of.finished.replace("T00", "T01")}
     return Record(**{**fields, **other}).sealed()

@@ -764,7 +764,11 @@ def test_the_leaderboard_is_printed_in_every_format_and_built(store: Path) -> No
 def test_a_leaderboard_is_built_again_without_store_data_or_plugin(store: Path) -> None:
     call("leaderboard", "build", "tiny.yaml", "--out", "board")
     before = {p: p.read_bytes() for p in Path("board").rglob("*") if p.is_file()}
-    assert call("leaderboard", "build", "board", "--store", "nowhere").exit_code == 0
+    store.rename(store.with_name("elsewhere"))
+    assert call("leaderboard", "build", "board").exit_code == 0
+    store.with_name("elsewhere").rename(store)
+    refused = call("leaderboard", "build", "board", "--store", "nowhere", code=2).stderr
+    assert "board is a leaderboard, whose records say what is in it; --store is for a" in refused
     assert {p: p.read_bytes() for p in Path("board").rglob("*") if p.is_file()} == before
 
 
@@ -775,7 +779,7 @@ def test_a_leaderboard_is_built_again_without_store_data_or_plugin(store: Path) 
         (("tiny.yaml", "--out", "."), ". is there and is no leaderboard; name another --out DIR"),
         (("tiny.yaml", "--out", "x", "--store", "empty"), "the store empty has no records of the"),
         ((".",), ". is no leaderboard: it has no suite.yaml beside records/"),
-        ((".", "--out", "x"), ". is built where it is; --out is for a suite's name"),
+        ((".", "--out", "x"), "unknown suite '.'; there are "),
         (("fashoin", "--out", "x"), "fashion"),
     ],
 )

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from click.testing import CliRunner
-from made_up import leaderboard, suite_of, train
+from made_up import judged, leaderboard, suite_of, train
 
 from sslbench.cli.app import program
 from sslbench.errors import UserError
@@ -392,3 +392,15 @@ def test_where_to_must_be_said_once_and_the_repository_must_be_one(boards, tmp_p
     done = run(boards, "--branch", "gh-pages", "--repository", tmp_path)
     assert done.exit_code == 2
     assert "not a git repository" in done.stderr
+
+
+def test_a_number_that_cannot_be_is_not_published(tmp_path):
+    cell = train("moco", 0)
+    suite = suite_of(["moco"], evaluators=("knn",))
+    folder = folders.add(tmp_path / "a", suite, [cell, judged(cell, "knn", {"top1": 1.7})])
+    board = folders.board_of(folder)
+    folders.write(folder, board, files_of(board))
+    done = run(tmp_path / "a", "--to", tmp_path / "site")
+    assert done.exit_code == 5
+    assert "top1 is 1.7, a fraction outside" in done.stderr
+    assert not (tmp_path / "site").exists()

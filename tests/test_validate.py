@@ -265,7 +265,7 @@ def test_seeds_are_held_against_those_declared(tmp_path):
     failed = [{**records[0], "status": "failed"}, *records[2:]]
     assert errors(folder(tmp_path / "failed", failed)) == []  # it is shown, not hidden
     unjudged = folder(tmp_path / "unjudged", [records[0], *records[2:]])
-    assert warned(unjudged, locked=False) == ["its cell was not judged by judge"]
+    assert errors(unjudged) == ["its cell was not judged by judge"]
     again = folder(tmp_path / "again", [{**records[0], "attempt": 3}, *records[1:]])
     assert warned(again, locked=False) == ["is attempt 3: how 2 ended is not shown"]
 

@@ -24,6 +24,7 @@ from . import folder as folders
 from .board import printable
 from .folder import is_inside
 from .repository import HEADS, PLAIN, Blob, Repository
+from .soundness import contradictions, impossible
 
 MARKER = ".sslbench-pages.json"
 FORMAT = 1  # of the marker; a newer one is refused
@@ -79,10 +80,19 @@ def _of_board(root: Path) -> dict[str, bytes]:
     for name in names:
         if (root / name).resolve() != root.resolve() / name:
             raise UserError(f"the lock of {root} names {name!r}, which is no file of it; {again}")
-    unlike = folders.differences(folders.read(root), lock)
+    folder = folders.read(root)
+    unlike = folders.differences(folder, lock)
     if unlike:
         more = f" (and {len(unlike) - 1} more)" if len(unlike) > 1 else ""
-        raise CheckFailed(f"{root} is not what its lock says: {unlike[0]}{more}; {again} anew")
+        raise CheckFailed(
+            f"{root} is not what its lock says: {unlike[0]}{more}; move away what was "
+            f"edited, and {again} anew"
+        )
+    for kept in folder.kept:  # gaps are shown on the page; what cannot be is not published
+        for fault in (*contradictions(kept.record), *impossible(kept.record)):
+            raise CheckFailed(
+                f"{root / kept.path}: {fault}; `sslbench leaderboard validate {root}` says all"
+            )
     return {name: (root / name).read_bytes() for name in sorted(names)}
 
 

@@ -63,8 +63,13 @@ def validate(root: Path, *, locked: bool = True) -> list[Finding]:
     found += _of_suite(suite, kept)
     found += _components(kept)
     if locked:
-        found += _locked(Folder(root, suite, tuple(kept)))
+        spoilt = {finding.file for finding in found}  # said already, and not read
+        found += [f for f in _locked(Folder(root, suite, tuple(kept))) if not _of(spoilt, f)]
     return sorted(dict.fromkeys(found), key=lambda f: (f.level, f.file, f.sentence))
+
+
+def _of(files: set[str], finding: Finding) -> bool:
+    return any(f" {file} is in the lock" in finding.sentence for file in files)
 
 
 def _error(file: str, sentence: str) -> Finding:
@@ -229,7 +234,7 @@ def _made(suite: Suite, member: Member, paths: Mapping[str, str]) -> Iterator[Fi
         return
     for name, record in member.evaluations.items():
         if record is None:
-            yield _warning(file, f"its cell was not judged by {name}")
+            yield _error(file, f"its cell was not judged by {name}")
 
 
 def _settings_of(suite: Suite, method: str) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..api import API_VERSION
 from ..identity import check_settings, find_judge
 from ..names import parse
 from ..plugins import PluginInfo, Registry
@@ -67,7 +68,7 @@ def loads_without_fault(trial: PluginTrial) -> None:
 def declares_its_contract(trial: PluginTrial) -> str | None:
     """SSLBENCH_API says what it was written for; says which of its names others have too."""
     silent = [n for p in trial.plugins for n in p.notes if n.startswith("declares no ")]
-    require(not silent, "it declares no SSLBENCH_API: add SSLBENCH_API = (1, 0), say")
+    require(not silent, f"it declares no SSLBENCH_API: add SSLBENCH_API = {API_VERSION}, say")
     clashes = [n for p in trial.plugins for n in p.notes if "is also provided by" in n]
     return "; ".join(clashes) or None
 

@@ -125,6 +125,9 @@ function showSections() {
   );
 }
 
+// what lies above a section must have its height before the page jumps there
+byId("sections").addEventListener("click", () => drawStale(true));
+
 let resized = 0;
 let width = innerWidth;
 addEventListener("resize", () => {
