@@ -51,6 +51,7 @@ def record(of, *, judge=None, status="ok", values=None, **other):
     metrics = other.pop("metrics", None) or tuple(
         MetricValue(name=name, value=value) for name, value in (values or {}).items()
     )
+    other.setdefault("components", {"method": {"dist": "sslbench"}})
     made = Record(
         kind="evaluation" if judge else "train",
         cell_id=f"{of['method']['name']}-{of['seed']}",
@@ -205,12 +206,14 @@ all pairs), baselines have none; bold: best mean; costs count every stage.
 CSV = """\
 suite,dataset,backbone,fingerprint,size,precision,epochs,budget,row,method,baseline,anchor,trained,\
 evaluator,protocol,metric,split,higher_is_better,unit,ranks,mean,sd,low,high,level,n,declared,gaps,\
-rank,tied,best,seconds,images_seen,images_per_second,parameters,flops,peak_memory_bytes,trials,health,warnings
+rank,tied,best,seconds,images_seen,images_per_second,parameters,flops,peak_memory_bytes,trials,health,warnings,\
+conformance,attested
 quick,digits,net,PRINT,32,fp32,20,,moco,moco,false,,true,knn,knn-1,acc,test,true,,true,0.75,,,,0.95,1,2,\
 1 failed,1,false,true,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,0,,\
-"failed (oom), 1 of 2 (seed 1): batch 256 needs 3 GiB"
+"failed (oom), 1 of 2 (seed 1): batch 256 needs 3 GiB",built in,
 quick,digits,net,PRINT,32,fp32,20,,untrained,untrained,true,untrained,false,knn,knn-1,acc,test,true,,true,\
-0.5,0.0,0.5,0.5,0.95,2,2,,,false,false,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,0,,
+0.5,0.0,0.5,0.5,0.95,2,2,,,false,false,20.5,28740.0,1400.25,372000.0,12300000.0,536870912.0,0,,,\
+built in,
 """
 
 
@@ -338,6 +341,22 @@ def test_rows_come_out_the_same_in_whatever_order_cells_go_in():
         *("moco", "swav", "byol", "dino", "mae"),
         *("pixels", "untrained"),
     ]
+
+
+def test_where_a_plugins_method_takes_part_the_kit_stands_in_a_column():
+    theirs = {"components": {"method": {"dist": "lab", "conformance": 1}}}
+    unchecked = {"components": {"method": {"dist": "file:mine"}}}
+    rows_ = [
+        member(name, 0, 0.5, train=record(identity(name), **more))
+        for name, more in (("moco", {}), ("lab/new", theirs), ("file:mine/own", unchecked))
+    ]
+    heads, *lines = as_markdown(board(rows_)).split("\n\n")[1].splitlines()
+    assert heads.endswith("| kit |")
+    said = {line.split(" | ")[0].strip("| "): line.split(" | ")[-1].strip(" |") for line in lines}
+    assert said["moco"] == "built in"
+    assert said["lab/new"] == "kit 1"
+    assert said["file:mine/own"] == "not checked"
+    assert "kit" not in as_markdown(board(rows_[:1]))
 
 
 def test_one_seed_has_no_interval_and_says_so():

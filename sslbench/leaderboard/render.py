@@ -160,6 +160,10 @@ def _scores(block: Block) -> Grid:
         heads.append(("health",))
         for row, pieces in zip(block.rows, body, strict=True):
             pieces.append(Piece(health_said(row), "yellow"))
+    if foreign(block):
+        heads.append(("kit",))
+        for row, pieces in zip(block.rows, body, strict=True):
+            pieces.append(Piece(conformance_said(row)))
     return Grid(heads, body, 2, sum(row.baseline for row in block.rows))
 
 
@@ -216,6 +220,16 @@ def health_said(row: Row) -> str:
     """The codes; their sentences stand below the table."""
     good = "ok" if row.trained and row.health else "-"
     return cut(" ".join(row.verdicts)) or good
+
+
+def foreign(block: Block) -> bool:
+    """Whether a plugin's method is among the rows: whether it was checked is then told of all."""
+    return any(row.details and row.details.conformance != "built in" for row in block.rows)
+
+
+def conformance_said(row: Row) -> str:
+    """What says that its method keeps its promises."""
+    return (row.details.conformance or "not checked") if row.details else "-"
 
 
 def seeds_said(row: Row) -> str:
@@ -356,6 +370,10 @@ def _markdown_scores(
         heads.append("health")
         for row, cells in zip(block.rows, rows, strict=True):
             cells.append(markdown_text(health_said(row)))
+    if first and foreign(block):
+        heads.append("kit")
+        for row, cells in zip(block.rows, rows, strict=True):
+            cells.append(markdown_text(conformance_said(row)))
     return markdown_table(["method", "n", *heads], rows)
 
 
@@ -425,6 +443,8 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                     **{k: v for k, v in vars(row.costs).items() if k != "stages"},
                     "health": " ".join(row.verdicts),
                     "warnings": "; ".join(remarks(row)),
+                    "conformance": conformance_said(row),
+                    "attested": row.details.attested if row.details else "",
                 }
 
 
