@@ -324,15 +324,16 @@ class Settings:
     layers: tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...] = ()
     # each (for all methods: epochs, batch; by dotted name: "moco.lr", "scan.agree.lr")
 
-    def of(self, method: str, stage: str | None = None) -> dict[str, Any]:
-        """The overrides that concern this method, or this stage of it."""
+    def of(self, *names: str, stage: str | None = None) -> dict[str, Any]:
+        """The overrides that concern the method of these names, or this stage of it."""
         found: dict[str, Any] = {}
         for for_all, dotted in self.layers:
             found.update(for_all)
-            prefix = f"{method}.{stage}." if stage else f"{method}."
-            for key, value in dotted.items():
-                if key.startswith(prefix) and "." not in key[len(prefix) :]:
-                    found[key[len(prefix) :]] = value
+            for name in names:
+                prefix = f"{name}.{stage}." if stage else f"{name}."
+                for key, value in dotted.items():
+                    if key.startswith(prefix) and "." not in key[len(prefix) :]:
+                        found[key[len(prefix) :]] = value
         return found
 
     def names(self) -> set[str]:
@@ -395,7 +396,7 @@ def outline(
     parts = anatomy(entry)
     own = entry.name if entry.builtin else entry.qualified
     names = _spellings(entry, registry)
-    asked = {k: v for name in names for k, v in settings.of(name).items()}
+    asked = settings.of(*names)
     _known(method, asked, parts)
     values = {
         name: checked(asked.get(name, value), parts.hints[name], what=f"{method}.{name}")
@@ -443,7 +444,7 @@ def _stages(
     for name, stage in getattr(parts.target, "stages", {}).items():
         dot = f"{name}."
         own = {k.removeprefix(dot): v for k, v in parts.bound.items() if k.startswith(dot)}
-        asked = own | {k: v for each in names for k, v in settings.of(each, name).items()}
+        asked = {**own, **settings.of(*names, stage=name)}
         recipe = resolve_recipe(stage.recipe, asked, what=f"{names[0]}.{name}")
         found[name] = (stage.version, recipe)
     return found

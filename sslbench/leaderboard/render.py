@@ -21,6 +21,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from .board import Block, Board, Column, Costs, Flag, Gap, Row, Score, Setting
+from .details import OURS
 from .statistics import Paired
 
 LABEL = 32  # terminal cells; longer names are cut in tables
@@ -224,7 +225,8 @@ def health_said(row: Row) -> str:
 
 def foreign(block: Block) -> bool:
     """Whether a plugin's method is among the rows: whether it was checked is then told of all."""
-    return any(row.details and row.details.conformance != "built in" for row in block.rows)
+    methods = (row.details.components.get("method", {}) for row in block.rows if row.details)
+    return any(method.get("dist", OURS) != OURS for method in methods)
 
 
 def conformance_said(row: Row) -> str:
