@@ -142,7 +142,9 @@ def _suites(
         found = {key: _jsonable(value) for key, value in settings.of(name).items()}
         known = {*parts.hints, *vars(parts.recipe or object)}
         for stage in getattr(parts.target, "stages", {}):
-            found |= {f"{stage}.{k}": _jsonable(v) for k, v in settings.of(name, stage=stage).items()}
+            found |= {
+                f"{stage}.{k}": _jsonable(v) for k, v in settings.of(name, stage=stage).items()
+            }
         for key in suite.tuning.space if suite.tuning else ():
             whose, _, what = key.partition(".")
             if whose in ("*", name) and what in known:
