@@ -17,6 +17,8 @@ from ..text import one_line, say
 
 if TYPE_CHECKING:
     from ...leaderboard.folder import Folder
+    from ...records import Record
+    from ...suite import Suite
 
 
 @click.command(cls=Command)
@@ -45,7 +47,7 @@ def build(
     from ...leaderboard.files import files_of
     from ...leaderboard.folder import board_of, read_lock, write
 
-    with _nothing_collected():
+    with _nothingcollected():
         folder = _folder(ctx, target, out, given)
         before = read_lock(folder.root)
         board = board_of(folder, reference=reference or (before is not None and before.reference))
@@ -57,7 +59,7 @@ def build(
 
 
 @contextlib.contextmanager
-def _nothing_collected() -> Iterator[None]:
+def _nothingcollected() -> Iterator[None]:
     """Of 100,000 records nothing is ever garbage, and looking for some takes seconds."""
     before = gc.isenabled()
     gc.disable()
@@ -79,10 +81,11 @@ def _folder(ctx: click.Context, target: str, out: Path | None, given: dict[str, 
     if out is None:
         raise UserError(f"say where the leaderboard of {target} is to be: --out DIR")
     check_ours(out, NAMES)
-    return add(out, *_collected(ctx, {**given, "suite": target}))
+    return add(out, *collected(ctx, {**given, "suite": target}))
 
 
-def _collected(ctx: click.Context, given: dict[str, Any]) -> Any:
+def collected(ctx: click.Context, given: dict[str, Any]) -> tuple[Suite, list[Record]]:
+    """The suite that these options select, whole, and its records in the store."""
     from ...bench import collect
     from ...planning import make_plan
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...errors import UserError
-from ..app import Command, State, quiet_libraries
-from ..options import asked, of_suite
-from ..text import count, one_line, say, size
+from ..app import Command
+from ..options import of_suite
+from ..text import count, say, size
+from .build import collected
 
 if TYPE_CHECKING:
     from ...leaderboard.folder import Folder
@@ -56,19 +56,6 @@ def bundle(
 
 def _collected(ctx: click.Context, given: dict[str, Any], root: Path) -> Folder:
     """A leaderboard of the store's records."""
-    from ...bench import collect
     from ...leaderboard.folder import add
-    from ...planning import make_plan
 
-    state = ctx.ensure_object(State)
-    with quiet_libraries(verbose=state.verbose):
-        plan = make_plan(asked(state, given), state.registry, preflight=False)
-    for notice in plan.store.notices:
-        say(f"notice: {one_line(notice)}", err=True)
-    suite, records = collect(plan, state.registry)
-    if not records:
-        raise UserError(
-            f"the store {plan.store.root} has no records of the suite {plan.suite_id}; "
-            f"`sslbench run --suite {plan.suite.name}` makes them"
-        )
-    return add(root, suite, records)
+    return add(root, *collected(ctx, given))
