@@ -21,7 +21,7 @@ from sslbench.data import open_data
 from sslbench.errors import Interrupted
 from sslbench.health import Checkup, spread
 from sslbench.leaderboard import Member, build
-from sslbench.leaderboard.render import as_json, as_markdown, as_text
+from sslbench.leaderboard import as_json, as_markdown, as_text
 from sslbench.measures import rankme
 from sslbench.methods import byol, moco, simsiam, swav
 from sslbench.nn import copy_frozen, ema, normalised

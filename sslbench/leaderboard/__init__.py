@@ -1,9 +1,10 @@
 """The table made from the records of one suite: statistics, board, renderings."""
 
 from .board import Board
+from .export import as_csv, as_json
 from .latex import as_latex
 from .member import Member
-from .render import as_csv, as_json, as_markdown, as_rich, as_text
+from .render import as_markdown, as_rich, as_text
 from .table import build
 
 __all__ = [

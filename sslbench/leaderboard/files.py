@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from . import agreement, latex, reference
 from .board import Board, Overall
+from .export import as_csv, as_json
 from .page import as_html
-from .render import as_csv, as_json, as_markdown, markdown_table, markdown_text, title
+from .render import as_markdown, markdown_table, markdown_text, title
 
 NAMES = ("README.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex", "index.html")
 

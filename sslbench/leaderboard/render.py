@@ -1,20 +1,17 @@
-"""A board as a terminal table, plain text, Markdown, CSV and JSON.
+"""A board as a terminal table, plain text and Markdown.
 
-Tables show percent and the narrow columns; CSV and JSON hold everything, as fractions at full
-precision. Texts on a board are printable; each format here escapes what it would take as its own.
+Tables show percent and the narrow columns; what holds everything is in export.py. Texts on a board are
+printable; each format escapes what it would take as its own.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -22,7 +19,6 @@ from rich.text import Text
 
 from .board import Block, Board, Column, Costs, Flag, Gap, Row, Score, Setting
 from .details import OURS
-from .statistics import Paired
 
 LABEL = 32  # terminal cells; longer names are cut in tables
 SENTENCE = 300  # longer ones are cut below tables
@@ -400,98 +396,3 @@ def markdown_text(text: str) -> str:
     text = text.replace("@", "@&#8203;")  # nobody's address
     # a bare address would become a link
     return text.replace("://", r":\//").replace("www.", r"www\.")
-
-
-# ---- CSV and JSON ----------------------------------------------------------------------------
-
-
-def as_csv(board: Board) -> str:
-    """One line for each row and metric; a field is empty where there is no value."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    for number, record in enumerate(_flat(board)):
-        if number == 0:
-            writer.writerow(record)
-        writer.writerow([_field(value) for value in record.values()])
-    return file.getvalue()
-
-
-def _flat(board: Board) -> Iterator[dict[str, Any]]:
-    for block in board.blocks:
-        for row in block.rows:
-            for column, score in zip(block.columns, row.scores, strict=True):
-                low, high = score.interval or (None, None)
-                states = Counter(gap.state for gap in score.gaps.values())
-                yield {
-                    "suite": board.suite_id,
-                    **vars(block.setting),
-                    "row": row.label,
-                    "method": row.method,
-                    "baseline": row.baseline,
-                    "anchor": row.anchor,
-                    "trained": row.trained,
-                    **{k: v for k, v in vars(column).items() if k != "narrow"},
-                    "mean": score.mean,
-                    "sd": score.sd,
-                    "low": low,
-                    "high": high,
-                    "level": board.level,
-                    "n": score.n,
-                    "declared": len(row.cells),
-                    "gaps": "; ".join(f"{n} {state}" for state, n in states.items()),
-                    "rank": score.rank,
-                    "tied": score.tied,
-                    "best": score.best,
-                    **{k: v for k, v in vars(row.costs).items() if k != "stages"},
-                    "health": " ".join(row.verdicts),
-                    "warnings": "; ".join(remarks(row)),
-                    "conformance": conformance_said(row),
-                    "attested": row.details.attested if row.details else "",
-                }
-
-
-def _field(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        # spreadsheets run text that begins so as a formula
-        return f"'{value}" if value[:1] in tuple("=+-@＝＋－＠") else value
-    return repr(value)
-
-
-def as_json(board: Board) -> str:
-    """Everything: values by seed, intervals, ranks, protocols, costs, warnings, cell ids.
-
-    A row is a line, so that a change of one shows as one.
-    """
-    plain = {"suite": board.suite_id, "statistics": caption(board, best="best")}
-    plain |= {k: v for k, v in vars(board).items() if k not in ("suite_id", "blocks")}
-    head = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False, default=_plain)
-    tables = ",\n".join(
-        f'{{"setting": {_line(block.setting)}, "columns": [\n{_lines_of(block.columns)}], '
-        f'"rows": [\n{_lines_of(block.rows)}]}}'
-        for block in board.blocks
-    )
-    return f'{head.removesuffix("}").rstrip()},\n "tables": [{tables}]\n}}\n'
-
-
-def _lines_of(values: Sequence[Any]) -> str:
-    return ",\n".join(map(_line, values))
-
-
-def _line(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    """A part of a board as plain data, with what follows from it."""
-    plain = dict(vars(value))
-    if isinstance(value, Row):
-        plain |= {"n": value.n, "declared": len(value.cells), "verdicts": value.verdicts}
-    elif isinstance(value, Score):
-        plain["n"] = value.n
-    elif isinstance(value, Paired):
-        plain["n"] = len(plain.pop("differences"))  # of values that stand beside it
-    return plain
