@@ -20,8 +20,7 @@ from sslbench.api import DataInfo, Method, Place, Recipe
 from sslbench.data import open_data
 from sslbench.errors import Interrupted
 from sslbench.health import Checkup, spread
-from sslbench.leaderboard import Member, build
-from sslbench.leaderboard import as_json, as_markdown, as_text
+from sslbench.leaderboard import Member, as_json, as_markdown, as_text, build
 from sslbench.measures import rankme
 from sslbench.methods import byol, moco, simsiam, swav
 from sslbench.nn import copy_frozen, ema, normalised
