@@ -37,9 +37,12 @@ from typing import Any, NamedTuple
 import torch
 
 from sslbench.api import Place
+from sslbench.cells.cell import Cell
+from sslbench.cells.parameters import anatomy
+from sslbench.cells.protocol import Judge, resolve_judge
+from sslbench.cells.resolve import Context, Settings, resolve
 from sslbench.data import open_data
-from sslbench.execute import Options, Workbench
-from sslbench.identity import Cell, Judge, Setting, Settings, anatomy, resolve, resolve_judge
+from sslbench.one_cell.workbench import RunOptions, Workbench
 from sslbench.plugins import registry
 from sslbench.store import Store
 
@@ -80,7 +83,7 @@ class Tally(NamedTuple):
 
 def task_of(method: str) -> Task:
     data = open_data(DATA, REGISTRY, Place())
-    setting = Setting("test_resnet", data.name, data.fingerprint, data.size, 0)
+    setting = Context("test_resnet", data.name, data.fingerprint, data.size, 0)
     known = set(REGISTRY.names("methods"))
     small = {key: value for key, value in SMALL.items() if key.partition(".")[0] in known}
     judges = [resolve_judge(name, REGISTRY)[0] for name in ("knn", "linear", "clustering")]
@@ -96,7 +99,7 @@ def start(folder: Path, task: Task, imported: Path | None = None) -> int:
         return child
     code = 1
     try:
-        options = Options(device=torch.device("cpu"), checkpoint_seconds=0.0)
+        options = RunOptions(device=torch.device("cpu"), checkpoint_seconds=0.0)
         done = Workbench(REGISTRY, Store(folder), Place(), options).do(task.cell, task.judges)
         code = 0 if done.status == "ok" else 1
         if imported is not None:

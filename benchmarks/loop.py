@@ -37,20 +37,22 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from sslbench import train
 from sslbench.api import Batch, Method, Place, Recipe, Update
+from sslbench.cells.cell import Cell
+from sslbench.cells.parameters import anatomy
+from sslbench.cells.resolve import Context, Settings, resolve
+from sslbench.cells.suite import load_suite
 from sslbench.data import default_roots, open_data
-from sslbench.environment import environment
 from sslbench.errors import UserError
-from sslbench.execute import Options, Unsupported, Workbench
-from sslbench.executors.memory import keep_freed
-from sslbench.feed import Feed, orders
-from sslbench.identity import Cell, Setting, Settings, anatomy, resolve
 from sslbench.names import parse
+from sslbench.one_cell.environment import environment
+from sslbench.one_cell.workbench import RunOptions, Unsupported, Workbench
 from sslbench.plugins import Registry, registry
+from sslbench.run.memory import keep_freed
 from sslbench.store import Store
-from sslbench.suite import load_suite
-from sslbench.train import Loop, Session, fit_main
+from sslbench.train import loop as train
+from sslbench.train.feed import Feed, orders
+from sslbench.train.loop import Loop, Session, fit_main
 
 BAR = 1 / 1.15
 # Short fits must do all the work of long ones: nothing rests, nothing is skipped as not sure.
@@ -320,7 +322,7 @@ def cell_of(
     layers = ((for_all, suite.set), ({"epochs": 1}, own))
     layers += (({"batch": asked.batch}, {}),) if asked.batch else ()
     backbone = asked.backbone or suite.backbones[0]
-    setting = Setting(backbone, data.name, data.fingerprint, data.size, 0)
+    setting = Context(backbone, data.name, data.fingerprint, data.size, 0)
     return resolve(method, found, setting, Settings(layers))
 
 
@@ -376,7 +378,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         store.create()
-        bench = Workbench(found, store, place, Options(device=CPU))
+        bench = Workbench(found, store, place, RunOptions(device=CPU))
         for method in trained:
             try:
                 cell = cell_of(method, asked, found, place, known)

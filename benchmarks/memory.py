@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from sslbench.api import Backbone, DataInfo, Method
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.plugins import registry
 
 IMAGENET = DataInfo("imagenet", size=224, length=1_281_167, classes=1000)

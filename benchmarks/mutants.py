@@ -393,7 +393,7 @@ def entries(file: str) -> list[str]:
     """The registered names of the classes of a file."""
     from methods.helpers import METHODS as ENTRIES
 
-    from sslbench.identity import anatomy
+    from sslbench.cells.parameters import anatomy
 
     module = f"{PACKAGE}.{file}"
     return [name for name, e in ENTRIES.items() if anatomy(e).target.__module__ == module]
@@ -520,7 +520,7 @@ def warm() -> None:
 def trained_files() -> list[str]:
     from methods import helpers
 
-    from sslbench.identity import anatomy
+    from sslbench.cells.parameters import anatomy
 
     targets = [anatomy(helpers.METHODS[name]).target for name in helpers.TRAINED]
     return list(dict.fromkeys(target.__module__.rpartition(".")[2] for target in targets))

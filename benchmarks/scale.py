@@ -51,9 +51,9 @@ def plan(given: argparse.Namespace) -> None:
     import sklearn.datasets  # noqa: F401 - digits are there: reading them is data, not planning
     import timm  # noqa: F401
 
-    from sslbench.planning import make_plan
+    from sslbench.plan.planning import make_plan
+    from sslbench.plan.selection import Selection
     from sslbench.plugins import registry
-    from sslbench.selection import Options
 
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -72,7 +72,7 @@ def plan(given: argparse.Namespace) -> None:
         }
         (home / "made.yaml").write_text(json.dumps(suite))
         known = registry(installed=False, files=[home / "made.py"])
-        options = Options(suite=str(home / "made.yaml"), store=home / "store")
+        options = Selection(suite=str(home / "made.yaml"), store=home / "store")
         for checked in (False, True):
             what = "with checks that build" if checked else "cells and states alone"
             with clock(f"plan, {what}", 2):

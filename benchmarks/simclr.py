@@ -41,15 +41,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sslbench.api import Place
+from sslbench.cells.cell import Cell
+from sslbench.cells.resolve import Context, Settings, resolve
+from sslbench.cells.suite import load_suite
 from sslbench.data import default_roots, open_data
-from sslbench.execute import Options, Workbench
-from sslbench.executors.memory import keep_freed
-from sslbench.feed import Feed
-from sslbench.identity import Cell, Setting, Settings, resolve
+from sslbench.one_cell.workbench import RunOptions, Workbench
 from sslbench.plugins import registry
+from sslbench.run.memory import keep_freed
 from sslbench.store import Store
-from sslbench.suite import load_suite
-from sslbench.train import Session, fit_main
+from sslbench.train.feed import Feed
+from sslbench.train.loop import Session, fit_main
 
 BAR = 3.0
 DATA = "fashion-mnist[train=2560]"
@@ -135,7 +136,7 @@ def cell_of(options: argparse.Namespace, found: Any, place: Place) -> Cell:
     """The suite `fashion`'s cell of SimCLR, with one epoch."""
     suite = load_suite("fashion", found)
     data = open_data(options.data, found, place)
-    setting = Setting(options.backbone, data.name, data.fingerprint, data.size, 0)
+    setting = Context(options.backbone, data.name, data.fingerprint, data.size, 0)
     same = {"simclr.optimizer": "sgd", "simclr.crop": 0.2, "simclr.jitter": 0.5, "simclr.blur": 0.0}
     layers = (({"epochs": 1, "batch": options.batch}, {**suite.set, **same}),)
     cell = resolve("simclr", found, setting, Settings(layers))
@@ -151,7 +152,7 @@ def serve(connection: Any, name: str, options: argparse.Namespace) -> None:
         keep_freed()  # as the processes of `sslbench run` do
     found, place = registry(), Place(roots=default_roots(None))
     with tempfile.TemporaryDirectory() as folder:
-        bench = Workbench(found, Store(Path(folder)), place, Options(device=torch.device("cpu")))
+        bench = Workbench(found, Store(Path(folder)), place, RunOptions(device=torch.device("cpu")))
         cell = cell_of(options, found, place)
         images = bench.data(cell.dataset).pretraining("none").images
         workers = int(name.split()[-1]) if not ours else 0

@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 
 from sslbench.api import Place
+from sslbench.cells.protocol import resolve_judge
+from sslbench.cells.resolve import Context, Settings, resolve
+from sslbench.cells.suite import load_suite
 from sslbench.data import default_roots, open_data
-from sslbench.execute import Options, Workbench
-from sslbench.features import Frozen, Inner
-from sslbench.identity import Setting, Settings, resolve, resolve_judge
+from sslbench.one_cell.subject import Frozen, Inner
+from sslbench.one_cell.workbench import RunOptions, Workbench
 from sslbench.plugins import registry
 from sslbench.store import Store
-from sslbench.suite import load_suite
 
 SEED = 100
 
@@ -33,8 +34,8 @@ def main(suite_name: str, out: str, method: str, *trials: str) -> None:
     data = open_data(suite.datasets[0], found, place)
     store = Store(Path("trials-store"))
     store.create()
-    bench = Workbench(found, store, place, Options(device=torch.device("cpu")))
-    setting = Setting(suite.backbones[0], data.name, data.fingerprint, data.size, SEED)
+    bench = Workbench(found, store, place, RunOptions(device=torch.device("cpu")))
+    setting = Context(suite.backbones[0], data.name, data.fingerprint, data.size, SEED)
     path = Path(out)
     for trial in trials or ("",):
         asked = dict(item.split("=", 1) for item in trial.split())

@@ -1,10 +1,10 @@
 """Makes the one file of JavaScript that a leaderboard's page draws its plots with.
 
-    python benchmarks/vendor_vega.py sslbench/leaderboard/page/assets/vega.min.js
+    python benchmarks/vendor_vega.py sslbench/leaderboard/output/page/assets/vega.min.js
 
 It takes the parts of Vega that the page uses from npm, each at the version below, and has esbuild
 unite and minify them. The licences of all parts stand at the head of the file. Says whether the
-result is what `sslbench.leaderboard.page.assembly` expects. Needs npm and its registry.
+result is what `sslbench.leaderboard.output.page.assembly` expects. Needs npm and its registry.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(out: Path) -> None:
         content = notices + "\n" + (room / "vega.min.js").read_text(encoding="utf-8")
     out.write_text(content, encoding="utf-8", newline="\n")
     found = hashlib.sha256(content.encode()).hexdigest()
-    from sslbench.leaderboard.page.assembly import VEGA_SHA256
+    from sslbench.leaderboard.output.page.assembly import VEGA_SHA256
 
     print(f"{out}: {len(content.encode())} bytes, sha256 {found}")
     print("as expected" if found == VEGA_SHA256 else f"expected {VEGA_SHA256}")

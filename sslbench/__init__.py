@@ -15,7 +15,7 @@ Pretext Recipe Run RunInfo Split Stream Tracker Update Value View
 _HOMES = {
     **dict.fromkeys(_API.split(), "sslbench.api"),
     "hookimpl": "sslbench.hookspecs",
-    "load": "sslbench.loading",
+    "load": "sslbench.one_cell.loading",
     "UserError": "sslbench.errors",
 }
 __all__ = sorted(["__version__", *_HOMES])

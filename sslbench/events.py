@@ -37,7 +37,7 @@ class EpochDone:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluationDone:
     cell: str
     protocol: str
     status: str
@@ -56,5 +56,6 @@ class CellDone:
     trained: bool = False
 
 
-Event = CellStarted | Progress | EpochDone | Judged | CellDone
+Judged = EvaluationDone  # its name in API 1.1, by which plugins import it
+Event = CellStarted | Progress | EpochDone | EvaluationDone | CellDone
 Listener = Callable[[Any], None]

@@ -126,7 +126,7 @@ def _minimise(problem: _Problem, l2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     converged = torch.zeros(len(l2), dtype=torch.bool, device=l2.device)
     live = torch.arange(len(l2), device=l2.device)
     at = torch.zeros_like(weights).flatten(1)
-    here = _Place(at, *_evaluate(problem, at, pace, l2), pace, l2, torch.zeros_like(converged))
+    here = _Point(at, *_evaluate(problem, at, pace, l2), pace, l2, torch.zeros_like(converged))
     past: list[_Move] = []
     for step in range(ITERATIONS + 1):
         way = _direction(here.slope, past)  # [R, (P + 1) * C]
@@ -142,7 +142,7 @@ def _minimise(problem: _Problem, l2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
                 break
             stay = ~leave
             live, way, decrement = live[stay], way[stay], decrement[stay]
-            here = _Place(*(part[stay] for part in here))
+            here = _Point(*(part[stay] for part in here))
             past = [_Move(*(part[stay] for part in move)) for move in past]
         there_now = _search(problem, here, way, decrement)
         past = [*past, _move(here, there_now)][-_MEMORY:]
@@ -150,7 +150,7 @@ def _minimise(problem: _Problem, l2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return weights, objective, converged
 
 
-class _Place(NamedTuple):
+class _Point(NamedTuple):
     """Where the R problems stand. Weights are `at * pace`."""
 
     at: Tensor  # [R, (P + 1) * C]
@@ -168,7 +168,7 @@ class _Move(NamedTuple):
     size: Tensor  # [R, 1] (step . bend) / |bend|^2
 
 
-def _move(here: _Place, there: _Place) -> _Move:
+def _move(here: _Point, there: _Point) -> _Move:
     step, bend = there.at - here.at, there.slope - here.slope
     along = (step * bend).sum(1, keepdim=True)
     square = (bend * bend).sum(1, keepdim=True)
@@ -198,7 +198,7 @@ def _direction(slope: Tensor, past: list[_Move]) -> Tensor:
     return way
 
 
-def _search(problem: _Problem, here: _Place, way: Tensor, decrement: Tensor) -> _Place:
+def _search(problem: _Problem, here: _Point, way: Tensor, decrement: Tensor) -> _Point:
     """The first of 1, .4, .4^2 ... times `way` that goes down enough, for each problem alone."""
     at, value, slope = here.at + way, here.value.clone(), here.slope.clone()
     length = torch.ones_like(decrement)

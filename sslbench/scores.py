@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sslbench.api import Judged, Subject, Value
-from sslbench.errors import Unsuited
+from .api import Judged, Subject, Value
+from .errors import Unsuited
 
 
 class Labelled(NamedTuple):

@@ -7,15 +7,15 @@ import math
 import random
 
 from sslbench.leaderboard import statistics
-from sslbench.leaderboard.board import (
+from sslbench.leaderboard.board.board import (
     Block,
     Board,
     Column,
-    Costs,
     Details,
     Flag,
     Gap,
     LeftOut,
+    MeanCosts,
     Overall,
     Reference,
     Row,
@@ -188,7 +188,7 @@ def _row(label, at, scores, known):
         not held,
         {s: f"{at:02x}{s:02x}{len(dataset):02x}" + "0d" * 29 + text for s in range(seeds)},
         tuple(scores),
-        Costs(12.5 * (at + 1), 1e6, 1234.567, 372_688, 6.76e6 * (1 + at % 3), 5e8 + at,
+        MeanCosts(12.5 * (at + 1), 1e6, 1234.567, 372_688, 6.76e6 * (1 + at % 3), 5e8 + at,
               {f"main{text}": 12.5 * (at + 1)}),
         (Trouble(gap, (0, 1, 2)),) if at == 1 else (),
         (flag,) if at == 3 else (),

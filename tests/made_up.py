@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sslbench.leaderboard.folder import Folder, add
+from sslbench.cells.suite import Suite
+from sslbench.leaderboard.folder.folder import Leaderboard, add
 from sslbench.records import Costs, MetricValue, Record, digest
-from sslbench.suite import Suite
 
 RECIPE = {"epochs": 5, "batch": 64, "lr": 0.1, "optimizer": "sgd"}
 ENVIRONMENT = {"sslbench": "0.1.0", "python": "3.11.7", "torch": "2.15.0", "threads": 1, "cores": 2}
@@ -121,7 +121,7 @@ def records_of(suite: Suite, *, draw: int = 0, judges: Iterable[str] = JUDGES) -
     return found
 
 
-def leaderboard(root: Path, suite: Suite | None = None, **other: Any) -> Folder:
+def leaderboard(root: Path, suite: Suite | None = None, **other: Any) -> Leaderboard:
     """A leaderboard's folder with made-up records, not yet built."""
     suite = suite or suite_of()
     return add(root, suite, records_of(suite, **other))

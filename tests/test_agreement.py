@@ -10,8 +10,8 @@ from scipy.stats import kendalltau
 
 from sslbench.corruptions import BENCHMARK, EXTRA
 from sslbench.leaderboard import build
-from sslbench.leaderboard.agreement import as_markdown, between, steadiness
-from sslbench.leaderboard.member import Member
+from sslbench.leaderboard.board.agreement import as_markdown, between, steadiness
+from sslbench.leaderboard.board.member import Member
 from sslbench.records import MetricValue, Record
 
 METHODS = ["moco", "swav", "simclr", "byol", "dino", "vicreg", "iic", "scan"]

@@ -14,9 +14,9 @@ from PIL import Image
 
 from sslbench.cli.app import program
 from sslbench.evaluators.knn import KNN
-from sslbench.planning import make_plan
+from sslbench.plan.planning import make_plan
+from sslbench.plan.selection import Selection
 from sslbench.plugins import registry
-from sslbench.selection import Options
 from sslbench.store import Store
 
 TINY = """
@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_sentence_and_the_store_stays_sound():
 
 def test_a_new_version_of_an_evaluator_judges_again_and_trains_nothing(monkeypatch):
     assert CliRunner().invoke(program, ["run", "--suite", "tiny.yaml"]).exit_code == 0
-    options, found = Options(suite="tiny.yaml"), registry()
+    options, found = Selection(suite="tiny.yaml"), registry()
     assert {p.state for p in make_plan(options, found).cells} == {"done"}
     monkeypatch.setattr(KNN, "version", 2)
     plan = make_plan(options, found)

@@ -25,13 +25,13 @@ import torch
 from click.testing import CliRunner, Result
 
 import sslbench
+from sslbench.cells.rebuilt import cell_from_identity
 from sslbench.cli import progress
 from sslbench.cli.app import COMMANDS, program
 from sslbench.cli.options import split
 from sslbench.cli.progress import Stop
 from sslbench.errors import UserError
-from sslbench.events import CellDone, CellStarted, EpochDone, Judged, Progress
-from sslbench.loading import cell_from_identity
+from sslbench.events import CellDone, CellStarted, EpochDone, EvaluationDone, Progress
 from sslbench.plugins import registry
 from sslbench.store import Store
 
@@ -672,7 +672,7 @@ with reporter(3, quiet=False, err=False) as say:
     say(CellStarted("a", "moco [bold]x \\x1b[31m"))
     say(Progress("a", "agree", 1, 4, 5, 10, 2.5, 1234.0))
     say(EpochDone("a", "agree", 2, 4, 2.25, 1234.0, (("watch.knn-1.top1", 0.5),)))
-    say(Judged("a", "knn-1", "ok", "top1", 0.75))
+    say(EvaluationDone("a", "knn-1", "ok", "top1", 0.75))
     say(CellDone("a", "moco [bold]x \\x1b[31m", "failed", 12.0, "it [red]broke"))
 """
 
@@ -734,7 +734,7 @@ def test_the_tally_counts_parts_of_cells() -> None:
     ):
         tally.note(event)
     assert tally.ahead == pytest.approx(1 / 4 + 1.5 / 4)
-    tally.note(Judged("a", "knn-1", "ok", "top1", 0.5))
+    tally.note(EvaluationDone("a", "knn-1", "ok", "top1", 0.5))
     tally.note(CellDone("a", "A", "ok", 1.0))
     tally.note(CellDone("b", "B", "interrupted", 1.0))
     assert tally.sentence() == "1/4 done, 3 left"
@@ -904,10 +904,10 @@ def test_load_says_what_is_in_the_way(store: Path) -> None:
 
 @pytest.mark.parametrize("method", ["simclr", "scan", "swav", "pixels", "moco-v1"])
 def test_a_cell_is_rebuilt_from_its_identity(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sslbench.identity import Setting, Settings, resolve
+    from sslbench.cells.resolve import Context, Settings, resolve
 
     found = registry(installed=False)
-    setting = Setting("test_resnet", "digits", "f" * 64, 32, 1, "fp32", 40)
+    setting = Context("test_resnet", "digits", "f" * 64, 32, 1, "fp32", 40)
     asked: dict[str, Any] = {"scan.agree.lr": "0.5", "swav.crops": "[2, 1]"}
     cell = resolve(method, found, setting, Settings((({"epochs": 3}, asked),)))
     identity = json.loads(json.dumps(cell.identity()))

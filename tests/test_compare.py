@@ -12,9 +12,10 @@ from scipy import stats
 from sslbench.cli.app import program
 from sslbench.errors import UserError
 from sslbench.leaderboard import build
-from sslbench.leaderboard import folder as folders
-from sslbench.leaderboard.gather import members_of
-from sslbench.leaderboard.pairs import compared
+from sslbench.leaderboard.board.material import Material
+from sslbench.leaderboard.board.members import members_of
+from sslbench.leaderboard.board.pairs import compared
+from sslbench.leaderboard.folder import folder as folders
 
 VALUES = {"moco": (0.90, 0.91, 0.92), "swav": (0.80, 0.80, 0.83), "lab/byol": (0.85, 0.95, 0.9)}
 
@@ -30,7 +31,7 @@ def records(values=VALUES):
 
 def block():
     suite = suite_of(list(VALUES), evaluators=("knn",))
-    return build(members_of(suite, records())[0], suite_id="x").blocks[0]
+    return build(members_of(Material(suite, records()))[0], suite_id="x").blocks[0]
 
 
 def test_a_pair_is_the_paired_t_test_and_holm_counts_the_pairs():

@@ -20,9 +20,9 @@ from PIL import Image
 from sslbench.api import Corrupted, Place, Split
 from sslbench.cli.app import program
 from sslbench.cli.sheet import draw
-from sslbench.corrupted import Rendered, writing
 from sslbench.corruptions import ALL
-from sslbench.data import open_data
+from sslbench.data import open_data, writing
+from sslbench.data.corrupted import Rendered
 from sslbench.plugins import registry
 
 CPU = torch.device("cpu")

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 import torch
 
-from sslbench import layout
 from sslbench.api import Card, Corrupted, Dataset, Images, Place, Split
-from sslbench.corrupted import Making, Rendered, open_corrupted, rendered, set_name, write
-from sslbench.corrupted import writing as writing_module
 from sslbench.corruptions import ALL, Frost, corrupt
-from sslbench.data import open_data
+from sslbench.corruptions import files as layout
+from sslbench.data import open_data, rendered
+from sslbench.data import writing as writing_module
+from sslbench.data.corrupted import Making, Rendered, open_corrupted, set_name, write
 from sslbench.datasets import cifar, cifar_c
 from sslbench.errors import MissingData, Unsuited, UserError
 

@@ -14,10 +14,11 @@ import torch
 
 from sslbench import arrays
 from sslbench.api import Card, Dataset, Images, Judged, Place, Split
-from sslbench.data import Data, JudgedData, default_roots, open_data
+from sslbench.data import Data, default_roots, open_data
 from sslbench.datasets.digits import Digits
 from sslbench.datasets.folder import Folder
 from sslbench.errors import UnknownName, UserError
+from sslbench.one_cell.subject import JudgedData
 
 CARD = Card("Noise", 5, None, None, "none", "none", "none")
 

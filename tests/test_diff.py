@@ -11,11 +11,12 @@ from click.testing import CliRunner
 from made_up import ENVIRONMENT, judged, leaderboard, records_of, suite_of, train
 
 from sslbench.cli.app import program
-from sslbench.leaderboard.diff import Side, between
-from sslbench.leaderboard.difftext import as_markdown, as_text
-from sslbench.leaderboard.folder import add
-from sslbench.leaderboard.gather import members_of
-from sslbench.leaderboard.table import build
+from sslbench.leaderboard.board.material import Material
+from sslbench.leaderboard.board.members import members_of
+from sslbench.leaderboard.board.table import build
+from sslbench.leaderboard.folder.diff import Side, between
+from sslbench.leaderboard.folder.difftext import as_markdown, as_text
+from sslbench.leaderboard.folder.folder import add
 
 LEVELS = {"moco": 0.9, "swav": 0.8, "byol": 0.7}  # far apart: ranks 1, 2, 3
 SPREAD = (0.001, 0.0, -0.001)
@@ -37,7 +38,7 @@ def three(**levels):
 
 def side(records, **suite):
     suite = suite_of(["byol"], evaluators=("knn",), **suite)
-    board = build(members_of(suite, records)[0], suite_id="made-up")
+    board = build(members_of(Material(suite, records))[0], suite_id="made-up")
     return Side(board, records, vars(suite))
 
 

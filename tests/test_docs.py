@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from sslbench.cells.suite import load_suite
 from sslbench.cli.app import program
 from sslbench.plugins import registry
-from sslbench.suite import load_suite
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -54,7 +54,7 @@ def test_what_is_built_in_is_named_somewhere_a_newcomer_reads(kind):
 
 
 def test_every_suite_loads_and_every_setting_of_it_is_known():
-    from sslbench.identity import Settings, check_settings
+    from sslbench.cells.resolve import Settings, check_settings
 
     found = registry(installed=False)
     for name in found.names("suites"):

@@ -11,9 +11,9 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from sslbench import checks
-from sslbench.checks import Check, disk, faiss_build, precisions, rate
+from sslbench.cli import checks
 from sslbench.cli.app import program
+from sslbench.cli.checks import DoctorCheck, disk, faiss_build, precisions, rate
 
 CPU = torch.device("cpu")
 
@@ -85,7 +85,7 @@ def test_a_disk_that_is_nearly_full_is_a_note(monkeypatch, tmp_path):
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda p: asked.append(p) or usage(2**29))
     found = disk("store", tmp_path / "not" / "there")
     assert asked == [tmp_path]
-    assert found == Check("disk of store", "note", f"0.5 GiB free at {tmp_path}: little")
+    assert found == DoctorCheck("disk of store", "note", f"0.5 GiB free at {tmp_path}: little")
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: usage(2**31))
     assert disk("store", tmp_path).state == "ok"
 
@@ -106,14 +106,15 @@ def test_what_the_smoke_run_meets_decides_the_exit(monkeypatch):
     for state, code in (("ok", 0), ("ERROR", 5)):
         says = f"it was {state}"
         monkeypatch.setattr(
-            "sslbench.cli.doctor.smoke", lambda *args, s=state, t=says: Check("smoke run", s, t)
+            "sslbench.cli.doctor.smoke",
+            lambda *args, s=state, t=says: DoctorCheck("smoke run", s, t),
         )
         result = call("doctor", "--smoke", code=code)
         assert says in result.stdout
 
 
 def test_nothing_is_run_where_something_is_broken(monkeypatch):
-    broken = Check("torch", "ERROR", "cannot be imported")
+    broken = DoctorCheck("torch", "ERROR", "cannot be imported")
     monkeypatch.setattr("sslbench.cli.doctor._checks", lambda *args: iter([broken]))
     monkeypatch.setattr("sslbench.cli.doctor.smoke", lambda *args: pytest.fail("was run"))
     assert "error: broken: torch" in call("doctor", "--smoke", code=5).output
@@ -142,12 +143,12 @@ batch: 32
 
 
 def test_a_smoke_run_that_fails_says_why(tmp_path: Path):
+    from sslbench.plan.selection import Selection
     from sslbench.plugins import registry
-    from sslbench.selection import Options
 
     (tmp_path / "broken.py").write_text(BROKEN)
     (tmp_path / "suite.yaml").write_text(SUITE)
     known = registry(installed=False, files=[tmp_path / "broken.py"])
-    found = checks.smoke(known, Options(suite=str(tmp_path / "suite.yaml")))
+    found = checks.smoke(known, Selection(suite=str(tmp_path / "suite.yaml")))
     assert (found.name, found.state) == ("smoke run", "ERROR")
     assert "it never works" in found.says

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from sslbench import selection
+from sslbench.cells.protocol import resolve_judge
 from sslbench.cli.app import program
-from sslbench.identity import resolve_judge
 from sslbench.names import parse
-from sslbench.planning import make_plan
+from sslbench.plan import selection
+from sslbench.plan.planning import make_plan
+from sslbench.plan.selection import Selection, suite_of
 from sslbench.plugins import registry
-from sslbench.selection import Options, suite_of
 from sslbench.store import Store
 
 TINY = """
@@ -155,7 +155,7 @@ def test_bad_input_is_one_sentence(store, line, sentence):
 
 def judges(*given, **more):
     Path("tiny.yaml").write_text(TINY)
-    return suite_of(Options(suite="tiny.yaml", evaluators=given, **more), FOUND)[0].evaluators
+    return suite_of(Selection(suite="tiny.yaml", evaluators=given, **more), FOUND)[0].evaluators
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_a_set_of_judges_stands_for_its_members_once_each(here, monkeypatch):
     assert judges("full") == ("knn", "linear", "clustering")
     assert judges("clustering", "full") == ("clustering", "knn", "linear")
     Path("tiny.yaml").write_text(TINY.replace("[knn]", "[full]"))
-    suite, name = suite_of(Options(suite="tiny.yaml"), FOUND)
+    suite, name = suite_of(Selection(suite="tiny.yaml"), FOUND)
     assert (suite.evaluators, name) == (("knn", "linear", "clustering"), "tiny")
 
 
@@ -210,6 +210,6 @@ def test_the_name_of_a_judge_can_be_read_again(here):
 
 def test_a_plan_that_must_not_train_opens_only_what_is_trained(store):
     shutil.rmtree(store)
-    plan = make_plan(Options(suite="tiny.yaml", train=False), FOUND)
+    plan = make_plan(Selection(suite="tiny.yaml", train=False), FOUND)
     assert len(plan.cells) == 12
     assert plan.open == plan.within == []

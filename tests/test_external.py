@@ -19,8 +19,8 @@ import sslbench
 from sslbench.cli.app import program
 from sslbench.errors import UserError
 from sslbench.plugins import registry
+from sslbench.run.weights import Saved, WeightsRequest, fit, read
 from sslbench.store import Store
-from sslbench.weights import Asked, Saved, fit, read
 
 TINY = """
 summary: a tiny suite
@@ -69,7 +69,7 @@ def saved(content, file="w.pth"):
 
 
 def fitted(content, backbone="test_resnet", **how):
-    return fit(saved(content), network(backbone), Asked(Path("w.pth"), backbone, **how))
+    return fit(saved(content), network(backbone), WeightsRequest(Path("w.pth"), backbone, **how))
 
 
 def holds(found, wanted):
@@ -261,13 +261,13 @@ def test_normalisation_is_said_and_set_and_that_of_the_file_wins_over_the_backbo
     ],
 )
 def test_the_name_is_fit_for_a_table(file, name, method):
-    assert Asked(Path(file), "test_resnet", name=name).method == method
+    assert WeightsRequest(Path(file), "test_resnet", name=name).method == method
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "a b", "-a", "a[b]", "a" * 65, "a\n"])
 def test_another_name_is_refused(name):
     with pytest.raises(UserError, match="cannot be a name in a table"):
-        _ = Asked(Path("w.pth"), "test_resnet", name=name).method
+        _ = WeightsRequest(Path("w.pth"), "test_resnet", name=name).method
 
 
 def test_saved_names_say_where_they_lie():

@@ -10,9 +10,10 @@ import pytest
 from made_up import judged, leaderboard, records_of, suite_of, train
 
 from sslbench.errors import UserError
-from sslbench.leaderboard import folder as folders
-from sslbench.leaderboard.files import files_of
-from sslbench.leaderboard.gather import members_of
+from sslbench.leaderboard.board.material import Material
+from sslbench.leaderboard.board.members import members_of
+from sslbench.leaderboard.folder import folder as folders
+from sslbench.leaderboard.output.files import files_of
 from sslbench.records import loads
 
 
@@ -31,7 +32,7 @@ def rows_of(board, block=0):
 
 def test_every_record_of_the_suite_is_on_the_board():
     suite = suite_of(baselines=("untrained",), floor="untrained")
-    members, left = members_of(suite, records_of(suite))
+    members, left = members_of(Material(suite, records_of(suite)))
     assert not left
     assert [(m.method, m.seed) for m in members] == [
         (method, seed) for method in ("moco", "swav", "untrained") for seed in (0, 1, 2)
@@ -54,7 +55,7 @@ def test_a_cell_that_the_suite_does_not_mean_is_left_out_with_its_judgements(oth
     cell = train("moco", other.pop("seed", 0), **other)
     found = [cell, judged(cell, "knn", {"top1": 0.99})]
     suite = suite_of(["swav"])
-    members, left = members_of(suite, [*records_of(suite), *found])
+    members, left = members_of(Material(suite, [*records_of(suite), *found]))
     assert {m.method for m in members} == {"swav"}
     assert {each.record for each in left} == {record.record_id for record in found}
     assert all(each.reason.startswith(reason) for each in left)
@@ -63,7 +64,7 @@ def test_a_cell_that_the_suite_does_not_mean_is_left_out_with_its_judgements(oth
 def test_a_method_that_the_suite_does_not_name_takes_part():
     suite = suite_of(["swav"])
     cell = train("theirs/new", 0)
-    members, left = members_of(suite, [*records_of(suite), cell])
+    members, left = members_of(Material(suite, [*records_of(suite), cell]))
     assert not left
     assert [(m.seed, m.state) for m in members if m.method == "theirs/new"] == [
         (0, "done"), (1, "missing"), (2, "missing"),
@@ -82,7 +83,7 @@ def test_seeds_that_were_declared_and_never_came_are_gaps_not_a_smaller_sample()
 def folders_board(suite, records):
     from sslbench.leaderboard import build as make
 
-    return make(members_of(suite, records)[0], suite_id="made-up")
+    return make(members_of(Material(suite, records))[0], suite_id="made-up")
 
 
 def test_a_method_without_any_record_is_a_row_of_gaps():
@@ -95,7 +96,7 @@ def test_a_method_without_any_record_is_a_row_of_gaps():
 def test_of_two_versions_of_a_protocol_the_later_counts_and_the_other_is_named():
     cell = train("moco", 0)
     old, new = judged(cell, "knn", {"top1": 0.8}), judged(cell, "knn", {"top1": 0.7}, version=2)
-    members, left = members_of(suite_of(["moco"]), [cell, old, new])
+    members, left = members_of(Material(suite_of(["moco"]), [cell, old, new]))
     assert members[0].evaluations["knn"] == new
     assert [(e.record, e.reason) for e in left] == [
         (old.record_id, "the same cell was judged by knn-2 too")
@@ -108,21 +109,21 @@ def test_two_numbers_for_one_thing_are_refused_whichever_came_last():
     other = judged(cell, "knn", {"top1": 0.81}, finished="2027-01-01T00:00:00.000Z")
     for order in ([one, other], [other, one]):
         with pytest.raises(UserError, match=r"two answers for cell .* neither is taken"):
-            members_of(suite_of(["moco"]), [cell, *order])
+            members_of(Material(suite_of(["moco"]), [cell, *order]))
 
 
 def test_a_failure_before_an_answer_is_no_contradiction():
     cell = train("moco", 0)
     failed = judged(cell, "knn", {}, status="failed", sentence="out of memory")
     good = judged(cell, "knn", {"top1": 0.8})
-    members, left = members_of(suite_of(["moco"]), [cell, good, failed])
+    members, left = members_of(Material(suite_of(["moco"]), [cell, good, failed]))
     assert members[0].evaluations["knn"] == good
     assert not left
 
 
 def test_a_judgement_of_a_cell_that_nobody_trained_is_left_out():
     orphan = judged(train("moco", 0), "knn", {"top1": 0.8})
-    _, left = members_of(suite_of(["moco"]), [orphan])
+    _, left = members_of(Material(suite_of(["moco"]), [orphan]))
     assert [e.reason for e in left] == ["nothing says how its cell was trained"]
 
 
@@ -295,7 +296,7 @@ def test_a_lock_that_is_none_is_refused(tmp_path, text, sentence):
 def test_details_say_how_a_row_is_made_again():
     suite = suite_of(["moco"])
     warm = [train("moco", s, hyperparameters={"temperature": 0.5}) for s in (0, 1, 2)]
-    members, _ = members_of(suite, [*records_of(suite), *warm])
+    members, _ = members_of(Material(suite, [*records_of(suite), *warm]))
     from sslbench.leaderboard import build as make
 
     rows = rows_of(make(members, suite_id="made-up", command="sslbench run --suite suite.yaml"))

@@ -15,11 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslbench import health, train
 from sslbench.api import DataInfo, Method, Place, Recipe
 from sslbench.data import open_data
 from sslbench.errors import Interrupted
-from sslbench.health import Checkup, spread
 from sslbench.leaderboard import Member, as_json, as_markdown, as_text, build
 from sslbench.measures import rankme
 from sslbench.methods import byol, moco, simsiam, swav
@@ -27,6 +25,9 @@ from sslbench.nn import copy_frozen, ema, normalised
 from sslbench.plugins import registry
 from sslbench.records import HEALTH, Record, Warned, loads
 from sslbench.store import CellFolder
+from sslbench.train import health
+from sslbench.train import loop as train
+from sslbench.train.health import Checkup, spread
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=8, batch=16, optimizer="adamw", lr=0.01, weight_decay=0.0)

@@ -7,21 +7,15 @@ import dataclasses
 import pytest
 
 from sslbench.api import Evaluator, Judgement, Metric, Pretext
+from sslbench.cells.cell import derive
+from sslbench.cells.parameters import anatomy, checked
+from sslbench.cells.protocol import resolve_judge
+from sslbench.cells.resolve import Context, Settings, check_settings, resolve
 from sslbench.errors import UnknownName, UserError
-from sslbench.identity import (
-    Setting,
-    Settings,
-    anatomy,
-    check_settings,
-    checked,
-    derive,
-    resolve,
-    resolve_judge,
-)
 from sslbench.plugins import Entry, registry
 
 REG = registry(installed=False)
-HERE = Setting("test_resnet", "digits", "f" * 64, 32, 0)
+HERE = Context("test_resnet", "digits", "f" * 64, 32, 0)
 
 
 def cell(method="moco", here=HERE, for_all=None, **dotted):

@@ -8,7 +8,7 @@ import re
 import pytest
 from test_leaderboard import HOSTILE, board, cells, hostile, rows, small
 
-from sslbench.leaderboard.latex import TALL, WIDE, as_latex, escaped
+from sslbench.leaderboard.output.latex import TALL, WIDE, as_latex, escaped
 
 SPECIAL = "\\{}#$%&_~^<>|\"`'[]*--- ,, '' ``"
 SMALL = r"""\begin{tabular}{lrrrl}

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import house
 import pytest
 import yaml
 
@@ -14,22 +15,19 @@ import sslbench
 from sslbench.plugins import registry
 
 ROOT = Path(sslbench.__file__).parent
-LAYERS = [
-    "api errors events hookspecs names sources",
-    "nn cluster views corruptions optim arrays scores logistic measures layout",
-    "methods evaluators datasets backbones suites",
-    "plugins builtin train features store records data identity feed state execute "
-    "environment health suite corrupted weights",
-    "bench checks executors external leaderboard loading planning preflight scaffold selection "
-    "testing timing tracking tuning",
-    "cli __main__",
-]
-LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms.split()}
-MAY = [{0}, {0}, {0, 1}, {0, 1, 3}, {0, 1, 3, 4}, {0, 1, 2, 3, 4, 5}]  # and its own room
+PAGE = Path(__file__).parents[1] / "docs/architecture.md"
 OUTSIDE = {"pluggy": {"hookspecs", "plugins"}, "click": {"cli"}}  # who alone imports these
-FILES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted(ROOT.rglob("*.py"))
+FILES = house.modules(ROOT)
+LAYERS = house.layers(PAGE)
+ORDER = [room for layer in LAYERS for room in layer]
+INSIDE = [layer[0] for layer in house.layers(PAGE, "leaderboard")]
+THINGS = next(layer for layer in LAYERS if "methods" in layer)
+CONTRACT = LAYERS[-1]
+FOREIGN = {
+    ("api", "torch"),
+    ("api", "annotated_types"),
+    ("hookspecs", "pluggy"),
+    ("records", "pydantic"),
 }
 HOMES = {  # (kind, name) -> the module that provides it
     (kind, name): entry.target.partition(":")[0].removeprefix("sslbench.")
@@ -39,39 +37,61 @@ HOMES = {  # (kind, name) -> the module that provides it
 HOMONYMS = {("backbones.timm", "pretrained")}  # there it is an argument of timm's
 
 
-def imported(module: str) -> Iterator[str]:
-    """Dotted names of all that a module imports, wherever it does; ours without "sslbench."."""
-    path = FILES[module]
-    home = ("sslbench", *path.relative_to(ROOT).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.removeprefix("sslbench.") for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = home[: len(home) - node.level + 1] if node.level else ()
-            source = ".".join((*above, *filter(None, [node.module])))
-            for alias in node.names:  # an alias may be a module or something in one
-                whole = f"{source}.{alias.name}".removeprefix("sslbench.")
-                yield whole if whole in FILES else source.removeprefix("sslbench.")
-
-
-@pytest.mark.parametrize("module", [module for module in FILES if module != "__init__"])
-def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
+@pytest.mark.parametrize("module", [m for m in FILES if m not in ("__init__", "__main__")])
+def test_a_module_imports_only_what_stands_below_it(module: str) -> None:
     room = module.partition(".")[0]
-    assert room in LAYER, f"give {room} a place in LAYERS"
-    for other in imported(module):
+    assert room in ORDER, f"give {room} a place in {PAGE.name}"
+    for other in house.imported(module, FILES, ROOT):
         top = other.partition(".")[0]
-        if top in LAYER:
-            assert top == room or LAYER[top] in MAY[LAYER[room]], f"{module} imports {other}"
+        if top in ORDER:
+            _check(module, other, ORDER, "sslbench")
             assert other not in HOMES.values(), f"{module} imports {other}: compose by name"
-        assert room in OUTSIDE.get(top, {room}), f"{module} imports {other}"
-        if LAYER[room] == 0 and (room, top) not in {
-            ("api", "torch"),
-            ("api", "annotated_types"),
-            ("hookspecs", "pluggy"),
-        }:
-            assert top in {*LAYER, *sys.stdlib_module_names, "sslbench"}, (
-                f"{module} imports {other}"
+            assert top == room or not {room, top} <= set(THINGS), (
+                f"{module} imports {other}: a thing imports parts and the contract alone"
             )
+        assert room in OUTSIDE.get(top, {room}), f"{module} imports {other}"
+        if room in CONTRACT and (room, top) not in FOREIGN:
+            assert top in {*ORDER, *sys.stdlib_module_names, "sslbench"}, (
+                f"{module} imports {other}: the contract leans on nothing"
+            )
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if m.startswith("leaderboard.")])
+def test_rooms_of_the_leaderboard_import_downwards_too(module: str) -> None:
+    for other in house.imported(module, FILES, ROOT):
+        if other.startswith("leaderboard."):
+            _check(*(each.removeprefix("leaderboard.") for each in (module, other)), INSIDE, "it")
+
+
+def _check(module: str, other: str, order: list[str], what: str) -> None:
+    room, top = (each.partition(".")[0] for each in (module, other))
+    assert order.index(room) <= order.index(top), (
+        f"{module} imports {other}, and {room} stands below {top} in the list of {PAGE.name}: "
+        f"a room of {what} imports only what stands below it"
+    )
+
+
+def test_files_do_not_import_one_another_in_circles() -> None:
+    assert house.circles(house.arrows(FILES, ROOT)) == []
+
+
+def test_the_house_has_few_entries_and_each_folder_says_what_is_in_it() -> None:
+    entries = [p for p in ROOT.iterdir() if p.name not in ("__pycache__", "py.typed")]
+    assert len(entries) <= 34
+    assert {p.stem for p in entries} - {"__init__", "__main__"} == set(ORDER)
+    folders = {path.parent for path in ROOT.rglob("*.py")} - {ROOT}
+    for folder in folders:
+        face = folder / "__init__.py"
+        assert face.is_file(), folder
+        assert ast.get_docstring(ast.parse(face.read_bytes())), face
+
+
+def test_an_import_that_runs_up_is_refused_with_both_names_and_the_rule() -> None:
+    with pytest.raises(
+        AssertionError, match=r"nn imports train.loop, and nn stands below train .*"
+    ):
+        _check("nn", "train.loop", ORDER, "sslbench")
+    _check("train.loop", "nn", ORDER, "sslbench")
 
 
 def literals(tree: ast.Module) -> Iterator[str]:

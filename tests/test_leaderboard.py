@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt  # rich depends on it
 from rich.console import Console
 
 from sslbench.leaderboard import Member, as_csv, as_json, as_markdown, as_rich, as_text, build
-from sslbench.leaderboard.board import printable
+from sslbench.leaderboard.board.printable import printable
 from sslbench.records import Costs, Failure, MetricValue, Record, Stage, Warned, loads
 
 PRINT = "9f" * 32

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sslbench.leaderboard import folder as folders
-from sslbench.leaderboard.files import files_of
+from sslbench.leaderboard.folder import folder as folders
+from sslbench.leaderboard.output.files import files_of
 
 HOME = Path(__file__).parent.parent / "leaderboards"
 BOARDS = sorted(path for path in HOME.iterdir() if path.is_dir())

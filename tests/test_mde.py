@@ -14,7 +14,7 @@ from scipy import stats
 from test_leaderboard import baseline, board, cells
 
 from sslbench.cli.app import program
-from sslbench.leaderboard.power import MOST, POINT, detectable, pooled
+from sslbench.leaderboard.board.power import MOST, POINT, detectable, pooled
 
 CHOSEN = {f"m{i}" for i in range(20)}
 

@@ -11,8 +11,8 @@ from made_up import judged, leaderboard, records_of, suite_of, train
 
 from sslbench.cli.app import program
 from sslbench.errors import UserError
-from sslbench.leaderboard.folder import add, read
-from sslbench.leaderboard.merge import merge, unite
+from sslbench.leaderboard.folder.folder import add, read
+from sslbench.leaderboard.folder.merge import merge, unite
 from sslbench.records import Costs
 from sslbench.store import Store
 

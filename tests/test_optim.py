@@ -10,7 +10,7 @@ from torch import nn
 
 from sslbench.api import Recipe
 from sslbench.errors import UnknownName, UserError
-from sslbench.optim import Optimisation, scaled_lr
+from sslbench.train.optim import Optimisation, scaled_lr
 
 
 def network():

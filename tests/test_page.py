@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from boards import COLUMNS, board_of
 
-from sslbench.leaderboard.board import Board
-from sslbench.leaderboard.page import as_html, assembly
-from sslbench.leaderboard.page.markup import Markup, is_web, join, tag
-from sslbench.leaderboard.page.payload import payload
-from sslbench.leaderboard.page.pool import Pool
+from sslbench.leaderboard.board.board import Board
+from sslbench.leaderboard.output.page import as_html, assembly
+from sslbench.leaderboard.output.page.markup import Markup, is_web, join, tag
+from sslbench.leaderboard.output.page.payload import payload
+from sslbench.leaderboard.output.page.pool import Pool
 
 EVIL = (
     """ "><script>window.__pwn=1</script><img src=x onerror="window.__pwn=1">'</script>"""
@@ -295,7 +295,7 @@ def test_two_hundred_methods_ten_data_sets_and_five_seeds_are_under_five_megabyt
 
 def test_the_same_board_gives_the_same_bytes_in_another_process(board):
     code = (
-        "import hashlib; from boards import board_of; from sslbench.leaderboard.page import as_html;"
+        "import hashlib; from boards import board_of; from sslbench.leaderboard.output.page import as_html;"
         "print(hashlib.sha256(as_html(board_of()).encode()).hexdigest())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parent)}

@@ -104,8 +104,8 @@ def reader(tmp_path_factory):
         assert torch, "imported here, so that no process has to"
         patch.setattr("multiprocessing.get_context", lambda _: fork)
         # a fork holds both ends of its pipe and never sees it closed, and its output is the test's
-        patch.setattr("sslbench.executors.local.GRACE", 0.1)
-        patch.setattr("sslbench.executors.local._hush", lambda: None)
+        patch.setattr("sslbench.run.local.GRACE", 0.1)
+        patch.setattr("sslbench.run.local._hush", lambda: None)
         # what a method promises is asked by `pytest`, a few lines before `plugins check`
         patch.setattr("sslbench.testing.kit.method_checks", lambda trial: ())
         found = Reader(home, site)

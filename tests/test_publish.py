@@ -14,9 +14,9 @@ from made_up import judged, leaderboard, suite_of, train
 
 from sslbench.cli.app import program
 from sslbench.errors import UserError
-from sslbench.leaderboard import folder as folders
-from sslbench.leaderboard.files import files_of
-from sslbench.leaderboard.publish import MARKER, FolderTarget, pages, publish
+from sslbench.leaderboard.folder import folder as folders
+from sslbench.leaderboard.output.files import files_of
+from sslbench.leaderboard.publish.publishing import MARKER, FolderTarget, pages, publish
 
 WHO = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a",
        "GIT_COMMITTER_EMAIL": "a@b", "GIT_CONFIG_GLOBAL": os.devnull, "HOME": "/nowhere"}  # fmt: skip
@@ -221,7 +221,7 @@ def test_nothing_is_written_through_a_link_or_by_a_forged_marker(tmp_path):
 
 
 def test_a_publication_that_was_broken_off_goes_on(tmp_path, monkeypatch):
-    from sslbench.leaderboard import publish as room
+    from sslbench.leaderboard.publish import publishing as room
 
     site = tmp_path / "site"
     publish({"a": b"1", "b": b"1", "gone": b"1"}, FolderTarget(site))

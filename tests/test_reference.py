@@ -10,14 +10,8 @@ from test_latex import check_structure, commands
 from test_leaderboard import HOSTILE, Elements
 
 from sslbench.errors import UserError
-from sslbench.leaderboard.reference import (
-    OURS,
-    as_latex,
-    as_markdown,
-    as_text,
-    read,
-    references,
-)
+from sslbench.leaderboard.board.reference import OURS, read, references
+from sslbench.leaderboard.output.references import as_latex, as_markdown, as_text
 from sslbench.plugins import registry
 
 OWN = """

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from sslbench import __version__, scaffold
+from sslbench import __version__
 from sslbench.cli.app import program
 from sslbench.errors import UserError
 from sslbench.hookspecs import API_VERSION
-from sslbench.plugins import KINDS
-from sslbench.scaffold import THINGS, names_of, write
+from sslbench.plugins import KINDS, scaffold
+from sslbench.plugins.scaffold import THINGS, names_of, write
 
 pytestmark = pytest.mark.xdist_group("scaffold")
 PIP = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from sslbench.cells.suite import load_suite
 from sslbench.cli.app import program
 from sslbench.cli.describe import HARNESS, method, page
 from sslbench.plugins import registry
-from sslbench.suite import load_suite
 
 ROOT = Path(__file__).parents[1]
 FOUND = registry(installed=False)

@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from sslbench.sources import Remark, above, headings, remarks
+from sslbench.plugins.sources import Remark, above, headings, remarks
 
 SOURCE = '''
 """A module that cannot be imported."""

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from sslbench import records
+from sslbench.disk import write_atomic
 from sslbench.errors import UserError
 from sslbench.records import Failure, MetricValue, Record
-from sslbench.store import Store, newest, write_atomic
+from sslbench.store import Store, newest
 
 CELL = "ab" * 32
 
@@ -172,7 +173,7 @@ def test_a_store_that_cannot_be_made_is_one_sentence(tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from sslbench.store import write_atomic
+from sslbench.disk import write_atomic
 n = 0
 while True:
     n += 1
@@ -198,7 +199,7 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
 
 def test_a_lock_is_gone_with_its_process_and_sweeps_what_it_left(cell):
     code = (
-        "import sys, os; from pathlib import Path; from sslbench.store import Store\n"
+        "import sys, os; from pathlib import Path; from sslbench.store.folder import Store\n"
         "c = Store(Path(sys.argv[1])).cell(sys.argv[2])\n"
         "with c.lock() as held:\n"
         "    (c.path / '.x.1.2.tmp').write_text('half')\n"

@@ -19,7 +19,7 @@ from made_up import judged, train
 from test_publish import built
 
 from sslbench.cli.app import program
-from sslbench.leaderboard.submission import templates
+from sslbench.leaderboard.publish.submission import templates
 
 
 def parsed():

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from made_up import train
 
-from sslbench.bench import collect
-from sslbench.leaderboard.folder import add, read
-from sslbench.planning import make_plan
+from sslbench.leaderboard.board.planned import material_of
+from sslbench.leaderboard.folder.folder import add, read
+from sslbench.plan.planning import make_plan
+from sslbench.plan.selection import Selection
 from sslbench.plugins import registry
-from sslbench.selection import Options
 
 MINE = """
 from sslbench import hookimpl
@@ -39,7 +39,7 @@ tuning:
 """
 
 
-def cells_of(options: Options) -> set[str]:
+def cells_of(options: Selection) -> set[str]:
     found = registry(installed=False, files=[Path("mine.py")])
     return {planned.cell.id for planned in make_plan(options, found, preflight=False).cells}
 
@@ -61,18 +61,18 @@ def test_the_written_suite_asks_for_the_same_cells(asked, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(MINE)
     Path("tuned.yaml").write_text(TUNED)
-    options = Options(**asked)
+    options = Selection(**asked)
     found = registry(installed=False, files=[Path("mine.py")])
-    suite, _ = collect(make_plan(options, found, preflight=False), found)
+    suite = material_of(make_plan(options, found, preflight=False), found).suite
     add(Path("board"), suite, [train("moco", 0)])
     assert read(Path("board")).suite == suite
-    assert cells_of(Options(suite="board/suite.yaml")) == cells_of(options)
+    assert cells_of(Selection(suite="board/suite.yaml")) == cells_of(options)
 
 
 def test_what_stands_above_a_methods_own_setting_is_another_protocol():
     found = registry(installed=False)
-    plain = make_plan(Options(), found, preflight=False)
-    above = make_plan(Options(batch=plain.suite.batch), found, preflight=False)
+    plain = make_plan(Selection(), found, preflight=False)
+    above = make_plan(Selection(batch=plain.suite.batch), found, preflight=False)
     own = [key for key in plain.suite.set if key.endswith(".batch")]
     assert (above.suite_id != plain.suite_id) == bool(own)
     ids = [{p.cell.id for p in plan.cells} for plan in (plain, above)]

@@ -14,14 +14,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 import sslbench
-from sslbench import tracking
 from sslbench.api import CellInfo, RunInfo, Tracker
+from sslbench.cells.cell import Cell
+from sslbench.cells.resolve import Context, Settings, resolve
 from sslbench.cli.app import program
 from sslbench.errors import UserError
 from sslbench.events import CellDone, CellStarted, EpochDone, Event, Progress
-from sslbench.identity import Cell, Setting, Settings, resolve
 from sslbench.plugins import registry
-from sslbench.tracking import Made, make_trackers, tracked
+from sslbench.run import tracking
+from sslbench.run.tracking import NamedTracker, make_trackers, tracked
 
 PLUGIN = '''
 import dataclasses, json
@@ -208,7 +209,7 @@ class Kept(Tracker):
 @pytest.fixture(scope="module")
 def cell() -> Cell:
     return resolve(
-        "scan", registry(installed=False), Setting("test_resnet", "digits", "f", 32, 0), Settings()
+        "scan", registry(installed=False), Context("test_resnet", "digits", "f", 32, 0), Settings()
     )
 
 
@@ -225,7 +226,7 @@ def epoch(cell: Cell, number: int) -> EpochDone:
 
 def test_a_tracker_that_stands_still_holds_nobody_up_and_loses_no_epoch(cell: Cell) -> None:
     slow, shown, said = Kept(), [], []
-    with tracked([Made("slow", slow)], plan_of(cell), shown.append, said.append) as tell:
+    with tracked([NamedTracker("slow", slow)], plan_of(cell), shown.append, said.append) as tell:
         for number in range(3):
             tell(epoch(cell, number))
             for step in range(1000):
@@ -245,7 +246,7 @@ def test_one_that_never_ends_is_left_behind_with_a_sentence(
     monkeypatch.setattr(tracking, "GRACE", 0.05)
     slow, good, said = Kept(), Kept(), []
     good.free.set()
-    made = [Made("slow", slow), Made("good", good)]
+    made = [NamedTracker("slow", slow), NamedTracker("good", good)]
     with tracked(made, plan_of(cell), lambda event: None, said.append) as tell:
         tell(epoch(cell, 1))
     slow.free.set()
@@ -261,7 +262,9 @@ def test_trackers_are_closed_when_the_run_breaks_off(
     kept.free.set()
 
     def run() -> None:
-        with tracked([Made("kept", kept)], plan_of(cell), lambda event: None, print) as tell:
+        with tracked(
+            [NamedTracker("kept", kept)], plan_of(cell), lambda event: None, print
+        ) as tell:
             tell(epoch(cell, 1))
             raise broken
 
@@ -276,7 +279,9 @@ def test_a_fault_at_either_end_is_said_once_and_closing_happens_once(
 ) -> None:
     kept, said = Kept(fails=fails), []
     kept.free.set()
-    with tracked([Made("kept", kept)], plan_of(cell), lambda event: None, said.append) as tell:
+    with tracked(
+        [NamedTracker("kept", kept)], plan_of(cell), lambda event: None, said.append
+    ) as tell:
         tell(epoch(cell, 1))
     assert (len(kept.told), kept.closed) == (told, 1)
     [sentence] = said
@@ -287,7 +292,7 @@ def test_pretexts_and_cells_that_a_tuning_adds_are_known_when_they_come(cell: Ce
     kept, plan = Kept(), plan_of()
     kept.free.set()
     [pretext] = cell.pretexts.values()
-    with tracked([Made("kept", kept)], plan, lambda event: None, print) as tell:
+    with tracked([NamedTracker("kept", kept)], plan, lambda event: None, print) as tell:
         tell(CellStarted(cell.id, cell.title))  # of nobody's plan: not told
         plan.cells = plan_of(cell).cells
         tell(epoch(pretext, 1))
@@ -299,7 +304,7 @@ def test_pretexts_and_cells_that_a_tuning_adds_are_known_when_they_come(cell: Ce
 
 def test_where_nothing_is_left_to_do_no_tracker_is_started(cell: Cell) -> None:
     kept, said = Kept(fails="start"), []
-    with tracked([Made("kept", kept)], plan_of(cell), lambda event: None, said.append):
+    with tracked([NamedTracker("kept", kept)], plan_of(cell), lambda event: None, said.append):
         pass
     assert (kept.closed, said) == (0, [])
 

@@ -9,14 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from sslbench import train
 from sslbench.api import Backbone, Method, Place, Recipe, Update
+from sslbench.cells.cell import Cell
+from sslbench.cells.parameters import anatomy
+from sslbench.cells.protocol import resolve_judge
+from sslbench.cells.resolve import Context, Settings, resolve
 from sslbench.data import open_data
 from sslbench.errors import Interrupted
-from sslbench.execute import Options, Workbench
-from sslbench.identity import Cell, Setting, Settings, anatomy, resolve, resolve_judge
+from sslbench.one_cell.workbench import RunOptions, Workbench
 from sslbench.plugins import registry
 from sslbench.store import CellFolder, Store
+from sslbench.train import loop as train
 
 HARD = Path(__file__).parent / "hard_methods.py"
 DATA = "digits[test=40,train=120]"
@@ -58,13 +61,13 @@ CRASHED = [
 def cell_of(method: str, seed: int = 0, **settings) -> Cell:
     reg = registry(files=[HARD])
     data = open_data(DATA, reg, Place())
-    setting = Setting("test_resnet", data.name, data.fingerprint, data.size, seed)
+    setting = Context("test_resnet", data.name, data.fingerprint, data.size, seed)
     layers = (({"epochs": 2, "batch": 32}, SMALL), ({}, settings))
     return resolve(method, reg, setting, Settings(layers))
 
 
 def workbench(folder: Path, seconds: float = 0.0, **given) -> Workbench:
-    options = Options(device=torch.device("cpu"), checkpoint_seconds=seconds)
+    options = RunOptions(device=torch.device("cpu"), checkpoint_seconds=seconds)
     return Workbench(registry(files=[HARD]), Store(folder), Place(), options, **given)
 
 

@@ -10,16 +10,16 @@ import torch
 from click.testing import CliRunner
 
 from sslbench.api import Place
-from sslbench.bench import members
+from sslbench.cells.suite import load_suite
 from sslbench.cli.app import program
 from sslbench.errors import UserError
-from sslbench.execute import Options as Doing
-from sslbench.execute import Workbench
-from sslbench.planning import make_plan
+from sslbench.leaderboard.board.members import members_of
+from sslbench.leaderboard.board.planned import material_of
+from sslbench.one_cell.workbench import RunOptions, Workbench
+from sslbench.plan.planning import make_plan
+from sslbench.plan.selection import Selection
 from sslbench.plugins import registry
-from sslbench.selection import Options
 from sslbench.store import Store
-from sslbench.suite import load_suite
 
 TINY = """
 summary: a tiny tuned suite
@@ -53,7 +53,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def planned(**options):
-    return make_plan(Options(suite="tiny.yaml", store=Path("store"), **options), REGISTRY)
+    return make_plan(Selection(suite="tiny.yaml", store=Path("store"), **options), REGISTRY)
 
 
 def sslbench(*arguments):
@@ -62,7 +62,7 @@ def sslbench(*arguments):
 
 def done(plan):
     """What is open in a plan, done in this process; the plan after it."""
-    bench = Workbench(REGISTRY, plan.store, Place(), Doing(torch.device("cpu")))
+    bench = Workbench(REGISTRY, plan.store, Place(), RunOptions(torch.device("cpu")))
     plan.store.create()
     for p in plan.open:
         bench.do(p.cell, [j.judge for j in p.judges])
@@ -82,7 +82,9 @@ def test_trials_come_first_and_are_as_many_for_a_pretext_nobody_asked_for():
         ["knn-1[k=3]@held-out"] * 4
     )
     assert plan.waiting == 4  # simclr for scan, and scan, of two seeds
-    assert {m.method for m in members(plan)} == {"untrained"}
+    assert {b.identity["method"]["name"] for b in material_of(plan, REGISTRY).blanks} == {
+        "untrained"
+    }
 
 
 def test_draws_lie_in_the_space_and_do_not_change():
@@ -114,7 +116,9 @@ def test_one_run_does_the_trials_and_then_the_cells_with_the_best_settings():
         assert cell.recipe.lr == best.recipe.lr
         assert cell.hyperparameters["temperature"] == best.hyperparameters["temperature"]
         assert cell.recipe.epochs == 2
-    assert {m.method for m in members(plan)} == {"untrained", "scan"}
+    members, left = members_of(material_of(plan, REGISTRY))
+    assert {m.method for m in members} == {"untrained", "scan"}
+    assert not left  # trials are no cells of the board
     record = trials[0].judges[0].record
     assert {m.split for m in record.metrics} == {"held-out"}
     assert record.metrics[0].n == 10  # a tenth of the 100 training images, none of the 30 of test

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from sslbench.cli.app import program
 from sslbench.errors import UserError
-from sslbench.leaderboard.folder import LOCK, place_of
-from sslbench.leaderboard.soundness import protocol_of
-from sslbench.leaderboard.validate import validate
+from sslbench.leaderboard.folder.folder import LOCK, place_of
+from sslbench.leaderboard.folder.soundness import protocol_of
+from sslbench.leaderboard.folder.validate import validate
 from sslbench.plugins import registry
 from sslbench.records import Record, digest
 
@@ -345,7 +345,7 @@ def test_the_command_prints_findings_and_exits_with_5(tmp_path):
 
 
 def test_protocols_follow_from_identities_as_they_are_made():
-    from sslbench.identity import resolve_judge
+    from sslbench.cells.protocol import resolve_judge
 
     found = registry(installed=False)
     names = ("knn[k=5]", "corruption[images=20,set=regen]", "linear", "tent[set=regen]")

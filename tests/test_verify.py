@@ -15,24 +15,23 @@ import torch
 from click.testing import CliRunner
 
 from sslbench.api import Place
-from sslbench.bench import collect
 from sslbench.cli.app import program
 from sslbench.errors import CheckFailed, UserError
-from sslbench.execute import Options as Doing
-from sslbench.execute import Workbench
 from sslbench.leaderboard import statistics
-from sslbench.leaderboard.attestation import attested, intact, sealed
-from sslbench.leaderboard.bundle import MANIFEST, entry, pack, sha256_of, write
-from sslbench.leaderboard.folder import add, place_of, read
-from sslbench.leaderboard.noise import LEVEL, MANY, Reported, Shift, deviations, joint, shift
-from sslbench.leaderboard.rejudging import jittered
-from sslbench.leaderboard.retraining import prediction
-from sslbench.leaderboard.unpack import unpack
-from sslbench.leaderboard.verify import ALL, Asked, draw, verify
-from sslbench.planning import make_plan
+from sslbench.leaderboard.board.planned import material_of
+from sslbench.leaderboard.folder.attestation import attested, intact, sealed
+from sslbench.leaderboard.folder.folder import add, place_of, read
+from sslbench.leaderboard.verify.bundle import MANIFEST, entry, pack, sha256_of, write
+from sslbench.leaderboard.verify.noise import LEVEL, MANY, Reported, Shift, deviations, joint, shift
+from sslbench.leaderboard.verify.rejudging import jittered
+from sslbench.leaderboard.verify.retraining import prediction
+from sslbench.leaderboard.verify.unpack import unpack
+from sslbench.leaderboard.verify.verifying import ALL, VerificationRequest, draw, verify
+from sslbench.one_cell.workbench import RunOptions, Workbench
+from sslbench.plan.planning import make_plan
+from sslbench.plan.selection import Selection
 from sslbench.plugins import registry
 from sslbench.records import Record, digest
-from sslbench.selection import Options
 from sslbench.store import Store
 
 SUITE = """
@@ -59,16 +58,17 @@ def home(tmp_path_factory):
     """A store of which one cell was judged on two threads, and its leaderboard: six cells."""
     home = tmp_path_factory.mktemp("verify")
     (home / "small.yaml").write_text(SUITE)
-    options = Options(suite=str(home / "small.yaml"), store=home / "store")
+    options = Selection(suite=str(home / "small.yaml"), store=home / "store")
     Store(home / "store").create()
     judge(options, threads=2)
-    add(home / "board", *collect(make_plan(options, FOUND, preflight=False), FOUND))
+    material = material_of(make_plan(options, FOUND, preflight=False), FOUND)
+    add(home / "board", material.suite, material.records)
     return home
 
 
 def judge(options, *, threads):
     """Trains what is missing on one thread, and judges."""
-    bench = Workbench(FOUND, Store(options.store), Place(), Doing(CPU, suite="small"))
+    bench = Workbench(FOUND, Store(options.store), Place(), RunOptions(CPU, suite="small"))
     for planned in make_plan(options, FOUND, preflight=False).cells:
         assert bench.do(planned.cell, []).status == "ok"
         torch.set_num_threads(threads if planned.cell.title.startswith(FEW) else 1)
@@ -129,7 +129,7 @@ def sd_of(home, method, evaluator, name):
 
 
 def asked(bundle, **how):
-    return Asked(bundle, **{"cells": ALL, **how})
+    return VerificationRequest(bundle, **{"cells": ALL, **how})
 
 
 # ---- what is accepted ------------------------------------------------------------------------
@@ -155,14 +155,15 @@ def test_numbers_of_weights_that_differ_in_their_last_bit_are_accepted(home, tmp
     """Which stands for a machine that sums in another order."""
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(home / "store", elsewhere)
-    options = Options(suite=str(home / "small.yaml"), store=elsewhere)
+    options = Selection(suite=str(home / "small.yaml"), store=elsewhere)
     for planned in make_plan(options, FOUND, preflight=False).cells:
         folder = Store(elsewhere).cell(planned.cell.id)
         folder.save("model", jittered(folder.load("model")[0], 99), {})
         for path in (*folder.path.glob("records/[!t]*"), *folder.path.glob("features-*")):
             path.unlink()
     judge(options, threads=1)
-    board = add(tmp_path / "board", *collect(make_plan(options, FOUND, preflight=False), FOUND))
+    material = material_of(make_plan(options, FOUND, preflight=False), FOUND)
+    board = add(tmp_path / "board", material.suite, material.records)
     before = {r.metrics for r in read(home / "board").records}
     assert any(r.metrics not in before for r in board.records)
     bundle = pack(board, Store(home / "store"), tmp_path / "elsewhere.zip").path

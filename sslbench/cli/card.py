@@ -16,7 +16,8 @@ NEEDED = ("Measured", "Chosen", "Source", "Traps")
 
 def evaluator(entry: Entry, registry: Registry) -> dict[str, Any]:
     """An evaluators entry as plain data; imports it."""
-    from ..identity import described, find_judge, signature
+    from ..cells.parameters import described, signature
+    from ..cells.protocol import find_judge
 
     name = entry.name if entry.builtin else entry.qualified
     judge, cls, _ = find_judge(name, registry)

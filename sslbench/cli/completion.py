@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from ..store import default_store
 from .app import State
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -38,8 +39,6 @@ def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 def cells(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Ids of cells in the store."""
-    from .options import default_store
-
     root = ctx.params.get("store") or default_store()
     paths = sorted((root / "cells").glob(f"??/{incomplete}*")) if incomplete.isalnum() else []
     if not incomplete:

@@ -21,8 +21,8 @@ from .text import count, duration, one_line, say, say_json, size
 if TYPE_CHECKING:
     import torch
 
-    from ..corrupted import Making, Step
     from ..data import Data
+    from ..data.corrupted import Making, Step
 
 
 def _severities(
@@ -134,7 +134,7 @@ def _chosen(asked: Names) -> tuple[str, ...]:
 
 
 def _device(name: str) -> torch.device:
-    from ..feed import pick_device
+    from ..train.device import pick_device
 
     try:
         return pick_device(name)
@@ -143,8 +143,8 @@ def _device(name: str) -> torch.device:
 
 
 def _making(seed: int, frost: Path | None) -> Making:
-    from ..corrupted import Making
     from ..corruptions import frost_from
+    from ..data.corrupted import Making
 
     return Making(seed, None if frost is None else frost_from(frost))
 
@@ -169,8 +169,8 @@ def _write(
     chosen: Sequence[str],
     err: bool,
 ) -> dict[str, Any]:
-    from ..corrupted import set_name, write
-    from ..corrupted.manifest import read_manifest
+    from ..data.corrupted import set_name, write
+    from ..data.manifest import read_manifest
 
     begun = time.monotonic()
     steps: dict[str, Step] = {}
@@ -272,7 +272,7 @@ def _sheet(
     chosen: Sequence[str],
     given: dict[str, Any],
 ) -> dict[str, Any]:
-    from ..corrupted import Rendered
+    from ..data.corrupted import Rendered
     from .sheet import draw
 
     path, severities = given["sheet"], given["severities"] or (1, 2, 3, 4, 5)

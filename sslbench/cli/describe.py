@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..sources import Remark, above, definition, headings, remarks
+from ..plugins.sources import Remark, above, definition, headings, remarks
 
 if TYPE_CHECKING:
     from ..api import Method, Recipe
-    from ..identity import Anatomy
+    from ..cells.parameters import Anatomy
     from ..plugins import Entry, Registry
 
 HARNESS = "default of the harness"
@@ -26,7 +26,7 @@ NOTHING = Remark("", "")
 
 def method(entry: Entry, registry: Registry) -> dict[str, Any]:
     """A methods entry as plain data; imports it, and reads the comments of its source."""
-    from ..identity import anatomy, described
+    from ..cells.parameters import anatomy, described
 
     parts = anatomy(entry)
     said = _said(entry, parts)
@@ -125,8 +125,8 @@ def _suites(
     entry: Entry, parts: Anatomy, registry: Registry
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Suite -> what it sets for this method, stages' with their names; "tuned": found by trials."""
-    from ..identity import Settings
-    from ..suite import load_suite
+    from ..cells.resolve import Settings
+    from ..cells.suite import load_suite
 
     name = entry.name if registry.find("methods", entry.name) == entry else entry.qualified
     for suite_name in registry.names("suites"):
@@ -155,7 +155,7 @@ def _suites(
 
 def _jsonable(value: Any) -> Any:
     """As JSON has it, else as Python writes it."""
-    from ..identity import plain
+    from ..cells.cell import plain
 
     try:
         found = plain(value)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..checks import Check, blas, disk, faiss_build, precisions, smoke
 from ..errors import CheckFailed, UserError
 from .app import Command, State, quiet_libraries
+from .checks import DoctorCheck, blas, disk, faiss_build, precisions, smoke
 from .options import json_option, store_option
 from .text import one_line, say_json, say_table, size
 
@@ -49,7 +49,7 @@ SMALL = 10_000  # images of a dataset that is simply opened
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, store: Path, data: Path | None, short: bool, as_json: bool) -> None:
-    """Check the installation, devices, plugins, data and store.
+    """DoctorCheck the installation, devices, plugins, data and store.
 
     Exits with 5 when something essential is broken.
     """
@@ -66,20 +66,20 @@ def doctor(ctx: click.Context, store: Path, data: Path | None, short: bool, as_j
         raise CheckFailed(f"broken: {', '.join(broken)}; the table above says why")
 
 
-def _broken(checks: Sequence[Check]) -> list[str]:
+def _broken(checks: Sequence[DoctorCheck]) -> list[str]:
     return [check.name for check in checks if check.state == "ERROR"]
 
 
-def _smoke(state: State) -> Check:
-    from ..selection import Options
+def _smoke(state: State) -> DoctorCheck:
+    from ..plan.selection import Selection
 
-    options = Options(plugins=state.files, block=state.block, installed=state.installed)
+    options = Selection(plugins=state.files, block=state.block, installed=state.installed)
     return smoke(state.registry, options)
 
 
-def _checks(registry: Registry, store: Path, data: Path | None) -> Iterator[Check]:
+def _checks(registry: Registry, store: Path, data: Path | None) -> Iterator[DoctorCheck]:
     version = platform.python_version()
-    yield Check("python", "ok" if sys.version_info >= (3, 10) else "ERROR", version)
+    yield DoctorCheck("python", "ok" if sys.version_info >= (3, 10) else "ERROR", version)
     modules = [_module(name) for name in MODULES]
     yield from modules
     if not _broken(modules):
@@ -89,20 +89,20 @@ def _checks(registry: Registry, store: Path, data: Path | None) -> Iterator[Chec
         yield from _datasets(registry, data)
     for plugin in registry.plugins:
         if plugin.error:
-            yield Check(f"plugin {plugin.name}", "note", f"not whole: {plugin.error}")
+            yield DoctorCheck(f"plugin {plugin.name}", "note", f"not whole: {plugin.error}")
         else:
-            yield Check(f"plugin {plugin.name}", "ok", f"{plugin.dist} {plugin.version}")
+            yield DoctorCheck(f"plugin {plugin.name}", "ok", f"{plugin.dist} {plugin.version}")
     yield _store(store)
     yield disk("store", store)
 
 
-def _module(name: str) -> Check:
+def _module(name: str) -> DoctorCheck:
     try:
         module = import_module(name)
     except Exception as error:  # noqa: BLE001 - whatever it raises, it is broken
-        return Check(name, "ERROR", f"cannot be imported: {type(error).__name__}: {error}")
+        return DoctorCheck(name, "ERROR", f"cannot be imported: {type(error).__name__}: {error}")
     version = getattr(module, "__version__", None) or _version(name)
-    return Check(name, "ok", str(version))
+    return DoctorCheck(name, "ok", str(version))
 
 
 def _version(name: str) -> str:
@@ -111,34 +111,36 @@ def _version(name: str) -> str:
     return "unknown version"
 
 
-def _devices() -> Iterator[Check]:
+def _devices() -> Iterator[DoctorCheck]:
     import torch
 
-    from ..environment import cpu_name
+    from ..one_cell.environment import cpu_name
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     asked = os.environ.get("OMP_NUM_THREADS")
     threads = f"{torch.get_num_threads()} threads on {cores} cores"
-    yield Check("threads", "ok", threads + (f" (OMP_NUM_THREADS={asked})" if asked else ""))
+    yield DoctorCheck("threads", "ok", threads + (f" (OMP_NUM_THREADS={asked})" if asked else ""))
     capability = torch.backends.cpu.get_cpu_capability()
-    yield Check("cpu", "ok", f"{cpu_name()}, {capability}")
+    yield DoctorCheck("cpu", "ok", f"{cpu_name()}, {capability}")
     yield precisions(torch.device("cpu"))
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
         properties = torch.cuda.get_device_properties(index)
-        yield Check(f"cuda:{index}", "ok", f"{properties.name}, {size(properties.total_memory)}")
+        yield DoctorCheck(
+            f"cuda:{index}", "ok", f"{properties.name}, {size(properties.total_memory)}"
+        )
         yield precisions(torch.device("cuda", index))
     if torch.backends.mps.is_available():
-        yield Check("mps", "ok", "available")
+        yield DoctorCheck("mps", "ok", "available")
         yield precisions(torch.device("mps"))
     elif not count:
-        yield Check("gpu", "note", "none: cells run on the CPU")
+        yield DoctorCheck("gpu", "note", "none: cells run on the CPU")
 
 
 # ---- data ------------------------------------------------------------------------------------
 
 
-def _datasets(registry: Registry, data: Path | None) -> Iterator[Check]:
+def _datasets(registry: Registry, data: Path | None) -> Iterator[DoctorCheck]:
     from ..api import Place
     from ..data import default_roots
 
@@ -146,19 +148,19 @@ def _datasets(registry: Registry, data: Path | None) -> Iterator[Check]:
     roots = ", ".join(map(str, place.roots)) or "none given: --data DIR or SSLBENCH_DATA"
     absent = [str(root) for root in place.roots if not root.is_dir()]
     note = f"; not there: {', '.join(absent)}" if absent else ""
-    yield Check("data roots", "note" if absent else "ok", roots + note)
+    yield DoctorCheck("data roots", "note" if absent else "ok", roots + note)
     yield from (disk(f"data {root}", root) for root in place.roots if root.is_dir())
     for name, entry in registry.entries("datasets").items():
         yield _guarded(f"data {name}", lambda entry=entry: _found(entry, place, registry))  # type: ignore[misc]  # bound now
 
 
-def _guarded(name: str, look: Callable[[], str]) -> Check:
+def _guarded(name: str, look: Callable[[], str]) -> DoctorCheck:
     try:
-        return Check(name, "ok", look())
+        return DoctorCheck(name, "ok", look())
     except UserError as error:
-        return Check(name, "note", str(error))
+        return DoctorCheck(name, "note", str(error))
     except Exception as error:  # noqa: BLE001 - a plugin's may raise anything
-        return Check(name, "note", f"{type(error).__name__}: {error}")
+        return DoctorCheck(name, "note", f"{type(error).__name__}: {error}")
 
 
 def _found(entry: Entry, place: Any, registry: Registry) -> str:
@@ -181,7 +183,7 @@ def _found(entry: Entry, place: Any, registry: Registry) -> str:
 # ---- the store -------------------------------------------------------------------------------
 
 
-def _store(root: Path) -> Check:
+def _store(root: Path) -> DoctorCheck:
     from ..store import Store
 
     home = root.absolute()
@@ -192,8 +194,8 @@ def _store(root: Path) -> Check:
         with tempfile.NamedTemporaryFile(dir=home, prefix=".sslbench-doctor-"):
             pass
     except UserError as error:
-        return Check("store", "ERROR", str(error))
+        return DoctorCheck("store", "ERROR", str(error))
     except OSError as error:
-        return Check("store", "ERROR", f"{home} cannot be written: {error.strerror or error}")
+        return DoctorCheck("store", "ERROR", f"{home} cannot be written: {error.strerror or error}")
     there = "" if root.exists() else " (not there yet)"
-    return Check("store", "ok", one_line(f"{root.absolute()}{there}, writable"))
+    return DoctorCheck("store", "ok", one_line(f"{root.absolute()}{there}, writable"))

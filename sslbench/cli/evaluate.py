@@ -17,9 +17,9 @@ from .run import check, exit_code, loudness, made, perform, placed, track_option
 from .text import count, say
 
 if TYPE_CHECKING:
-    from ..planning import Plan
+    from ..plan.plan import Plan
+    from ..plan.selection import Selection
     from ..plugins import Registry
-    from ..selection import Options
 
 OF_ENCODER = ("backbone", "name", "keys", "mean", "std")  # say nothing without --encoder
 
@@ -78,7 +78,7 @@ def evaluate(
 
     With --encoder: judge weights from outside on the suite's datasets.
     """
-    from ..planning import make_plan
+    from ..plan.planning import make_plan
 
     state = ctx.ensure_object(State)
     state.verbose = state.verbose or verbose
@@ -102,7 +102,7 @@ def evaluate(
 
 
 def _taken_in(
-    encoder: Path | None, how: dict[str, Any], options: Options, registry: Registry
+    encoder: Path | None, how: dict[str, Any], options: Selection, registry: Registry
 ) -> list[str]:
     """Takes the weights into the store; from then on the options are about them alone."""
     if encoder is None:
@@ -113,10 +113,10 @@ def _taken_in(
         return []
     if "backbone" not in how:
         raise UserError("--encoder needs --backbone NAME: the network its weights are of")
-    from ..external import adopt
-    from ..weights import Asked
+    from ..run.adopting import adopt
+    from ..run.weights import WeightsRequest
 
-    stranger = Asked(encoder, **how)
+    stranger = WeightsRequest(encoder, **how)
     lines = adopt(stranger, options, registry)
     options.only = (stranger.method,)
     return [f"{stranger.method} is {encoder}: {lines[0]}", *lines[1:]]

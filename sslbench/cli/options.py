@@ -1,9 +1,8 @@
-"""Options that several commands share, and what they come to."""
+"""Selection that several commands share, and what they come to."""
 
 from __future__ import annotations
 
 import functools
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,16 +12,16 @@ import click
 from click.core import ParameterSource
 
 from ..errors import EmptySelection, UserError
+from ..store import STORE, default_store
 from . import completion
 from .app import State
 
 if TYPE_CHECKING:
-    from ..selection import Options
+    from ..plan.selection import Selection
 
 F = TypeVar("F", bound=Callable[..., Any])
 Names = tuple[str, ...] | None
 Seeds = tuple[int, ...] | None
-STORE = "sslbench-store"
 
 
 def split(text: str) -> tuple[str, ...]:
@@ -54,10 +53,6 @@ def seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> Seed
     if bad := [item for item in items if not (item.isascii() and item.isdigit())]:
         raise click.BadParameter(f"{bad[0]!r} is no whole number; seeds look like 0,1,2")
     return tuple(dict.fromkeys(map(int, items)))
-
-
-def default_store() -> Path:
-    return Path(os.environ.get("SSLBENCH_STORE") or STORE)
 
 
 def store_option(function: F) -> F:
@@ -141,18 +136,18 @@ SELECTION = frozenset([*KEPT.split(), "transfer_to", "layers", "skip_broken"])
 selection = several(_SUITE, of_suite)  # which cells: for `run`, `plan` and `leaderboard show`
 
 
-def asked(state: State, given: dict[str, Any], **more: Any) -> Options:
+def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
     """The options of a bench; what names nothing at all is an empty selection."""
     from ..api import Place
     from ..data import default_roots
-    from ..selection import Options
+    from ..plan.selection import Selection
 
     for name in ("backbones", "datasets", "evaluators", "transfer_to", "seeds"):
         if given[name] == ():
             flag = name.replace("_", "-")
             raise EmptySelection(f"the selection is empty: --{flag} names none")
     roots = default_roots(given["data"])
-    return Options(
+    return Selection(
         suite=given["suite"],
         methods=given["methods"],
         backbones=given["backbones"] or (),

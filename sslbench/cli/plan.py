@@ -15,11 +15,11 @@ from .options import asked, json_option, selection, typed
 from .text import ID, count, duration, one_line, say, say_json, say_table
 
 if TYPE_CHECKING:
-    from ..identity import Cell
-    from ..leaderboard.power import Detectable
-    from ..planning import Plan, Planned
+    from ..cells.cell import Cell
+    from ..leaderboard.board.power import Detectable
+    from ..plan.plan import Plan, Planned
+    from ..plan.timing import Estimate
     from ..plugins import Registry
-    from ..timing import Estimate
 
 STATES = ("done", "missing", "stale", "evaluate", "failed", "unsupported")
 
@@ -45,7 +45,7 @@ def plan(
     done; missing; stale: the store has its like with another identity, and which field differs;
     evaluate: trained, still to be judged; failed; unsupported: its method says why.
     """
-    from ..planning import make_plan
+    from ..plan.planning import make_plan
 
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
@@ -122,7 +122,7 @@ def _recipes(made: Plan) -> dict[str, str]:
 
 
 def _recipe(recipe: Any) -> str:
-    from ..optim import scaled_lr
+    from ..train.optim import scaled_lr
 
     lr = f"lr {scaled_lr(recipe):.4g}"
     if recipe.lr_scaling != "none":
@@ -178,7 +178,7 @@ def _sources(cell: Cell, record: Any) -> Iterable[tuple[str, str, str]]:
 
 
 def _estimates(made: Plan, registry: Registry, device: str) -> list[Estimate]:
-    from ..timing import estimate
+    from ..plan.timing import estimate
 
     return estimate(made, registry, device)
 
@@ -209,8 +209,8 @@ def _say_times(estimates: list[Estimate]) -> None:
 
 def _detectable(made: Plan, registry: Registry) -> list[Detectable]:
     """Of the methods asked for; the suite's others tell of the spread."""
-    from ..leaderboard.power import detectable
-    from ..planning import make_plan
+    from ..leaderboard.board.power import detectable
+    from ..plan.planning import make_plan
     from .leaderboard.show import board_of
 
     chosen = {p.cell.method for p in made.cells if not (p.baseline or p.needed_by or p.trial)}
@@ -223,7 +223,7 @@ def _detectable(made: Plan, registry: Registry) -> list[Detectable]:
     return [
         # before anything is judged a board knows what was asked for, not what it came to
         dataclasses.replace(each, protocol=protocols.get(each.protocol, each.protocol))
-        for each in detectable(board_of(whole), chosen)
+        for each in detectable(board_of(whole, registry), chosen)
     ]
 
 

@@ -80,7 +80,7 @@ def _unchecked(plugin: PluginInfo) -> str:
 
 def _conformance(plugin: PluginInfo, registry: Registry, store: Path) -> str:
     """ "built in", "kit 1" where all that it provides has passed that one, "" else."""
-    from ..plugins.passed import kit_passed
+    from ..store.passed import kit_passed
 
     entries = registry.of(plugin).values()
     if all(entry.builtin for entry in entries) and entries:
@@ -148,7 +148,7 @@ def check(
 
     from ..api import Place
     from ..data import default_roots
-    from ..plugins.passed import KIT, write_pass
+    from ..store.passed import KIT, write_pass
     from ..testing import open_kit
     from .app import quiet_libraries
 

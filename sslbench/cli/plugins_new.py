@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..scaffold import THINGS, names_of, write
+from ..plugins.scaffold import THINGS, names_of, write
 from .app import COMMANDS, Command, State
 from .text import one_line, say
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..events import CellDone, CellStarted, EpochDone, Event, Judged, Progress
+from ..events import CellDone, CellStarted, EpochDone, EvaluationDone, Event, Progress
 from .app import INTERRUPTED
 from .text import ID, duration, one_line, say
 
@@ -127,7 +127,7 @@ class Lines:
         elif isinstance(event, EpochDone):
             title = self.titles.get(event.cell, event.cell[:ID])
             self.say(f"{title} · {_training(event)}{_watched(event)}")
-        elif isinstance(event, Judged):
+        elif isinstance(event, EvaluationDone):
             self.say(f"{self.titles.get(event.cell, event.cell[:ID])} · {_judged(event)}")
         elif isinstance(event, CellDone):
             self.say(f"{_finished(event)} ({self.tally.sentence()})")
@@ -180,7 +180,7 @@ class Bars:
             self._drop(event.cell)
             self.say(_finished(event))
         elif event.cell in self.tasks:
-            state = _judged(event) if isinstance(event, Judged) else _training(event)
+            state = _judged(event) if isinstance(event, EvaluationDone) else _training(event)
             share = self.tally.shares.get(event.cell, 0.0)
             self.live.update(self.tasks[event.cell], completed=share, state=one_line(state))
         state = f"{self.tally.sentence()}, {self.tally.left()} to go"
@@ -211,7 +211,7 @@ def _watched(event: EpochDone) -> str:
     return "".join(f" · {name} {value:.4f}" for name, value in event.watched)
 
 
-def _judged(event: Judged) -> str:
+def _judged(event: EvaluationDone) -> str:
     if event.value is None:
         return f"{event.protocol} {event.status}"
     return f"{event.protocol} {event.metric} {event.value:.4f}"

@@ -19,11 +19,11 @@ from .progress import Reporter, Stop, reporter
 from .text import ID, count, one_line, say
 
 if TYPE_CHECKING:
-    from ..bench import Outcome
-    from ..planning import Plan, Planned
+    from ..plan.plan import Plan, Planned
+    from ..plan.selection import Selection
     from ..plugins import Registry
-    from ..selection import Options
-    from ..tracking import Made
+    from ..run.matrix import Outcome
+    from ..run.tracking import NamedTracker
 
 FAILED = 3
 LISTED = 10  # failed cells named at the end
@@ -100,7 +100,7 @@ def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
 
 
 def perform(
-    ctx: click.Context, plan: Plan, trackers: Sequence[Made], *, quiet: bool, as_json: bool
+    ctx: click.Context, plan: Plan, trackers: Sequence[NamedTracker], *, quiet: bool, as_json: bool
 ) -> Outcome:
     """Does what is open, and ends with the table whatever happens."""
     state = ctx.ensure_object(State)
@@ -114,9 +114,9 @@ def perform(
         outcome = _run(plan, state.registry, progress, trackers)
     except BaseException:
         with contextlib.suppress(UserError):  # what broke off the run is the one to tell
-            _end(_as_it_stands(plan, state.registry), None, ending)
+            _end(_as_it_stands(plan, state.registry), state.registry, None, ending)
         raise
-    _end(plan, outcome, ending)
+    _end(plan, state.registry, outcome, ending)
     return outcome
 
 
@@ -124,17 +124,17 @@ def exit_code(outcome: Outcome) -> int:
     return INTERRUPTED if outcome.interrupted else FAILED if outcome.failed else 0
 
 
-def check(options: Options, registry: Registry) -> None:
+def check(options: Selection, registry: Registry) -> None:
     """What would otherwise fail in every process."""
     if options.device != "auto":
-        from ..feed import pick_device
+        from ..train.device import pick_device
 
         try:
             pick_device(options.device)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"--device: {one_line(error).partition('.')[0]}") from error
     if options.watch is not None:
-        from ..identity import resolve_judge
+        from ..cells.protocol import resolve_judge
 
         judge, _, every = options.watch.partition(":")
         if not (every or "1").isdigit() or every == "0":
@@ -142,15 +142,15 @@ def check(options: Options, registry: Registry) -> None:
         resolve_judge(judge, registry)
 
 
-def made(names: tuple[str, ...] | None, registry: Registry) -> list[Made]:
+def made(names: tuple[str, ...] | None, registry: Registry) -> list[NamedTracker]:
     """The trackers of `--track`, before anything runs."""
-    from ..tracking import make_trackers
+    from ..run.tracking import make_trackers
 
     return make_trackers(names or (), registry)
 
 
-def _planned(options: Options, registry: Registry, *, loud: bool, err: bool) -> Plan:
-    from ..planning import make_plan
+def _planned(options: Selection, registry: Registry, *, loud: bool, err: bool) -> Plan:
+    from ..plan.planning import make_plan
 
     plan = make_plan(options, registry)
     todo = len(plan.open)
@@ -161,9 +161,11 @@ def _planned(options: Options, registry: Registry, *, loud: bool, err: bool) -> 
     return plan
 
 
-def _run(plan: Plan, registry: Registry, progress: Reporter, trackers: Sequence[Made]) -> Outcome:
-    from .. import bench
-    from ..tracking import tracked
+def _run(
+    plan: Plan, registry: Registry, progress: Reporter, trackers: Sequence[NamedTracker]
+) -> Outcome:
+    from ..run import matrix as bench
+    from ..run.tracking import tracked
 
     def complain(text: str) -> None:
         say(one_line(text), err=True)
@@ -179,7 +181,7 @@ def _run(plan: Plan, registry: Registry, progress: Reporter, trackers: Sequence[
 
 def _as_it_stands(plan: Plan, registry: Registry) -> Plan:
     """The plan after a run that broke off."""
-    from ..planning import make_plan
+    from ..plan.planning import make_plan
 
     after = make_plan(plan.options, registry, preflight=False)
     after.store.notices[:0] = plan.store.notices
@@ -195,9 +197,9 @@ class _Ending:
     before: set[Path]  # what was set aside before the run
 
 
-def _end(plan: Plan, outcome: Outcome | None, ending: _Ending) -> None:
+def _end(plan: Plan, registry: Registry, outcome: Outcome | None, ending: _Ending) -> None:
     """The table, where the store is, and what to type next."""
-    say_board(plan, "json" if ending.as_json else "text")
+    say_board(plan, registry, "json" if ending.as_json else "text")
     for notice in _notices(plan, ending.before):
         say(f"notice: {one_line(notice)}", err=True)
     failed = [cell for cell in plan.within if cell.state == "failed"]

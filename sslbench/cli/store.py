@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UserError
+from ..store import default_store
 from . import completion
 from .app import Commands, State
-from .options import default_store, json_option, store_option
+from .options import json_option, store_option
 from .text import ID, count, one_line, say, say_json, say_table, size
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from typing import Any
 from torch import Tensor
 
 from ..api import Place
+from ..corruptions.files import LABELS, Claim, CorruptedFolder
 from ..errors import MissingData
-from ..layout import LABELS, Claim, Folder
 
 BLOCK = 2**20  # bytes read at a time
 PATIENCE = 60  # seconds without a byte until a download has failed
@@ -39,7 +39,7 @@ class Published:
     md5: str
     sides: tuple[int, int] = (32, 32)
 
-    def open(self, place: Place, labels: Tensor) -> Folder:
+    def open(self, place: Place, labels: Tensor) -> CorruptedFolder:
         """The first root that has the folder wins; `labels` [N] of the test split in its order.
 
         Raises:
@@ -63,7 +63,7 @@ class Published:
             algorithm="md5",
             remedy=f"remove the folder and get it with --download, or {self._by_hand()}",
         )
-        return Folder(found, claim, labels)
+        return CorruptedFolder(found, claim, labels)
 
     def _look(self, place: Place) -> Path | None:
         return next((r / self.folder for r in place.roots if (r / self.folder).is_dir()), None)

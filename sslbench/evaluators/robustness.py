@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sslbench.api import Corrupted, Judged, Metric, Value
-from sslbench.arrays import balanced, shuffled
-from sslbench.corruptions import ALL, BENCHMARK, VERSION
-from sslbench.errors import Unsuited, UserError
+from ..api import Corrupted, Judged, Metric, Value
+from ..arrays import balanced, shuffled
+from ..corruptions import ALL, BENCHMARK, VERSION
+from ..errors import Unsuited, UserError
 
 KEY = "robustness"  # of the draw of images and of their order: the same for all judges and seeds
 
@@ -46,7 +46,7 @@ def set_of(judge: str, asked: str) -> str:
     return asked
 
 
-class Cell(NamedTuple):
+class Condition(NamedTuple):
     """One corruption at one severity."""
 
     at: tuple[int, int]  # where its answers stand
@@ -54,7 +54,7 @@ class Cell(NamedTuple):
     parts: Iterator[tuple[Tensor, Tensor]]  # positions [B] among the n, uint8 [B, 3, H, W]
 
 
-class Trial(NamedTuple):
+class TestImages(NamedTuple):
     """The images judged: the same of every corruption and severity."""
 
     corrupted: Corrupted
@@ -67,7 +67,7 @@ class Trial(NamedTuple):
         """Bool [19, S, n] for what a judge keeps: which answers were right."""
         return torch.zeros(len(ALL), len(self.severities), len(self.rows), dtype=torch.bool)
 
-    def cells(self, size: int) -> Iterator[Cell]:
+    def cells(self, size: int) -> Iterator[Condition]:
         """Every corruption and severity, in batches of `size`.
 
         Where that leaves a rest some batches are a little larger: there is no small last one.
@@ -75,7 +75,7 @@ class Trial(NamedTuple):
         for c, corruption in enumerate(ALL):
             for s, severity in enumerate(self.severities):
                 what = f"{self.corrupted.name}, {corruption} at severity {severity}"
-                yield Cell((c, s), what, self._parts(corruption, severity, size))
+                yield Condition((c, s), what, self._parts(corruption, severity, size))
 
     def _parts(self, corruption: str, severity: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         n = len(self.rows)
@@ -94,7 +94,7 @@ class Trial(NamedTuple):
         return {self.corrupted.name: self.corrupted.fingerprint}
 
 
-def trial(data: Judged, which: str, images: int | None, severities: tuple[int, ...]) -> Trial:
+def trial(data: Judged, which: str, images: int | None, severities: tuple[int, ...]) -> TestImages:
     """Test images with a label, or `images` of them: class-balanced, and always the same ones."""
     labels = data.labels("test")
     rows = (labels >= 0).nonzero()[:, 0]
@@ -112,7 +112,7 @@ def trial(data: Judged, which: str, images: int | None, severities: tuple[int, .
         rows = rows[torch.from_numpy(balanced(labels[rows].numpy(), images, KEY))]
     rows = rows[torch.from_numpy(shuffled(len(rows), f"{KEY} order"))]
     shape = data.images("test").shape[1:]
-    return Trial(data.corrupted(which), severities, rows, labels[rows], shape)
+    return TestImages(data.corrupted(which), severities, rows, labels[rows], shape)
 
 
 def finite(features: Tensor, what: str) -> Tensor:

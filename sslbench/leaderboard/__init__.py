@@ -1,11 +1,12 @@
 """The table made from the records of one suite: statistics, board, renderings."""
 
-from .board import Board
-from .export import as_csv, as_json
-from .latex import as_latex
-from .member import Member
-from .render import as_markdown, as_rich, as_text
-from .table import build
+from .board.board import Board
+from .board.member import Member
+from .board.table import build
+from .output.export import as_csv, as_json
+from .output.latex import as_latex
+from .output.markdown import as_markdown
+from .output.text import as_rich, as_text
 
 __all__ = [
     "Board",

@@ -15,9 +15,9 @@ from typing import Any
 
 from .. import hookspecs
 from ..errors import UserError
-from ..sources import definition, place
 from .contained import attempt, limit, patience, said
 from .kept import Kept
+from .sources import definition, place
 
 KINDS = tuple(name for name, hook in vars(hookspecs).items() if hasattr(hook, "sslbench_spec"))
 FAMILIES = ("backbones", "datasets")  # the kinds in which a key may end in "*"

@@ -16,11 +16,11 @@ import pluggy
 from .. import __version__, hookspecs
 from ..errors import UserError, suggestion
 from ..hookspecs import API_VERSION
-from ..sources import constant, place
 from .contained import attempt, limit, patience, said
 from .entries import FAMILIES, KINDS, OURS, Entry, PluginInfo
 from .kept import Kept
-from .origins import Found
+from .origins import Origin
+from .sources import constant, place
 
 SHOWN = 5  # of what an import changed
 _short = reprlib.Repr()
@@ -28,7 +28,7 @@ _short.maxstring = _short.maxother = 80
 _show = _short.repr  # a plugin may offer anything, of any length
 
 
-def collect(found: Found) -> tuple[PluginInfo, list[Entry]]:
+def collect(found: Origin) -> tuple[PluginInfo, list[Entry]]:
     """Loads a plugin and asks each of its hooks; whatever goes wrong is in the PluginInfo."""
     if found.dist == OURS:
         return _collected(found)
@@ -41,7 +41,7 @@ def collect(found: Found) -> tuple[PluginInfo, list[Entry]]:
     return info, entries
 
 
-def _collected(found: Found) -> tuple[PluginInfo, list[Entry]]:
+def _collected(found: Origin) -> tuple[PluginInfo, list[Entry]]:
     plugin, fault = attempt(_in_time, found.load, "to import")
     api, _ = attempt(_declared_api, found, plugin)
     # a plugin for a newer sslbench may well fail to import: the version is then the better answer
@@ -64,7 +64,7 @@ def _in_time(call: Callable[..., Any], doing: str, *args: Any) -> Any:
         return call(*args)
 
 
-def _declared_api(found: Found, plugin: Any) -> Any:
+def _declared_api(found: Origin, plugin: Any) -> Any:
     """Of the plugin, of its module, or of the source of one that could not be imported."""
     for holder in (plugin, sys.modules.get(found.module)):
         declared = getattr(holder, "SSLBENCH_API", None)

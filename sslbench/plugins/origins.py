@@ -22,7 +22,7 @@ from .entries import OURS, PluginInfo, canonical
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Origin:
     """A plugin before it is loaded."""
 
     name: str
@@ -37,7 +37,7 @@ class Found:
         return PluginInfo(self.name, self.dist, self.version, file=self.file)
 
 
-def found(*, installed: bool, files: Sequence[Path]) -> list[Found]:
+def found(*, installed: bool, files: Sequence[Path]) -> list[Origin]:
     """Every plugin there is.
 
     Raises:
@@ -46,7 +46,7 @@ def found(*, installed: bool, files: Sequence[Path]) -> list[Found]:
     return [_builtin(), *(_installed() if installed else ()), *_of_files(files)]
 
 
-def blocked(found: Sequence[Found], block: Sequence[str]) -> list[Found]:
+def blocked(found: Sequence[Origin], block: Sequence[str]) -> list[Origin]:
     """Those that `block` names.
 
     Raises:
@@ -63,12 +63,12 @@ def blocked(found: Sequence[Found], block: Sequence[str]) -> list[Found]:
     return [each for each, handle in handles.items() if handle & asked.keys()]
 
 
-def _builtin() -> Found:
+def _builtin() -> Origin:
     home = f"{__package__.rpartition('.')[0]}.builtin"
-    return Found("builtin", OURS, __version__, home, lambda: importlib.import_module(home))
+    return Origin("builtin", OURS, __version__, home, lambda: importlib.import_module(home))
 
 
-def _installed() -> Iterator[Found]:
+def _installed() -> Iterator[Origin]:
     holders: dict[str, importlib.metadata.Distribution] = {}
     for dist in importlib.metadata.distributions():
         points, _ = attempt(_entry_points, dist)  # a damaged stranger is not ours to report
@@ -83,7 +83,7 @@ def _installed() -> Iterator[Found]:
         points, _ = attempt(_entry_points, dist)
         for key, point in (points or {}).items():
             module = point.value.partition(":")[0].strip()
-            yield Found(key, name, version or "unknown", module, point.load)
+            yield Origin(key, name, version or "unknown", module, point.load)
 
 
 def _entry_points(
@@ -92,7 +92,7 @@ def _entry_points(
     return {point.name: point for point in dist.entry_points.select(group="sslbench")}
 
 
-def _of_files(files: Sequence[Path]) -> Iterator[Found]:
+def _of_files(files: Sequence[Path]) -> Iterator[Origin]:
     stems: dict[str, Path] = {}
     for path in dict.fromkeys(Path(file).expanduser().resolve() for file in files):
         if path.suffix != ".py" or not path.is_file():
@@ -104,7 +104,7 @@ def _of_files(files: Sequence[Path]) -> Iterator[Found]:
         yield _of_file(path, stem)
 
 
-def _of_file(path: Path, stem: str) -> Found:
+def _of_file(path: Path, stem: str) -> Origin:
     source, fault = attempt(path.read_bytes)
     if source is None:
         raise UserError(f"--plugin asks for {path}, which cannot be read: {fault}")
@@ -124,7 +124,7 @@ def _of_file(path: Path, stem: str) -> Found:
             raise
         return module
 
-    return Found(stem, f"file:{stem}", digest[:12], name, load, path)
+    return Origin(stem, f"file:{stem}", digest[:12], name, load, path)
 
 
 class _Fresh(importlib.machinery.SourceFileLoader):

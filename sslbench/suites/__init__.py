@@ -1,0 +1,1 @@
+"""Named protocols as YAML files: data sets, backbones, budget, seeds, evaluators, baselines."""

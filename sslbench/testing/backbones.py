@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..api import Backbone
 from ..errors import UserError
-from ..feed import kept_generators, seed_all
 from ..names import parse
 from ..plugins import Registry
-from ..state import tensors_of
+from ..train.feed import kept_generators, seed_all
+from ..train.state import tensors_of
 from .promise import require, standing
 from .trial import CPU
 

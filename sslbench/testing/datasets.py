@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from ..api import Card, Corrupted, Place
-from ..data import SUBSETS, Data, open_data
+from ..data import Data, open_data
+from ..data.opening import SUBSETS
 from ..errors import MissingData
-from ..feed import kept_generators, seed_all
 from ..names import parse
 from ..plugins import Registry
+from ..train.feed import kept_generators, seed_all
 from .promise import require, standing
 from .trial import CPU
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from ..api import Evaluator, Judgement, Metric
+from ..cells.protocol import resolve_judge
 from ..errors import Unsuited
-from ..feed import kept_generators, seed_all
-from ..identity import resolve_judge
 from ..plugins import Registry
-from ..state import tensors_of
+from ..train.feed import kept_generators, seed_all
+from ..train.state import tensors_of
 from .made_up import MadeUp, corrupted, noisy, pictured, uneven
 from .promise import require
 from .trial import CPU

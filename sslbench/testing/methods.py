@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..api import DataInfo, Dataset, Images, Method, Place, Split, View
+from ..cells.cell import Cell
 from ..data import Data
-from ..features import encoder_of
-from ..feed import kept_generators, seed_all
-from ..identity import Cell
 from ..names import parse
-from ..state import tensors_of
+from ..one_cell.subject import encoder_of
+from ..train.feed import kept_generators, seed_all
+from ..train.state import tensors_of
 from .promise import require
 from .trial import CPU, Fit, Loss, Trial
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from .. import __version__
 from ..api import CellInfo, RunInfo
-from ..events import CellDone, CellStarted, EpochDone, Judged, Progress
+from ..events import CellDone, CellStarted, EpochDone, EvaluationDone, Progress
 from ..plugins import Registry
-from ..tracking import make_trackers
+from ..run.tracking import make_trackers
 from .promise import require
 
 CELL = CellInfo("0" * 64, "a cell", "a-method", "a-backbone", "a-dataset", 0, {}, {"width": 3}, {})
@@ -22,8 +22,8 @@ EVENTS = (
     Progress(CELL.id, "main", 0, 2, 2, 4, None, None),
     EpochDone(CELL.id, "main", 1, 2, 0.4, 100.0, (("watch.a-judge-1.top1", 0.5),)),
     EpochDone(CELL.id, "main", 2, 2, None, None),
-    Judged(CELL.id, "a-judge-1", "ok", "top1", 0.6),
-    Judged(CELL.id, "a-judge-1[k=5]", "failed", "", None),
+    EvaluationDone(CELL.id, "a-judge-1", "ok", "top1", 0.6),
+    EvaluationDone(CELL.id, "a-judge-1[k=5]", "failed", "", None),
     CellDone(CELL.id, CELL.title, "ok", 1.5),
 )
 

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from ..api import Method, Place, Update
+from ..cells.cell import Cell
+from ..cells.parameters import anatomy
+from ..cells.resolve import Context, Settings, resolve
+from ..cells.suite import load_suite
 from ..data import open_data
 from ..events import CellDone
-from ..execute import Options, Workbench
-from ..identity import Cell, Setting, Settings, anatomy, resolve
+from ..one_cell.workbench import RunOptions, Workbench
 from ..plugins import Registry
-from ..state import restore
 from ..store import Store
-from ..suite import load_suite
+from ..train.state import restore
 from .promise import standing
 
 CPU = torch.device("cpu")
@@ -72,14 +74,14 @@ class Trial:
     def cell(self, *, epochs: int = 2, precision: str = "fp32", **settings: Any) -> Cell:
         """With `settings` laid over the trial's own."""
         of = self.data
-        setting = Setting(self.backbone, of.name, of.fingerprint, of.size, 0, precision, budget=40)
+        setting = Context(self.backbone, of.name, of.fingerprint, of.size, 0, precision, budget=40)
         asked: tuple[Any, ...] = (({}, self.settings), ({}, settings))
         large = resolve(self.name, self.registry, setting, Settings(asked))
         small = ({"epochs": epochs, "batch": 32}, _shrunk(self.name, large))
         return resolve(self.name, self.registry, setting, Settings((small, *asked)))
 
     def bench(self, store: str, stop: Callable[[], bool] = lambda: False) -> Workbench:
-        place, options = Store(self.folder / store), Options(CPU)
+        place, options = Store(self.folder / store), RunOptions(CPU)
         return Workbench(self.registry, place, Place(), options, stop=stop)
 
     def fit(self, store: str, cell: Cell, *, steps: int = 0) -> Fit:

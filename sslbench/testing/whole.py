@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..api import API_VERSION
-from ..identity import check_settings, find_judge
+from ..cells.protocol import find_judge
+from ..cells.resolve import check_settings
 from ..names import parse
+from ..plan.selection import SETS, Selection, settings_of, suite_of
 from ..plugins import PluginInfo, Registry
-from ..selection import SETS, Options, settings_of, suite_of
 from .promise import require
 
 PATIENCE = 120  # seconds for another process
@@ -108,7 +109,7 @@ class NameTrial:
 
 def names_what_there_is(trial: NameTrial) -> None:
     """It loads, and whatever it names is there and takes what it sets."""
-    suite, _ = suite_of(Options(suite=trial.name), trial.registry)
+    suite, _ = suite_of(Selection(suite=trial.name), trial.registry)
     methods = (*suite.methods, *suite.baselines)
     named = {"methods": methods, "backbones": suite.backbones, "datasets": suite.datasets}
     for kind, names in named.items():
@@ -118,7 +119,7 @@ def names_what_there_is(trial: NameTrial) -> None:
     for name in judges:
         for each in SETS.get(name, (name,)):
             find_judge(each, trial.registry)
-    check_settings(trial.registry, settings_of(suite, Options()), {*methods})
+    check_settings(trial.registry, settings_of(suite, Selection()), {*methods})
 
 
 def explains_itself(trial: NameTrial) -> None:

@@ -5,17 +5,7 @@ operation does with given numbers is a function of its own beside it (`resample`
 Between operations images stay float: nothing is rounded to 8 bits, as PIL does after each.
 """
 
-from .affine import (
-    Rotate,
-    ShearX,
-    ShearY,
-    Translate,
-    affine,
-    rotate,
-    shear_x,
-    shear_y,
-    translate,
-)
+from .affine import Rotate, ShearX, ShearY, Translate, affine, rotate, shear_x, shear_y, translate
 from .batch import ToFloat, plain, to_bytes, to_float
 from .colour import (
     AutoContrast,

@@ -10,16 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batch import (
-    check,
-    check_share,
-    choose,
-    integers,
-    lend,
-    on_chosen,
-    pieces,
-    to_float,
-)
+from .batch import check, check_share, choose, integers, lend, on_chosen, pieces, to_float
 
 Size = int | tuple[int, int]  # side of a square, or (height, width); pixels
 

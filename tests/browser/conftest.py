@@ -12,7 +12,7 @@ import pytest
 from boards import board_of
 from pages import EVIL
 
-from sslbench.leaderboard.page import as_html
+from sslbench.leaderboard.output.page import as_html
 
 
 @pytest.fixture(scope="session")

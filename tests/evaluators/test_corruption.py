@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from sslbench.api import Evaluator
+from sslbench.cells.parameters import checked, signature
 from sslbench.corruptions import ALL, BENCHMARK
 from sslbench.errors import MissingData, Unsuited, UserError
 from sslbench.evaluators import corruption
 from sslbench.evaluators.corruption import Corruption
 from sslbench.evaluators.linear import Linear
-from sslbench.identity import checked, signature
 from sslbench.names import parse
 
 from .helpers import Fake, pictured

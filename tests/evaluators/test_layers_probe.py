@@ -4,9 +4,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from sslbench.cells.protocol import resolve_judge
 from sslbench.errors import Unsuited
 from sslbench.evaluators.linear import GRID, Linear
-from sslbench.identity import resolve_judge
 from sslbench.plugins import registry
 
 from .helpers import fake

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sslbench.cells.protocol import resolve_judge
 from sslbench.cli.card import NEEDED, evaluator
-from sslbench.identity import resolve_judge
 from sslbench.plugins import registry
 from sslbench.testing import EVALUATOR_CHECKS, JudgeTrial
 from sslbench.testing.evaluators import gives_what_it_declares

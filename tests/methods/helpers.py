@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from sslbench.api import Epoch, Pretext, Update
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.plugins import registry
 
 FOLDER = Path(__file__).parent

@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.linalg import hadamard
 
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.methods.barlow_twins import correlation, decorrelation
-from sslbench.optim import Optimisation
+from sslbench.train.optim import Optimisation
 
 from .helpers import METHODS, Case, dot, first_loss, near, noise, same
 

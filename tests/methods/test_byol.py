@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.methods.byol import regression
 
 from .helpers import METHODS, Case, dot, first_loss, near, noise, same, trained, with_gradients

@@ -8,14 +8,14 @@ import pytest
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 
+from sslbench.cells.parameters import anatomy
 from sslbench.cluster import Clusters
-from sslbench.feed import main_order
-from sslbench.identity import anatomy
 from sslbench.methods import deepcluster
 from sslbench.methods.deepcluster import nmi
-from sslbench.optim import Optimisation
 from sslbench.testing import Trial
-from sslbench.train import Loop
+from sslbench.train.feed import main_order
+from sslbench.train.loop import Loop
+from sslbench.train.optim import Optimisation
 
 from .helpers import METHODS, REGISTRY, Lent, first_loss
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from sslbench.api import Backbone
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.methods.dino import DINOImageNet, DINOResNet, Head, distilled, warmed
-from sslbench.optim import Optimisation
 from sslbench.testing import Trial, trains_all_it_has
+from sslbench.train.optim import Optimisation
 from sslbench.views import ColorJitter
 
 from .helpers import METHODS, REGISTRY, Case, first_loss, log_share, near, noise, same, trained

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from sslbench.api import Update
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.methods.iic import lost_information
 
 from .helpers import METHODS, Case, Lent, first_loss, log_share, near, noise, same, trained

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 
 from .helpers import FULL, METHODS, TRAINED, files_of, same, with_gradients
 

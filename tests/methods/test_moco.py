@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.methods.moco import info_nce
-from sslbench.optim import Optimisation
+from sslbench.train.optim import Optimisation
 
 from .helpers import (
     METHODS,

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from sslbench import testing
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.methods.moco_v3 import contrast
-from sslbench.optim import Optimisation
 from sslbench.testing import Trial
+from sslbench.train.optim import Optimisation
 
 from .helpers import (
     METHODS,

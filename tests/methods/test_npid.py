@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.methods import npid
 from sslbench.methods.npid import estimated_log_z, nce, similarity
-from sslbench.optim import Optimisation
+from sslbench.train.optim import Optimisation
 
 from .helpers import METHODS, Case, first_loss, near, noise, same, trained, units
 

@@ -6,7 +6,7 @@ import pytest
 
 from sslbench import testing
 from sslbench.api import DataInfo
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.testing import ENCODER_CHECKS, METHOD_CHECKS, checks
 
 from .helpers import FOLDER, FULL, METHODS, TRAINED, declared

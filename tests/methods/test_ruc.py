@@ -10,16 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from sslbench.api import Batch, Method, Stream
-from sslbench.feed import orders
-from sslbench.identity import anatomy
-from sslbench.methods.ruc import (
-    mixed,
-    outvoted_by_none,
-    refine,
-    semi_supervised,
-    sharpen,
-    smoothed,
-)
+from sslbench.cells.parameters import anatomy
+from sslbench.methods.ruc import mixed, outvoted_by_none, refine, semi_supervised, sharpen, smoothed
+from sslbench.train.feed import orders
 
 from .helpers import METHODS, Case, dot, log_share, near, noise, same
 

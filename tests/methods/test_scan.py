@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from sslbench.api import Batch, Stream
+from sslbench.cells.parameters import anatomy
 from sslbench.cluster import neighbours
-from sslbench.feed import orders
-from sslbench.identity import anatomy
 from sslbench.methods.scan import Agree, agreement, self_labelled, statistics
 from sslbench.testing import Trial
+from sslbench.train.feed import orders
 
 from .helpers import (
     METHODS,

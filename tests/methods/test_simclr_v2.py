@@ -10,7 +10,7 @@ import torch
 import sslbench
 from sslbench import testing
 from sslbench.api import Backbone
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 
 from .helpers import METHODS, first_loss, near
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.methods.simsiam import distance, spread
-from sslbench.optim import Optimisation
+from sslbench.train.optim import Optimisation
 
 from .helpers import METHODS, Case, dot, first_loss, near, noise, same, with_gradients
 

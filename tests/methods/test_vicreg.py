@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.linalg import hadamard
 
-from sslbench.identity import anatomy
+from sslbench.cells.parameters import anatomy
 from sslbench.methods.vicreg import redundancy, stillness, vicreg
 
 from .helpers import METHODS, Case, first_loss, near, noise, same, with_gradients

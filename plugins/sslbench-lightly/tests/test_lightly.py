@@ -10,7 +10,7 @@ from shutil import copytree, ignore_patterns
 import pytest
 import torch
 from sslbench import testing
-from sslbench.suite import load_suite
+from sslbench.cells.suite import load_suite
 from sslbench.testing import METHOD_CHECKS
 
 from .conftest import BOTH, HOME

@@ -25,8 +25,8 @@ from sslbench.api import CellInfo, RunInfo
 from sslbench.cli.app import program
 from sslbench.events import CellDone, CellStarted, EpochDone, Judged, Progress
 from sslbench.plugins import registry
+from sslbench.run.tracking import make_trackers
 from sslbench.testing import conformance
-from sslbench.tracking import make_trackers
 
 HOME = Path(__file__).parents[1]
 RUN = RunInfo("fashion+1", Path("store"), "0.1.0")

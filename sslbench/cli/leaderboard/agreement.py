@@ -24,9 +24,9 @@ def agreement(ctx: click.Context, /, board: Path | None, as_json: bool, **given:
 
     Or those of the leaderboard in DIR.
     """
-    from ...leaderboard.agreement import as_markdown, between, steadiness
-    from ...leaderboard.render import title
-    from ...planning import make_plan
+    from ...leaderboard.board.agreement import as_markdown, between, steadiness
+    from ...leaderboard.output.text import title
+    from ...plan.planning import make_plan
 
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
@@ -34,7 +34,8 @@ def agreement(ctx: click.Context, /, board: Path | None, as_json: bool, **given:
             refuse_selection(ctx, board)
             found = published(board)
         else:
-            found = board_of(make_plan(asked(state, given), state.registry, preflight=False))
+            plan = make_plan(asked(state, given), state.registry, preflight=False)
+            found = board_of(plan, state.registry)
     if as_json:
         say_json(
             [

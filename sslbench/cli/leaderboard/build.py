@@ -16,9 +16,8 @@ from ..options import asked, of_suite, refuse_selection
 from ..text import one_line, say
 
 if TYPE_CHECKING:
-    from ...leaderboard.folder import Folder
-    from ...records import Record
-    from ...suite import Suite
+    from ...leaderboard.board.material import Material
+    from ...leaderboard.folder.folder import Leaderboard
 
 
 @click.command(cls=Command)
@@ -44,8 +43,8 @@ def build(
     Of a SUITE the records are taken from the store. A leaderboard's own DIR is built again from the
     suite and the records in it: no data, no plugin and no store is needed.
     """
-    from ...leaderboard.files import files_of
-    from ...leaderboard.folder import board_of, read_lock, write
+    from ...leaderboard.folder.folder import board_of, read_lock, write
+    from ...leaderboard.output.files import files_of
 
     with _nothingcollected():
         folder = _folder(ctx, target, out, given)
@@ -70,9 +69,11 @@ def _nothingcollected() -> Iterator[None]:
             gc.enable()
 
 
-def _folder(ctx: click.Context, target: str, out: Path | None, given: dict[str, Any]) -> Folder:
-    from ...leaderboard.files import NAMES
-    from ...leaderboard.folder import add, check_ours, read
+def _folder(
+    ctx: click.Context, target: str, out: Path | None, given: dict[str, Any]
+) -> Leaderboard:
+    from ...leaderboard.folder.folder import add, check_ours, read
+    from ...leaderboard.output.files import NAMES
 
     root = Path(target)
     if out is None and root.is_dir():
@@ -81,23 +82,24 @@ def _folder(ctx: click.Context, target: str, out: Path | None, given: dict[str, 
     if out is None:
         raise UserError(f"say where the leaderboard of {target} is to be: --out DIR")
     check_ours(out, NAMES)
-    return add(out, *collected(ctx, {**given, "suite": target}))
+    material = collected(ctx, {**given, "suite": target})
+    return add(out, material.suite, material.records)
 
 
-def collected(ctx: click.Context, given: dict[str, Any]) -> tuple[Suite, list[Record]]:
+def collected(ctx: click.Context, given: dict[str, Any]) -> Material:
     """The suite that these options select, whole, and its records in the store."""
-    from ...bench import collect
-    from ...planning import make_plan
+    from ...leaderboard.board.planned import material_of
+    from ...plan.planning import make_plan
 
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
         plan = make_plan(asked(state, given), state.registry, preflight=False)
     for notice in plan.store.notices:
         say(f"notice: {one_line(notice)}", err=True)
-    suite, records = collect(plan, state.registry)
-    if not records:
+    material = material_of(plan, state.registry)
+    if not material.records:
         raise UserError(
             f"the store {plan.store.root} has no records of the suite {plan.suite_id}; "
             f"`sslbench run --suite {plan.suite.name}` makes them"
         )
-    return suite, records
+    return material

@@ -14,7 +14,7 @@ from ..text import count, say, size
 from .build import collected
 
 if TYPE_CHECKING:
-    from ...leaderboard.folder import Folder
+    from ...leaderboard.folder.folder import Leaderboard
 
 
 @click.command(cls=Command)
@@ -39,8 +39,8 @@ def bundle(
     The records are those of the leaderboard DIR, or the store's of a SUITE; the weights are the
     store's. The same content gives the same bytes.
     """
-    from ...leaderboard.bundle import pack
-    from ...leaderboard.folder import read
+    from ...leaderboard.folder.folder import read
+    from ...leaderboard.verify.bundle import pack
     from ...store import Store
 
     store = Store(given["store"])
@@ -54,8 +54,9 @@ def bundle(
     say(f"written: {out} ({records}, {models}, {size(packed.size)})")
 
 
-def _collected(ctx: click.Context, given: dict[str, Any], root: Path) -> Folder:
+def _collected(ctx: click.Context, given: dict[str, Any], root: Path) -> Leaderboard:
     """A leaderboard of the store's records."""
-    from ...leaderboard.folder import add
+    from ...leaderboard.folder.folder import add
 
-    return add(root, *collected(ctx, given))
+    material = collected(ctx, given)
+    return add(root, material.suite, material.records)

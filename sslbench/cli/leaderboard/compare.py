@@ -15,7 +15,7 @@ from ..text import say, say_json, say_table
 from .show import published
 
 if TYPE_CHECKING:
-    from ...leaderboard.pairs import Comparison
+    from ...leaderboard.board.pairs import Comparison
 
 HEADS = ("protocol", "minus", "n", "difference", "95 %", "p", "Holm", "better")
 
@@ -30,8 +30,8 @@ def compare(board: Path, pairs: tuple[str, ...], as_json: bool) -> None:
     `compare DIR moco,swav` prints moco minus swav under each protocol: the mean, its t interval, the
     p of a paired t test, and the p by Holm's correction for all the pairs that were asked for.
     """
-    from ...leaderboard.pairs import compared
-    from ...leaderboard.render import title
+    from ...leaderboard.board.pairs import compared
+    from ...leaderboard.output.text import title
 
     asked = [_pair(text) for text in pairs]
     found = [(block, list(compared(block, asked))) for block in published(board).blocks]

@@ -16,7 +16,7 @@ from ..options import json_option
 from ..text import say_json
 
 if TYPE_CHECKING:
-    from ...leaderboard.diff import Side
+    from ...leaderboard.folder.diff import Side
 
 CHANGED = 6  # exit code of --fail-on-change
 
@@ -42,8 +42,8 @@ def diff(
 
     OLD and NEW are folders of leaderboards, or git:REVISION:PATH of the repository here.
     """
-    from ...leaderboard.diff import between
-    from ...leaderboard.difftext import as_markdown, as_text, plain
+    from ...leaderboard.folder.diff import between
+    from ...leaderboard.folder.difftext import as_markdown, as_text, plain
 
     found = between(_side(old), _side(new))
     if as_json:
@@ -62,8 +62,8 @@ def diff(
 
 
 def _side(name: str) -> Side:
-    from ...leaderboard.diff import side_of
-    from ...leaderboard.folder import read
+    from ...leaderboard.folder.diff import side_of
+    from ...leaderboard.folder.folder import read
 
     with _root(name) as root:
         return side_of(read(root))
@@ -86,9 +86,9 @@ def _root(name: str) -> Iterator[Path]:
 
 
 def _check_out(revision: str, path: str, out: Path) -> None:
-    from ...leaderboard.folder import is_inside
-    from ...leaderboard.repository import PLAIN, Repository
-    from ...store import write_atomic
+    from ...disk import write_atomic
+    from ...leaderboard.folder.folder import is_inside
+    from ...leaderboard.publish.repository import PLAIN, Repository
 
     repository = Repository(Path.cwd())
     commit = repository.commit(revision)

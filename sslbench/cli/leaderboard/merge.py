@@ -14,7 +14,7 @@ from ..options import json_option
 from ..text import ID, count, one_line, say, say_json
 
 if TYPE_CHECKING:
-    from ...leaderboard.merge import Conflict
+    from ...leaderboard.folder.merge import Conflict
 
 FEW = 3  # differences that a conflict's line shows
 
@@ -42,7 +42,7 @@ def merge(one: Path, other: Path, out: Path, skip_conflicts: bool, as_json: bool
     neither is taken, and nothing is written (exit code 5) without --skip-conflicts. What took
     longer or cost more is no conflict, nor is an attempt that failed.
     """
-    from ...leaderboard.merge import merge as unite
+    from ...leaderboard.folder.merge import merge as unite
 
     merged = unite(one, other, out, skip_conflicts=skip_conflicts)
     conflicts = merged.union.conflicts

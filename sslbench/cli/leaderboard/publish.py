@@ -13,7 +13,7 @@ from ..options import json_option
 from ..text import count, one_line, say, say_json
 
 if TYPE_CHECKING:
-    from ...leaderboard.publish import BranchTarget, FolderTarget
+    from ...leaderboard.publish.publishing import BranchTarget, FolderTarget
 
 
 @click.command(cls=Command)
@@ -44,8 +44,8 @@ def publish(
     replaced or removed. A branch is written without a checkout: your working tree and index stay as
     they are.
     """
-    from ...leaderboard.publish import pages
-    from ...leaderboard.publish import publish as bring
+    from ...leaderboard.publish.publishing import pages
+    from ...leaderboard.publish.publishing import publish as bring
 
     if (to is None) == (branch is None):
         raise UserError("say where to publish: --to FOLDER or --branch NAME")
@@ -72,8 +72,8 @@ def publish(
 def _target(
     to: Path | None, branch: str | None, repository: Path | None, push: str | None
 ) -> FolderTarget | BranchTarget:
-    from ...leaderboard.publish import BranchTarget, FolderTarget
-    from ...leaderboard.repository import Repository
+    from ...leaderboard.publish.publishing import BranchTarget, FolderTarget
+    from ...leaderboard.publish.repository import Repository
 
     if to is not None:
         return FolderTarget(to)
@@ -81,7 +81,7 @@ def _target(
 
 
 def _push(target: FolderTarget | BranchTarget, remote: str, branch: str) -> None:
-    from ...leaderboard.publish import BranchTarget
+    from ...leaderboard.publish.publishing import BranchTarget
 
     if isinstance(target, BranchTarget):
         target.repository.push(remote, branch)

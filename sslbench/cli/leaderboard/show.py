@@ -15,7 +15,8 @@ from ..text import one_line, say, terminal_width
 
 if TYPE_CHECKING:
     from ...leaderboard import Board
-    from ...planning import Plan
+    from ...plan.plan import Plan
+    from ...plugins import Registry
 
 FORMATS = ("text", "markdown", "csv", "json", "latex")
 of_folder = click.argument(
@@ -38,7 +39,7 @@ of_folder = click.argument(
 @click.pass_context
 def show(ctx: click.Context, /, board: Path | None, form: str, as_json: bool, **given: Any) -> None:
     """Print the table of a suite, or of the leaderboard in DIR. Nothing is run."""
-    from ...planning import make_plan
+    from ...plan.planning import make_plan
 
     form = "json" if as_json else form
     if board is not None:
@@ -52,33 +53,30 @@ def show(ctx: click.Context, /, board: Path | None, form: str, as_json: bool, **
         plan = make_plan(options, state.registry, preflight=bool(options.backbones))
     for notice in plan.store.notices:
         say(f"notice: {one_line(notice)}", err=True)
-    say_board(plan, form)
+    say_board(plan, state.registry, form)
     if form == "text" and plan.open:
         say(f"{len(plan.open)} of {len(plan.cells)} cells are still to do: sslbench run")
 
 
-def board_of(plan: Plan) -> Board:
-    from ...bench import members
-    from ...leaderboard import build
+def board_of(plan: Plan, registry: Registry) -> Board:
+    """The board of a plan, with what the store has of it."""
+    from ...leaderboard.board import making
+    from ...leaderboard.board.planned import material_of
 
-    return build(
-        members(plan),
-        suite_id=plan.suite_id,
-        notes=plan.notes,
-        normaliser=plan.suite.normaliser,
-    )
+    material = material_of(plan, registry)
+    return making.board_of(material, command=f"sslbench run --suite {plan.suite.name}")
 
 
 def published(folder: Path) -> Board:
     """The board of a leaderboard's folder."""
-    from ...leaderboard.folder import board_of, read, read_lock
+    from ...leaderboard.folder.folder import board_of, read, read_lock
 
     lock = read_lock(folder)
     return board_of(read(folder), reference=lock is not None and lock.reference)
 
 
-def say_board(plan: Plan, form: str) -> None:
-    say_in(form, board_of(plan))
+def say_board(plan: Plan, registry: Registry, form: str) -> None:
+    say_in(form, board_of(plan, registry))
 
 
 def say_in(form: str, board: Board) -> None:

@@ -24,8 +24,8 @@ def validate(ctx: click.Context, /, root: Path, as_json: bool) -> None:
 
     Needs no data, no plugin and no weights. Exits with 5 where there is an error.
     """
-    from ...leaderboard.validate import refused
-    from ...leaderboard.validate import validate as findings_of
+    from ...leaderboard.folder.validate import refused
+    from ...leaderboard.folder.validate import validate as findings_of
 
     findings = findings_of(root)
     if as_json:

@@ -14,12 +14,12 @@ from ..options import json_option
 from ..text import count, one_line, say, say_json, say_table
 
 if TYPE_CHECKING:
-    from ...leaderboard.verify import Verdict
+    from ...leaderboard.verify.verifying import Verdict
 
 
 def cells(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
-    """As verify.Asked has it."""
-    from ...leaderboard.verify import ALL
+    """As verify.VerificationRequest has it."""
+    from ...leaderboard.verify.verifying import ALL
 
     if value is None:
         return 0
@@ -62,9 +62,9 @@ def verify(ctx: click.Context, /, bundle: Path, as_json: bool, **given: Any) -> 
     """
     from ...api import Place
     from ...data import default_roots
-    from ...feed import pick_device
-    from ...leaderboard.verify import Asked
-    from ...leaderboard.verify import verify as verified
+    from ...leaderboard.verify.verifying import VerificationRequest
+    from ...leaderboard.verify.verifying import verify as verified
+    from ...train.device import pick_device
 
     state = ctx.ensure_object(State)
     try:
@@ -72,7 +72,7 @@ def verify(ctx: click.Context, /, bundle: Path, as_json: bool, **given: Any) -> 
     except (ValueError, RuntimeError) as error:
         raise UserError(f"--device: {error}") from error
     place = Place(default_roots(given["data"]))
-    asked = Asked(bundle, given["cells"], given["retrain"], place, device)
+    asked = VerificationRequest(bundle, given["cells"], given["retrain"], place, device)
     with quiet_libraries(verbose=state.verbose):
         verdict = verified(asked, state.registry, lambda line: say(line, err=True))
     written = _write(verdict, given["out"]) if given["out"] else None
@@ -152,8 +152,8 @@ def _refusal(bundle: Path, verdict: Verdict) -> str:
 
 
 def _write(verdict: Verdict, out: Path) -> Path:
-    from ...leaderboard.attestation import file_name
-    from ...store import write_atomic
+    from ...disk import write_atomic
+    from ...leaderboard.folder.attestation import file_name
 
     path = out / file_name(verdict.attestation)
     write_atomic(path, (json.dumps(verdict.attestation, indent=1) + "\n").encode())

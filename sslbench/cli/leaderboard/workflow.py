@@ -22,7 +22,7 @@ def workflow(out: Path | None) -> None:
 
     What a submission must contain stands at the top of the first.
     """
-    from ...leaderboard.submission import templates, write
+    from ...leaderboard.publish.submission import templates, write
 
     if out is None:
         for name, text in templates().items():

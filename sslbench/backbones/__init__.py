@@ -1,0 +1,1 @@
+"""Networks from image to features; the registry knows them by name."""

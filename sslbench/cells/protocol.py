@@ -1,0 +1,91 @@
+"""An evaluator with its parameters: a protocol, and the identity of what it says of a cell."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..api import Evaluator
+from ..errors import UserError, suggestion
+from ..names import Name
+from ..names import parse as parse_name
+from .cell import Cell, plain
+from .parameters import checked, signature
+
+if TYPE_CHECKING:
+    from ..plugins import Registry
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An evaluator with its parameters: a protocol."""
+
+    name: str  # as asked for, canonical
+    version: int
+    params: Mapping[str, Any]  # resolved
+    protocol: str  # "knn-1", "knn-1[k=5]" away from the defaults, "tent-1(linear-1)" with a probe
+    held_out: bool = False  # judges on the held-out tenth of train
+    uses: tuple[Judge, ...] = ()  # whose probe it borrows
+    extra: Mapping[str, Any] = field(default_factory=dict)  # what else decides its numbers
+    others: Mapping[str, str] = field(default_factory=dict)  # further datasets -> fingerprint
+
+    @property
+    def family(self) -> str:
+        """The protocol without parameters: variants of a judge draw the same numbers."""
+        base = parse_name(self.name).base
+        borrowed = f"({','.join(used.family for used in self.uses)})" if self.uses else ""
+        return f"{base}-{self.version}{borrowed}{'@held-out' if self.held_out else ''}"
+
+    def identity(self) -> dict[str, Any]:
+        own = {"name": self.name, "version": self.version, "params": plain(self.params)}
+        if self.uses:
+            own["uses"] = [used.identity() for used in self.uses]
+        if self.extra:
+            own["extra"] = plain(self.extra)
+        if self.others:
+            own["data"] = dict(self.others)
+        return {**own, "on": "held-out"} if self.held_out else own
+
+
+def judged_identity(cell: Cell, judge: Judge) -> dict[str, Any]:
+    """That of the record of a judge on a cell."""
+    return {"cell": cell.id, "evaluator": judge.identity()}
+
+
+def resolve_judge(
+    name: str, registry: Registry, *, held_out: bool = False
+) -> tuple[Judge, Evaluator]:
+    """The judge that `knn` or `knn[k=5]` names, and what runs it."""
+    judge, cls, given = find_judge(name, registry, held_out=held_out)
+    evaluator = cls(**given)
+    return dataclasses.replace(judge, extra=evaluator.extra()), evaluator
+
+
+def find_judge(
+    name: str, registry: Registry, *, held_out: bool = False
+) -> tuple[Judge, type[Evaluator], dict[str, Any]]:
+    """The judge that a name names, its class, and what the name's bracket gives the constructor."""
+    asked: Name = parse_name(name)
+    entry = registry.find("evaluators", asked.base)
+    cls = entry.load()
+    if not (inspect.isclass(cls) and issubclass(cls, Evaluator)):
+        raise UserError(f"evaluator {asked.base!r} of {entry.dist} is {cls!r}, not an Evaluator")
+    hints, defaults = signature(cls.__init__, what=f"evaluator {asked.base!r}")
+    for key in asked.params:
+        if key not in hints:
+            raise UserError(f"{asked.base} has no parameter {key!r}{suggestion(key, hints)}")
+    given = {k: checked(v, hints[k], what=f"{asked.base}[{k}]") for k, v in asked.params.items()}
+    given = {k: v for k, v in given.items() if v != defaults[k]}
+    own = entry.name if entry.builtin else f"{entry.dist}/{entry.name}"
+    bracket = str(Name(own, None, given)).removeprefix(own)
+    uses = tuple(resolve_judge(used, registry)[0] for used in cls.uses)
+    borrowed = f"({','.join(used.protocol for used in uses)})" if uses else ""
+    protocol = f"{own}-{cls.version}{borrowed}{bracket}"
+    protocol += "@held-out" if held_out else ""
+    values = {**defaults, **given}
+    params = {k: v for k, v in values.items() if k not in cls.added or v != cls.added[k]}
+    judge = Judge(own + bracket, cls.version, params, protocol, held_out, uses)
+    return judge, cls, given

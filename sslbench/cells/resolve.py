@@ -1,0 +1,198 @@
+"""What a cell is: names, versions, resolved hyperparameters; its identity, its id, its seeds."""
+
+from __future__ import annotations
+
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..api import Labels, Pretext, Recipe
+from ..errors import UserError, suggestion
+from .cell import FIELDS, Cell, is_adopted
+from .parameters import Anatomy, anatomy, checked
+
+if TYPE_CHECKING:
+    from ..plugins import Entry, Registry
+
+
+# ---- methods ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a suite and the command line override: later layers win."""
+
+    layers: tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...] = ()
+    # each (for all methods: epochs, batch; by dotted name: "moco.lr", "scan.agree.lr")
+
+    def of(self, *names: str, stage: str | None = None) -> dict[str, Any]:
+        """The overrides that concern the method of these names, or this stage of it."""
+        found: dict[str, Any] = {}
+        for for_all, dotted in self.layers:
+            found.update(for_all)
+            for name in names:
+                prefix = f"{name}.{stage}." if stage else f"{name}."
+                for key, value in dotted.items():
+                    if key.startswith(prefix) and "." not in key[len(prefix) :]:
+                        found[key[len(prefix) :]] = value
+        return found
+
+    def names(self) -> set[str]:
+        return {key for _, dotted in self.layers for key in dotted}
+
+
+@functools.cache
+def _recipe_types() -> dict[str, Any]:
+    return typing.get_type_hints(Recipe)
+
+
+def resolve_recipe(recipe: Recipe, overrides: Mapping[str, Any], *, what: str) -> Recipe:
+    # Defaults too: 10 and 10.0 must not be two cells.
+    values = {name: overrides.get(name, getattr(recipe, name)) for name in FIELDS}
+    resolved = Recipe(
+        **{k: checked(v, _recipe_types()[k], what=f"{what}.{k}") for k, v in values.items()}
+    )
+    if resolved.epochs < 0 or resolved.batch < 1:
+        raise UserError(f"{what} asks for {resolved.epochs} epochs of batch {resolved.batch}")
+    return resolved
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the cells of one row of a matrix share: everything but the method."""
+
+    backbone: str
+    dataset: str
+    fingerprint: str
+    size: int
+    seed: int
+    precision: str = "fp32"
+    budget: int | None = None
+
+
+def resolve(method: str, registry: Registry, setting: Context, settings: Settings) -> Cell:
+    """The cell of `method` in this setting, with those of the pretexts it names."""
+    return outline(method, registry, settings).at(setting)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A cell before its setting is known: many seeds and datasets share one."""
+
+    fields: Mapping[str, Any]  # of Cell
+    pretexts: Mapping[str, Outline]
+
+    def at(self, setting: Context) -> Cell:
+        pretexts = {name: pretext.at(setting) for name, pretext in self.pretexts.items()}
+        return Cell(**self.fields, pretexts=pretexts, **vars(setting))
+
+
+def recorded(method: str, registry: Registry) -> str:
+    """The name that identities have for a method: a plugin's stands with its owner."""
+    if is_adopted(method):
+        return method
+    entry = registry.find("methods", method)
+    return entry.name if entry.builtin else entry.qualified
+
+
+def outline(
+    method: str, registry: Registry, settings: Settings, *, asking: tuple[str, ...] = ()
+) -> Outline:
+    """`method` under these settings. `asking`: the methods whose pretext it is."""
+    if method in asking:
+        raise UserError(f"{' -> '.join((*asking, method))}: a pretext cannot ask for itself")
+    entry = registry.find("methods", method)
+    parts = anatomy(entry)
+    names = _spellings(entry, registry)
+    asked = settings.of(*names)
+    _known(method, asked, parts)
+    values = {
+        name: checked(asked.get(name, value), parts.hints[name], what=f"{method}.{name}")
+        for name, value in parts.defaults.items()
+    }
+    recipe = None
+    if parts.recipe is not None:
+        of_recipe = {k: v for k, v in asked.items() if k in FIELDS}
+        recipe = resolve_recipe(parts.recipe, of_recipe, what=method)
+    pretexts = {
+        value: outline(value, registry, settings, asking=(*asking, method))
+        for name, value in values.items()
+        if parts.hints[name] is Pretext
+    }
+    for name, pretext in pretexts.items():
+        _no_more_labels(method, parts.target, name, pretext.fields["labels"])
+    fields = {
+        "method": recorded(method, registry),
+        "version": getattr(parts.target, "version", 1),
+        "labels": getattr(parts.target, "labels", "none"),
+        "hyperparameters": values,
+        "recipe": recipe,
+        "stages": _stages(names, parts, settings),
+        "left_out": tuple(
+            k for k, v in getattr(parts.target, "added", {}).items() if values.get(k) == v
+        ),
+        "source": entry.source_sha256() if entry.file else None,
+    }
+    return Outline(fields, pretexts)
+
+
+def _spellings(entry: Entry, registry: Registry) -> tuple[str, ...]:
+    """The names under which settings mean this entry: bare, where it owns that, and as records say."""
+    try:
+        owner = registry.find("methods", entry.name)
+    except UserError:  # two plugins provide it: the bare name is nobody's
+        owner = None
+    return (entry.name, entry.qualified) if owner is entry else (entry.qualified,)
+
+
+def _stages(
+    names: tuple[str, ...], parts: Anatomy, settings: Settings
+) -> dict[str, tuple[int, Recipe]]:
+    found = {}
+    for name, stage in getattr(parts.target, "stages", {}).items():
+        dot = f"{name}."
+        own = {k.removeprefix(dot): v for k, v in parts.bound.items() if k.startswith(dot)}
+        asked = {**own, **settings.of(*names, stage=name)}
+        recipe = resolve_recipe(stage.recipe, asked, what=f"{names[0]}.{name}")
+        found[name] = (stage.version, recipe)
+    return found
+
+
+def _known(method: str, asked: Mapping[str, Any], parts: Anatomy) -> None:
+    known = set(parts.hints) | (set(FIELDS) if parts.recipe is not None else set())
+    for name in asked:
+        if name in known or (parts.recipe is None and name in ("epochs", "batch")):
+            continue
+        raise UserError(f"{method} has no setting {name!r}{suggestion(name, known)}")
+
+
+def _no_more_labels(method: str, target: Any, name: str, sees: Labels) -> None:
+    order = ("none", "budget", "all")
+    own = getattr(target, "labels", "none")
+    if order.index(sees) > order.index(own):
+        raise UserError(
+            f"{method} may see labels: {own}, but its pretext {name} sees: {sees}; "
+            f"choose a pretext that sees no more"
+        )
+
+
+def check_settings(registry: Registry, settings: Settings, methods: set[str]) -> None:
+    """Every dotted name belongs to a known method, stage and field, even outside the selection."""
+    for key in sorted(settings.names()):
+        method, _, rest = key.partition(".")
+        entry = registry.find("methods", method)  # UnknownName with a suggestion
+        if not rest:
+            raise UserError(f"--set {key}=... lacks a parameter: METHOD.PARAMETER=VALUE")
+        if method not in methods:
+            continue  # resolved, and so checked, where it is used
+        stage, _, leaf = rest.rpartition(".")
+        stages = getattr(anatomy(entry).target, "stages", {})
+        if stage and stage not in stages:
+            raise UserError(f"{method} has no stage {stage!r}{suggestion(stage, stages)}")
+        if stage and leaf not in FIELDS:
+            raise UserError(f"{method}.{stage} has no setting {leaf!r}{suggestion(leaf, FIELDS)}")
+
+
+# ---- evaluators ------------------------------------------------------------------------------

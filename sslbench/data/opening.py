@@ -1,0 +1,273 @@
+"""A data set opened by its name: its splits, the tenth held out, and what pretraining may see."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import arrays
+from ..api import Card, DataInfo, Dataset, Images, Labels, Place, Split
+from ..arrays import Bytes, Integers
+from ..errors import UnknownName, UserError
+from ..names import Name, parse
+from ..plugins import Registry
+
+HELD_OUT = 0.1  # share of train on which judges choose
+SUBSETS = ("train", "test")  # what any name's bracket may set: images of that split
+
+
+class Pretraining(NamedTuple):
+    """What a method may see."""
+
+    images: Tensor  # uint8 [N, 3, H, W]
+    labels: Tensor  # int64 [N], -1 where hidden
+    info: DataInfo
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set as the harness holds it."""
+
+    name: str  # canonical
+    fingerprint: str  # of what is here: a subset has its own
+    class_names: tuple[str, ...]
+    size: int  # pixels, side of the stored images
+    train: Split
+    test: Split
+    unlabelled: Split | None
+    held_out: Tensor  # bool [N] of train
+    skipped: tuple[str, ...]  # broken files left out
+    dataset: Dataset = field(repr=False)
+    place: Place = field(default_factory=Place, repr=False)
+    test_rows: Tensor | None = field(default=None, repr=False)  # int64 [N] where this test split
+    # stands in the whole one; None: it is whole
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def card(self) -> Card:
+        return self.dataset.card
+
+    @property
+    def version(self) -> int:
+        return self.dataset.version
+
+    @property
+    def scratch(self) -> Path | None:
+        return self.place.scratch
+
+    def pretraining(
+        self, labels: Labels, *, budget: int | None = None, seed: int = 0
+    ) -> Pretraining:
+        """Images with the labels that a method of this kind may see.
+
+        none: the unlabelled split where there is one, else train; no label.
+        budget: train and the unlabelled split, with `budget` labels: class-balanced, drawn from
+            the seed, never from the held-out tenth.
+        all: train, with every label except the held-out tenth's.
+
+        Raises:
+            UserError: there are fewer labels than asked for.
+        """
+        if labels == "none":
+            images = (self.unlabelled or self.train).images
+            return self._shown(images, torch.full((len(images),), -1))
+        shown = torch.where(self.held_out, -1, self.train.labels)
+        if not (shown >= 0).any():
+            raise UserError(
+                f"{self.name}: labels are asked for and its train split has none to show; "
+                "methods that need no labels can learn from it"
+            )
+        if labels == "all":
+            return self._shown(self.train.images, shown)
+        shown = self._within_budget(shown, budget, seed)
+        if self.unlabelled is None:
+            return self._shown(self.train.images, shown)
+        extra = self.unlabelled.images
+        shape = (len(shown) + len(extra), *extra.shape[1:])
+        stored = arrays.gather(
+            _one_after_another(self.train.images, extra), shape=shape, scratch=self.scratch
+        )
+        return self._shown(stored.images, torch.cat([shown, torch.full((len(extra),), -1)]))
+
+    def _within_budget(self, shown: Tensor, budget: int | None, seed: int) -> Tensor:
+        free = torch.nonzero(shown >= 0)[:, 0]
+        if budget is None or not 1 <= budget <= len(free):
+            raise UserError(
+                f"{self.name}: a label budget of {budget} was asked for; "
+                f"1 to {len(free):,} labels can be given"
+            )
+        key = f"budget {self.fingerprint} {seed}"
+        chosen = arrays.balanced(shown[free].numpy(), budget, key)
+        kept = torch.full_like(shown, -1)
+        rows = free[torch.from_numpy(chosen)]
+        kept[rows] = shown[rows]
+        return kept
+
+    def _shown(self, images: Tensor, labels: Tensor) -> Pretraining:
+        info = DataInfo(name=self.name, size=self.size, length=len(images), classes=self.classes)
+        return Pretraining(images, labels, info)
+
+
+def default_roots(data_option: Path | None) -> tuple[Path, ...]:
+    """Folders to look in: `--data`, then SSLBENCH_DATA."""
+    given = (data_option, os.environ.get("SSLBENCH_DATA"))
+    return tuple(dict.fromkeys(Path(root).expanduser() for root in given if root))
+
+
+# ---- opening -------------------------------------------------------------------------------
+
+
+def open_data(name: str, registry: Registry, place: Place) -> Data:
+    """Loads a data set by name: `digits`, `fashion-mnist[train=10000]`, `folder:PATH[size=64]`.
+
+    Raises:
+        UnknownName: nobody provides it, or its bracket sets what it does not have.
+        UserError: a value does not suit; MissingData when its files are not there or not whole.
+    """
+    asked = parse(name)
+    kind = registry.find("datasets", asked.base).load()
+    if not callable(kind):
+        raise UserError(f"data set {asked.base!r} is {kind!r}, which makes no api.Dataset")
+    own = {key: value for key, value in asked.params.items() if key not in SUBSETS}
+    wanted = {key: value for key, value in asked.params.items() if key in SUBSETS}
+    dataset = _made(kind, asked, own)
+    images = dataset.load(place)
+    _check(asked.base, images)
+    data = Data(
+        name=canonical(name, registry),
+        fingerprint=images.fingerprint,
+        class_names=images.classes,
+        size=images.train.images.shape[-1],
+        train=images.train,
+        test=images.test,
+        unlabelled=images.unlabelled,
+        held_out=torch.zeros(0, dtype=torch.bool),
+        skipped=images.skipped,
+        dataset=dataset,
+        place=place,
+    )
+    for split in SUBSETS:
+        if split in wanted:
+            data = _cut(data, split, wanted[split])
+    return replace(data, held_out=_held_out(data))
+
+
+def canonical(name: str, registry: Registry) -> str:
+    """A name as opened data sets have it, without what its bracket need not say. Opens nothing."""
+    asked = parse(name)
+    kind = registry.find("datasets", asked.base).load()
+    wanted = {key: value for key, value in asked.params.items() if key in SUBSETS}
+    own = {key: value for key, value in asked.params.items() if key not in SUBSETS}
+    return str(replace(asked, params=_without_defaults(kind, own) | wanted))
+
+
+def _made(kind: Callable[..., Any], asked: Name, own: dict[str, Any]) -> Dataset:
+    """An instance; what its constructor does not take is an error before anything is read."""
+    takes = [
+        parameter.name
+        for parameter in inspect.signature(kind).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    for key in own:
+        if key not in takes or key == "path":
+            known = [name for name in takes if name != "path"]
+            raise UnknownName(f"setting of data set {asked.base!r}", key, [*known, *SUBSETS])
+    if asked.argument is not None and "path" not in takes:
+        raise UserError(f"{asked}: {asked.base} takes no path; write {asked.base!r} alone")
+    if asked.argument is None and "path" in takes:
+        raise UserError(f"{asked}: {asked.base} wants a path, such as {asked.base}:/data/pictures")
+    where = {} if asked.argument is None else {"path": asked.argument}
+    try:
+        dataset = kind(**where, **own)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{asked}: {error}") from error
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"data set {asked.base!r} made {dataset!r}, which is no api.Dataset")
+    return dataset
+
+
+def _without_defaults(kind: Callable[..., Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`digits[size=32]` is `digits`."""
+    defaults = inspect.signature(kind).parameters
+    return {
+        key: value
+        for key, value in own.items()
+        if (type(value), value) != (type(defaults[key].default), defaults[key].default)
+    }
+
+
+def _check(name: str, images: Any) -> None:
+    """A data set may come from anybody."""
+    if not isinstance(images, Images):
+        raise UserError(f"data set {name!r} loaded {images!r}, which is no api.Images")
+    side = images.train.images.shape[-1]
+    splits = {"train": images.train, "test": images.test, "unlabelled": images.unlabelled}
+    for split, pair in splits.items():
+        if pair is None:
+            continue
+        fault = _fault(pair, side, len(images.classes))
+        if fault:
+            raise UserError(f"data set {name!r} cannot be used: its {split} split {fault}")
+
+
+def _fault(split: Split, side: int, classes: int) -> str:
+    images, labels = split
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        return f"is {images.dtype} {list(images.shape)}, where uint8 [N, 3, H, W] is wanted"
+    if images.shape[2:] != (side, side):
+        return (
+            f"has images of {images.shape[2]} x {images.shape[3]}, where {side} x {side} is wanted"
+        )
+    if len(images) == 0:
+        return "is empty"
+    if labels.dtype != torch.int64 or labels.shape != (len(images),):
+        return f"has {labels.dtype} {list(labels.shape)} labels for {len(images)} images"
+    if int(labels.min()) < -1 or int(labels.max()) >= classes:
+        return f"has labels outside 0 to {classes - 1}"
+    return ""
+
+
+def _cut(data: Data, name: str, count: object) -> Data:
+    """A class-balanced part of a split; the same one whenever it is asked for."""
+    split: Split = getattr(data, name)
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(split.labels):
+        raise UserError(
+            f"{data.name}: {name}={count} was asked for; {name} has {len(split.labels):,} images, "
+            f"so that 1 to {len(split.labels):,} can be taken"
+        )
+    # The key is not the fingerprint's: other sizes of the same pictures give the same pictures.
+    index = torch.from_numpy(arrays.balanced(split.labels.numpy(), count, f"subset {name}"))
+    shape = (count, *split.images.shape[1:])
+    rows = arrays.rows_of(split.images, index)
+    part = Split(arrays.gather(rows, shape=shape, scratch=data.scratch).images, split.labels[index])
+    fingerprint = arrays.digest("subset", data.fingerprint, name, count)
+    changed: dict[str, Any] = {name: part, "fingerprint": fingerprint}
+    if name == "test":
+        changed["test_rows"] = index
+    return replace(data, **changed)
+
+
+def _held_out(data: Data) -> Tensor:
+    """bool [N]: a tenth of each class, drawn from the fingerprint and nothing else."""
+    labels: Integers = data.train.labels.numpy()
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    if len(labels) > 1:
+        count = max(1, round(HELD_OUT * len(labels)))
+        chosen = arrays.stratified(labels, count, f"held out {data.fingerprint}")
+        mask[torch.from_numpy(chosen)] = True
+    return mask
+
+
+def _one_after_another(*parts: Tensor) -> Iterator[Bytes]:
+    for part in parts:
+        yield from arrays.rows_of(part)

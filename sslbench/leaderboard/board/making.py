@@ -1,0 +1,45 @@
+"""The one road to a board: from a suite and records, wherever they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from .board import Board, LeftOut, Reference
+from .material import Material
+from .members import members_of
+from .table import build
+
+
+def board_of(
+    material: Material, *, command: str = "", references: Sequence[Reference] = ()
+) -> Board:
+    """The board of these records.
+
+    Args:
+        command: what runs the suite, without what says which of its rows
+        references: published numbers that stand beside
+
+    Raises:
+        UserError: the records have two numbers for one thing.
+    """
+    suite = material.suite
+    members, left = members_of(material)
+    board = build(
+        members,
+        suite_id=suite.name,
+        notes=(*suite.notes, *_said(left)),
+        normaliser=suite.normaliser,
+        summary=suite.summary,
+        command=command,
+    )
+    return dataclasses.replace(board, left_out=tuple(left), references=tuple(references))
+
+
+def _said(left: Sequence[LeftOut]) -> Iterator[str]:
+    """Each reason once, with the number of its records."""
+    counts: dict[str, int] = {}
+    for each in left:
+        counts[each.reason] = counts.get(each.reason, 0) + 1
+    for reason, count in counts.items():
+        yield f"{count} record{'s' * (count != 1)} left out: {reason}"

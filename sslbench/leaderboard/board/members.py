@@ -1,0 +1,274 @@
+"""From records alone to the cells of a leaderboard: which belong to it, and which count.
+
+A suite's file says what was meant; what is not there is a gap, and what does not belong is left out
+with its reason. Of two numbers for one thing, neither is taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ...cells.suite import Suite
+from ...errors import UserError
+from ...names import parse as parse_name
+from ...names import unplaced
+from ...records import Record, canonical, digest
+from .board import LeftOut
+from .material import Blank, Material
+from .member import Member
+
+
+@dataclasses.dataclass
+class _Attempts:
+    id: str
+    train: Record
+    judged: list[Record]
+
+
+def members_of(material: Material) -> tuple[list[Member], list[LeftOut]]:
+    """The suite's cells, those that are missing among them, and the records that count for none.
+
+    Raises:
+        UserError: one judge has two numbers for one cell.
+    """
+    suite = material.suite
+    left: list[LeftOut] = []
+    cells = list(_cells(material.records, left))
+    found = []
+    for cell in cells:
+        reason = _foreign(cell.train, suite)
+        if reason:
+            left += [LeftOut(r.record_id, reason) for r in (cell.train, *cell.judged)]
+        else:
+            found.append(_member(cell, suite, left, material.attested.get(cell.id, "")))
+    found += [_blank(each, suite) for each in material.blanks]
+    places = [_canonical(name) for name in suite.datasets], _backbones(suite)
+    order = {name: at for at, name in enumerate((*suite.methods, *suite.baselines))}
+
+    def place(member: Member) -> tuple[Any, ...]:
+        pairs = zip((member.dataset, member.backbone), places, strict=True)
+        where = (names.index(name) if name in names else len(names) for name, names in pairs)
+        return *where, order.get(member.method, len(order)), member.method, member.seed
+
+    found.sort(key=lambda member: (*place(member), member.cell_id))
+    return [*found, *_missing(suite, found)], left
+
+
+def _cells(records: Iterable[Record], left: list[LeftOut]) -> Iterator[_Attempts]:
+    trains: dict[str, list[Record]] = {}
+    judged: dict[str, list[Record]] = {}
+    for record in records:
+        kind = trains if record.kind == "train" else judged
+        kind.setdefault(record.cell_id, []).append(record)
+    for cell_id in sorted(trains.keys() | judged.keys()):
+        own = trains.get(cell_id, [])
+        if not own:
+            reason = "nothing says how its cell was trained"
+            left += [LeftOut(r.record_id, reason) for r in judged[cell_id]]
+            continue
+        yield _Attempts(cell_id, _agreed(own), judged.get(cell_id, []))
+
+
+def _newest(attempts: Sequence[Record]) -> Record:
+    """The newest that is ok, failing that the newest."""
+    return max(attempts, key=lambda r: (r.status == "ok", r.finished, r.record_id))
+
+
+def _foreign(train: Record, suite: Suite) -> str:
+    """Why a cell is none of the suite's; empty where it is one. Any method may take part."""
+    identity = train.identity
+    recipe = identity["method"].get("recipe", {})
+    datasets = {unplaced(name): name for name in suite.datasets}
+    epochs = [suite.epochs, suite.set.get(f"{identity['method']['name']}.epochs", suite.epochs)]
+    checks = [
+        ("data set", identity["dataset"]["name"], datasets),
+        ("backbone", identity["backbone"], _backbones(suite)),
+        ("seed", identity["seed"], suite.seeds),
+        ("precision", identity["precision"], (suite.precision,)),
+    ]
+    if suite.epochs is not None and recipe and train.status == "ok":
+        checks.append(("budget of epochs", recipe.get("epochs"), dict.fromkeys(epochs)))
+    for what, value, allowed in checks:
+        if value not in allowed:
+            return f"{what} {value} is not the suite's ({', '.join(map(str, allowed))})"
+    return ""
+
+
+def _member(cell: _Attempts, suite: Suite, left: list[LeftOut], attested: str) -> Member:
+    train = cell.train
+    first = suite.seeds[0]
+    asked = [*suite.evaluators, *(suite.once if train.seed == first else ())]
+    names = dict.fromkeys(map(_canonical, asked))
+    evaluations: dict[str, Record | None] = dict.fromkeys(names)
+    by_name: dict[str, list[Record]] = {}
+    for record in cell.judged:
+        if record.evaluator in evaluations:
+            by_name.setdefault(record.evaluator, []).append(record)
+        else:
+            left.append(LeftOut(record.record_id, f"the suite has no judge {record.evaluator}"))
+    for name, found in by_name.items():
+        evaluations[name] = _current(found, left)
+    name = str(train.identity["method"]["name"])
+    return Member(
+        method=name,
+        backbone=train.backbone,
+        dataset=_spelt(train.dataset, suite),
+        seed=train.seed,
+        cell_id=cell.id,
+        identity=train.identity,
+        baseline=name in suite.baselines,
+        anchor=name if name == suite.floor else None,
+        train=train,
+        evaluations=evaluations,
+        state="done",
+        trials=suite.tuning.trials if suite.tuning and "recipe" in train.identity["method"] else 0,
+        attested=attested,
+    )
+
+
+def _spelt(dataset: str, suite: Suite) -> str:
+    """As the suite has it: where it lay is no part of what it is."""
+    own = unplaced(dataset)
+    alike = [_canonical(name) for name in suite.datasets if unplaced(name) == own]
+    return alike[0] if len(alike) == 1 else dataset
+
+
+def _current(found: Sequence[Record], left: list[LeftOut]) -> Record:
+    """Of one judge's records of a cell: an answer before none, the highest version, the newest."""
+    if len(found) == 1:
+        return found[0]
+    by_identity: dict[str, list[Record]] = {}
+    for record in found:
+        by_identity.setdefault(digest(record.identity), []).append(record)
+    chosen = [_agreed(attempts) for attempts in by_identity.values()]
+    best = max(chosen, key=lambda r: (r.status == "ok", _version(r), r.finished, r.record_id))
+    for other in chosen:
+        if other is not best:
+            reason = f"the same cell was judged by {best.protocol} too"
+            left.append(LeftOut(other.record_id, reason))
+    return best
+
+
+def _version(record: Record) -> int:
+    return int(record.identity["evaluator"]["version"])
+
+
+def _agreed(attempts: Sequence[Record]) -> Record:
+    """Of attempts at one thing the answer that they give, the fullest and of those the earliest."""
+    if len(attempts) == 1:
+        return attempts[0]
+    sound = sorted((r for r in attempts if r.status == "ok"), key=fullest)
+    if not sound:
+        return _newest(attempts)
+    best = sound[0]
+    other = next((r for r in sound if not agree(best, r)), None)
+    if other is not None:
+        what = best.protocol or "training"
+        raise UserError(
+            f"{what} has two answers for cell {best.cell_id[:12]} ({best.method}, seed "
+            f"{best.seed}): records {best.record_id[:12]} and {other.record_id[:12]}; neither is "
+            f"taken: remove the one that is wrong"
+        )
+    return best
+
+
+def measured(record: Record) -> dict[str, Any]:
+    """Everything in it that the same cell must give again; time and cost are no part of it."""
+    return {
+        **{f"{m.name} ({m.split})": m.value for m in record.metrics},
+        **{f"curve {name}": points for name, points in record.curves.items()},
+        **{f"health {name}": value for name, value in record.health.items()},
+    }
+
+
+def fullest(record: Record) -> tuple[int, str, str]:
+    """Sorts what measured most to the front, the earliest of those."""
+    return -len(measured(record)), record.finished, record.record_id
+
+
+def agree(full: Record, other: Record) -> bool:
+    """Whether the fuller one says all that the other does; an older record measured less."""
+    known = measured(full)
+    return all(name in known and known[name] == it for name, it in measured(other).items())
+
+
+# ---- what is missing -------------------------------------------------------------------------
+
+
+def _missing(suite: Suite, found: Sequence[Member]) -> Iterator[Member]:
+    """A member for each seed that the suite declares and no record knows of."""
+    rows: dict[str, dict[int, Member]] = {}
+    for member in found:
+        rows.setdefault(_row_of(member), {})[member.seed] = member
+    for row in rows.values():
+        like = next(iter(row.values()))
+        for seed in suite.seeds:
+            if seed not in row:
+                identity = {**like.identity, "seed": seed}
+                yield _gap(suite, like, seed, digest(identity), identity)
+    here = {(m.method, m.dataset, m.backbone) for m in found}
+    names = dict.fromkeys((*suite.methods, *suite.baselines))
+    for where in itertools.product(names, map(_canonical, suite.datasets), _backbones(suite)):
+        if where not in here:
+            method, dataset, backbone = where
+            for seed in suite.seeds:
+                cell_id = digest([*where, seed])
+                blank = Member(
+                    method=method, backbone=backbone, dataset=dataset, seed=seed, cell_id=cell_id
+                )
+                yield _gap(suite, blank, seed, cell_id, {})
+
+
+def _blank(blank: Blank, suite: Suite) -> Member:
+    """What a plan knows of a cell that nothing was recorded of."""
+    identity = blank.identity
+    like = Member(
+        method=str(identity["method"]["name"]),
+        backbone=str(identity["backbone"]),
+        dataset=_spelt(blank.dataset, suite),
+        seed=int(identity["seed"]),
+        cell_id=blank.cell_id,
+    )
+    gap = _gap(suite, like, like.seed, blank.cell_id, identity)
+    return dataclasses.replace(gap, state=blank.state, sentence=blank.sentence)
+
+
+def _backbones(suite: Suite) -> list[str]:
+    return [_canonical(name) for name in suite.backbones]
+
+
+def _canonical(name: str) -> str:
+    return str(parse_name(name))
+
+
+def _gap(
+    suite: Suite, like: Member, seed: int, cell_id: str, identity: Mapping[str, Any]
+) -> Member:
+    asked = [*suite.evaluators, *(suite.once if seed == suite.seeds[0] else ())]
+    return dataclasses.replace(
+        like,
+        seed=seed,
+        cell_id=cell_id,
+        identity=identity,
+        baseline=like.method in suite.baselines,
+        anchor=like.method if like.method == suite.floor else None,
+        train=None,
+        evaluations=dict.fromkeys(map(_canonical, asked)),
+        state="missing",
+        sentence="the suite declares this seed, and there is no record of it",
+        attested="",
+    )
+
+
+def _row_of(member: Member) -> str:
+    """What the seeds of one row share: all of their identity but the seed, and pretexts' cells."""
+    identity: dict[str, Any] = {k: v for k, v in member.identity.items() if k != "seed"}
+    method = dict(identity.get("method", {}))
+    method["hyperparameters"] = {
+        key: value["method"] if isinstance(value, Mapping) and "cell" in value else value
+        for key, value in method.get("hyperparameters", {}).items()
+    }
+    return canonical({**identity, "method": method})

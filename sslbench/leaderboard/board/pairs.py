@@ -1,0 +1,57 @@
+"""Two rows of a table against each other, seed by seed, protocol by protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ...errors import UnknownName, UserError
+from .. import statistics
+from .board import Block, Column, Row
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row minus another under a ranking column; `paired.holm` is over all pairs under it."""
+
+    column: Column
+    one: str
+    other: str
+    paired: statistics.Paired
+
+    @property
+    def leads(self) -> str:
+        """The label of the better one, where they separate after Holm; else empty."""
+        found = self.paired
+        if found.holm is None or found.mean is None or found.holm >= 1 - statistics.LEVEL:
+            return ""
+        return self.one if (found.mean > 0) == self.column.higher_is_better else self.other
+
+
+def compared(block: Block, pairs: Sequence[tuple[str, str]]) -> Iterator[Comparison]:
+    """Each pair under each ranking column of a table.
+
+    Raises:
+        UserError: a name is that of no row, or of several.
+    """
+    rows = [(_row(block, one), _row(block, other)) for one, other in pairs]
+    for index, column in enumerate(block.columns):
+        if not column.ranks:
+            continue
+        found = {
+            f"{at}": statistics.paired(one.scores[index].values, other.scores[index].values)
+            for at, (one, other) in enumerate(rows)
+        }
+        for (one, other), paired in zip(rows, statistics.corrected(found).values(), strict=True):
+            yield Comparison(column, one.label, other.label, paired)
+
+
+def _row(block: Block, name: str) -> Row:
+    """By its label, or by that without the distribution."""
+    exact = [row for row in block.rows if row.label == name]
+    found = exact or [row for row in block.rows if row.label.partition("/")[2] == name]
+    if len(found) > 1:
+        raise UserError(f"{name!r} is {' and '.join(row.label for row in found)}; name one whole")
+    if not found:
+        raise UnknownName("row", name, [row.label for row in block.rows])
+    return found[0]

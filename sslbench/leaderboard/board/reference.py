@@ -1,0 +1,112 @@
+"""Published numbers beside a leaderboard: never ranked, for other protocols made them.
+
+references.yaml holds those that ship with sslbench. A file of somebody's own is written alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from annotated_types import MinLen
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...errors import UserError
+from .board import Reference
+from .printable import printable
+
+OURS = Path(__file__).with_name("references.yaml")
+
+Text = Annotated[str, MinLen(1)]
+Percent = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+
+
+class _Source(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    source: Text
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    date: Text
+    backbone: Text
+    protocol: Text
+    note: str = ""
+    columns: list[Annotated[str, Field(pattern=r"^\S+ \S+$")]]  # dataset, metric
+    rows: dict[str, list[Percent | None]]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: Literal[1]
+    sources: list[_Source]
+
+
+def references(datasets: Collection[str]) -> tuple[Reference, ...]:
+    """What is published on these data sets.
+
+    A part of a data set is another one: `cifar10[train=1000]` has none of cifar10's.
+    """
+    return tuple(each for each in read(OURS) if each.dataset in datasets)
+
+
+def read(path: Path) -> tuple[Reference, ...]:
+    """The numbers of a file.
+
+    Raises:
+        UserError: it cannot be read, or says something that is none.
+    """
+    try:
+        content = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"the references {path} are no readable YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            f"the references {path} are not of the form of sslbench's own references.yaml: "
+            f"{where}: {first['msg']}"
+        ) from error
+    found = tuple(each for source in content.sources for each in _of(source, path))
+    return _without_doubles(found, path)
+
+
+def _of(source: _Source, path: Path) -> Iterable[Reference]:
+    shared = {
+        name: printable(getattr(source, name))
+        for name in ("source", "url", "date", "backbone", "protocol", "note")
+    }
+    for method, values in source.rows.items():
+        if len(values) != len(source.columns):
+            raise UserError(
+                f"the references {path} give {method!r} {len(values)} values under "
+                f"{len(source.columns)} columns; write null where there is none"
+            )
+        for column, value in zip(source.columns, values, strict=True):
+            if value is not None:
+                dataset, metric = map(printable, column.split())
+                yield Reference(
+                    dataset=dataset,
+                    metric=metric,
+                    method=printable(method),
+                    value=float(Decimal(repr(value)) / 100),  # as printed, not a bit beside it
+                    **shared,
+                )
+
+
+def _without_doubles(found: tuple[Reference, ...], path: Path) -> tuple[Reference, ...]:
+    seen: set[tuple[Any, ...]] = set()
+    for each in found:
+        key = tuple(value for name, value in vars(each).items() if name != "value")
+        if key in seen:
+            raise UserError(
+                f"the references {path} give {each.method!r} on {each.dataset} two values of "
+                f"{each.metric} under one protocol; keep one"
+            )
+        seen.add(key)
+    return found
+
+
+# ---- a table for each data set ---------------------------------------------------------------

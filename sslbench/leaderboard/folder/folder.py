@@ -1,0 +1,330 @@
+"""A leaderboard's folder: the suite, the records, what is made of them, and the lock.
+
+suite.yaml                  what was meant
+records/ab/<cell>/*.json    what was measured, as the store writes it
+attestations/*.json         what others have made again of it
+README.md, index.html ...   made of these alone
+leaderboard.lock.json       the sha256 of each record, and of each file that was made
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ...cells.suite import Suite, read_suite
+from ...disk import write_atomic
+from ...errors import UserError
+from ...records import NewerSchema, Record, loads
+from ...store import record_name
+from ..board import making
+from ..board.board import Board
+from ..board.material import Material
+from ..board.members import members_of
+from ..board.reference import references
+from .attestation import attested
+from .soundness import misshapen
+
+if TYPE_CHECKING:
+    pass
+
+SUITE, RECORDS, LOCK = "suite.yaml", "records", "leaderboard.lock.json"
+ATTESTATIONS = "attestations"
+NONE: Mapping[str, bytes] = MappingProxyType({})
+FORMAT = 1  # of the lock; a newer one is refused
+UNITED = ("methods", "set", "notes", "summary")  # in which suites may differ: no protocol of theirs
+RECORD = re.compile(r"[a-z0-9_-]+-[0-9a-f]{24}\.json")
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """A record and the file it was read from."""
+
+    path: str  # below the folder, with slashes
+    sha256: str  # of the file
+    record: Record
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    root: Path
+    suite: Suite
+    kept: tuple[RecordFile, ...]  # by path
+    attestations: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def records(self) -> list[Record]:
+        return [kept.record for kept in self.kept]
+
+
+@dataclass(frozen=True)
+class Lock:
+    suite: str  # sha256 of its file
+    records: Mapping[str, Mapping[str, str]]  # path -> id, sha256
+    generated: Mapping[str, str]  # name -> sha256
+    attestations: Mapping[str, str] = field(default_factory=dict)  # path -> sha256
+    left_out: Sequence[Mapping[str, str]] = ()
+    reference: bool = False  # whether published numbers stand beside
+
+    @property
+    def names(self) -> list[str]:
+        """Of every file that it vouches for."""
+        return [SUITE, *self.records, *self.attestations, *self.generated]
+
+
+def is_leaderboard(root: Path) -> bool:
+    return (root / SUITE).is_file() and (root / RECORDS).is_dir()
+
+
+def read(root: Path) -> Leaderboard:
+    """A leaderboard as it lies there.
+
+    Raises:
+        UserError: it is none, or something in it cannot be used; the sentence names the file.
+    """
+    if not is_leaderboard(root):
+        raise UserError(
+            f"{root} is no leaderboard: it has no {SUITE} beside {RECORDS}/; "
+            f"`sslbench leaderboard build SUITE --out {root}` makes one of a store"
+        )
+    kept = tuple(_kept(root))
+    return Leaderboard(root, read_suite(root / SUITE), kept, tuple(_attestations(root)))
+
+
+def _kept(root: Path) -> Iterator[RecordFile]:
+    ids: dict[str, str] = {}
+    for name in _names(root):
+        content, record = _read_with(root / name, loads)
+        if misshapen(record):
+            raise UserError(f"{root / name}: its identity is none that sslbench writes")
+        if record.cell_id != name.split("/")[2]:
+            raise UserError(
+                f"{root / name} belongs to cell {record.cell_id[:12]}; validate says more"
+            )
+        first = ids.setdefault(record.record_id, name)
+        if first != name:
+            raise UserError(f"{root / first} and {root / name} are one record; remove one of them")
+        yield RecordFile(name, hashlib.sha256(content).hexdigest(), record)
+
+
+def _names(root: Path) -> list[str]:
+    """Of the files of records, sorted. What lies elsewhere among them is none."""
+    found = []
+    for shard in _folders(root / RECORDS):
+        for cell in _folders(shard):
+            names = [file.name for file in os.scandir(cell) if file.name.endswith(".json")]
+            if odd := [name for name in names if not RECORD.fullmatch(name)]:
+                raise UserError(f"{cell.path}/{odd[0]} is not named as the store names records")
+            found += [f"{RECORDS}/{shard.name}/{cell.name}/{name}" for name in names]
+    return sorted(found)
+
+
+def _folders(path: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    return [entry for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+
+
+def _attestations(root: Path) -> Iterator[Mapping[str, Any]]:
+    for path in sorted((root / ATTESTATIONS).glob("*.json")):
+        yield _read_with(path, json.loads)[1]
+
+
+def _read_with(path: Path, parse: Callable[[str], Any]) -> tuple[bytes, Any]:
+    try:
+        content = path.read_bytes()
+        return content, parse(content.decode())
+    except (NewerSchema, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def made_of(folder: Leaderboard) -> Material:
+    """What its board is made from."""
+    levels = attested(folder.attestations, folder.records)
+    return Material(folder.suite, folder.records, levels)
+
+
+def board_of(folder: Leaderboard, *, reference: bool = False) -> Board:
+    """From its records alone; with published numbers on its data sets, where asked for."""
+    published = references(folder.suite.datasets) if reference else ()
+    return making.board_of(
+        made_of(folder), command=f"sslbench run --suite {SUITE}", references=published
+    )
+
+
+# ---- the lock --------------------------------------------------------------------------------
+
+
+def read_lock(root: Path) -> Lock | None:
+    """The lock of a folder, or None where there is none."""
+    path = root / LOCK
+    if not path.exists():
+        return None
+    try:
+        plain = json.loads(path.read_text())
+        version = plain.pop("format")
+        if version > FORMAT:
+            raise UserError(
+                f"{path} has format {version}, this sslbench knows {FORMAT}; upgrade sslbench"
+            )
+        lock = Lock(**plain)
+        for part in (lock.records, lock.generated, lock.attestations):
+            if not isinstance(part, dict):
+                raise ValueError("records, generated and attestations must be mappings")
+        if outside := [name for name in lock.names if not is_inside(name)]:
+            raise ValueError(f"it names {outside[0]!r}, which is no file of it")
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise UserError(f"{path} is no lock: {error}") from error
+    return lock
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path from a file of somebody's stays below the folder that it is put into."""
+    pure = PurePosixPath(path)
+    plain = bool(pure.parts) and str(pure) == path and not pure.is_absolute()
+    odd = "\\" in path or "\0" in path
+    return plain and not odd and not {"..", ".", ".git"} & {part.lower() for part in pure.parts}
+
+
+def differences(folder: Leaderboard, lock: Lock) -> list[str]:
+    """In what the folder is not what its lock says: a sentence each."""
+    found = []
+    if _sha256((folder.root / SUITE).read_bytes()) != lock.suite:
+        found.append(f"{SUITE} is not the one that was built from")
+    here = {kept.path: {"id": kept.record.record_id, "sha256": kept.sha256} for kept in folder.kept}
+    for path in sorted(here.keys() | lock.records.keys()):
+        if path not in here:
+            found.append(f"{path} is in the lock and not there")
+        elif path not in lock.records:
+            found.append(f"{path} is not in the lock")
+        elif lock.records[path] != here[path]:
+            found.append(f"{path} is not the one that was built from")
+    attested = {f"{ATTESTATIONS}/{p.name}" for p in (folder.root / ATTESTATIONS).glob("*.json")}
+    found += [f"{name} is not in the lock" for name in sorted(attested - lock.attestations.keys())]
+    for name, sha256 in sorted({**lock.attestations, **lock.generated}.items()):
+        file = folder.root / name
+        if not file.is_file() or _sha256(file.read_bytes()) != sha256:
+            found.append(f"{name} is not what was built")
+    return found
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# ---- writing ---------------------------------------------------------------------------------
+
+
+def write(folder: Leaderboard, board: Board, contents: Mapping[str, str]) -> list[Path]:
+    """Generated files and the lock, in one go; never over what was not written here.
+
+    Raises:
+        UserError: a file is there that no lock knows, or that was edited since.
+    """
+    ready = {name: content.encode() for name, content in contents.items()}
+    check_ours(folder.root, ready, ready)
+    lock = {
+        "format": FORMAT,
+        "suite": _sha256((folder.root / SUITE).read_bytes()),
+        "records": {
+            kept.path: {"id": kept.record.record_id, "sha256": kept.sha256} for kept in folder.kept
+        },
+        "attestations": {
+            path.relative_to(folder.root).as_posix(): _sha256(path.read_bytes())
+            for path in sorted((folder.root / ATTESTATIONS).glob("*.json"))
+        },
+        "left_out": [{"record": each.record, "reason": each.reason} for each in board.left_out],
+        "reference": bool(board.references),
+        "generated": {name: _sha256(content) for name, content in sorted(ready.items())},
+    }
+    ready[LOCK] = (json.dumps(lock, indent=1) + "\n").encode()
+    for name, content in ready.items():
+        write_atomic(folder.root / name, content)
+    return [folder.root / name for name in ready]
+
+
+def check_ours(root: Path, names: Iterable[str], ready: Mapping[str, bytes] = NONE) -> None:
+    """UserError when one of these files was not made by a build, or was edited since.
+
+    `ready` is what they are to be: a build that was broken off goes on.
+    """
+    lock = read_lock(root)
+    made = lock.generated if lock else {}
+    for name in names:
+        file = root / name
+        if not os.path.lexists(file):
+            continue
+        if file.is_symlink() or not file.is_file():
+            raise UserError(f"{file} is no file of ours; move it away, or name another --out DIR")
+        known = {made.get(name), _sha256(ready[name]) if name in ready else None}
+        if _sha256(file.read_bytes()) not in known:
+            what = "was edited since it was built" if name in made else "was not built by sslbench"
+            raise UserError(f"{file} {what}; move it away, or name another --out DIR")
+
+
+def add(root: Path, suite: Suite, records: Iterable[Record]) -> Leaderboard:
+    """The leaderboard of that folder with these records too; makes it where there is none.
+
+    Nothing that is there is removed.
+
+    Raises:
+        UserError: the folder is not ours, has another suite, or a record says otherwise than one
+            that is there.
+    """
+    if is_leaderboard(root):
+        before = read(root)
+        suite = united(before.suite, suite)
+    else:
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise UserError(f"{root} is there and is no leaderboard; name another --out DIR")
+        before = Leaderboard(root, suite, ())
+    known = {record.record_id for record in before.records}
+    fresh = [record for record in records if record.record_id not in known]
+    members_of(Material(suite, [*before.records, *fresh]))  # refuses what contradicts
+    if suite != before.suite or not is_leaderboard(root):
+        write_atomic(root / SUITE, suite.as_yaml().encode())
+    (root / RECORDS).mkdir(exist_ok=True)
+    for record in fresh:
+        write_atomic(root / place_of(record), record.dumps().encode())
+    return read(root)
+
+
+def united(one: Suite, other: Suite) -> Suite:
+    """Both suites as one: methods, their settings and notes add up, whichever comes first.
+
+    Raises:
+        UserError: they are not one protocol; the sentence has each difference.
+    """
+    fields = [item.name for item in dataclasses.fields(Suite) if item.name not in UNITED]
+    differing = {name: (getattr(one, name), getattr(other, name)) for name in fields}
+    for key in one.set.keys() & other.set.keys():
+        differing[f"set {key}"] = one.set[key], other.set[key]
+    told = [f"{key} {a} and {b}" for key, (a, b) in sorted(differing.items()) if a != b]
+    if told:
+        raise UserError(
+            f"these are leaderboards of two suites, which cannot be one: {'; '.join(told)}"
+        )
+    return dataclasses.replace(
+        one,
+        methods=_added(one.methods, other.methods),
+        notes=_added(one.notes, other.notes),
+        set=dict(sorted({**one.set, **other.set}.items())),
+    )
+
+
+def _added(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    """Both, in an order that does not tell which came first."""
+    return one if one == other else tuple(sorted({*one, *other}))
+
+
+def place_of(record: Record) -> str:
+    """Where a record lies below a leaderboard's folder: made of hashes and our own words."""
+    return f"{RECORDS}/{record.cell_id[:2]}/{record.cell_id}/{record_name(record)}"

@@ -1,0 +1,249 @@
+"""Two stores, or two leaderboards, as one: the same whichever comes first, and however often.
+
+The same cell and judge with another number is a conflict, and neither number is taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...cells.suite import Suite
+from ...disk import cannot_write, make_folder
+from ...errors import UserError
+from ...records import NewerSchema, Record, digest, loads
+from ...store import Store, record_name
+from ..board.members import agree, fullest, measured
+from . import folder as folders
+
+Sources = dict[str, list[Path]]  # record id -> files that are it
+Whole = tuple[str, str, str]  # cell id, kind, digest of the identity: what one number is of
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Sound records that say different things of one cell under one judge."""
+
+    cell_id: str
+    what: str  # "knn-1", or "train"
+    method: str
+    dataset: str
+    backbone: str
+    seed: int
+    records: tuple[str, ...]  # ids
+    differing: Mapping[str, tuple[Any, ...]]  # what was measured -> what each record has
+
+
+@dataclass(frozen=True)
+class Union:
+    records: tuple[Record, ...]  # in no conflict
+    conflicts: tuple[Conflict, ...]
+    torn: frozenset[str]  # cells that were trained to two ends, of which nothing is taken
+
+
+@dataclass(frozen=True)
+class Merged:
+    kind: str  # "store" or "leaderboard"
+    union: Union
+    written: bool
+
+
+def merge(one: Path, other: Path, out: Path, *, skip_conflicts: bool = False) -> Merged:
+    """Writes `out` in one go: not at all where there are conflicts, unless they are to be skipped.
+
+    Raises:
+        UserError: they are not two of a kind or not of one suite, a record is damaged, `out` is
+            there with something in it.
+    """
+    kinds = [_kind(root) for root in (one, other)]
+    if kinds[0] != kinds[1]:
+        raise UserError(f"{one} is a {kinds[0]} and {other} a {kinds[1]}; merge two of a kind")
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise UserError(f"{out} is there with something in it; name a new folder with --out DIR")
+    fill: Callable[[Sources, Union, Path], None]
+    if kinds[0] == "store":
+        found = [pair for root in (one, other) for pair in _stored(root)]
+        fill = functools.partial(_fill_store, (one, other))
+    else:
+        pair = folders.read(one), folders.read(other)
+        found = [(kept.record, each.root / kept.path) for each in pair for kept in each.kept]
+        fill = functools.partial(
+            _fill_leaderboard, pair, folders.united(pair[0].suite, pair[1].suite)
+        )
+    union = unite(record for record, _ in found)
+    sources: Sources = {}
+    for record, path in found:
+        sources.setdefault(record.record_id, []).append(path)
+    written = skip_conflicts or not union.conflicts
+    if written:
+        _in_one_go(out, functools.partial(fill, sources, union))
+    return Merged(kinds[0], union, written)
+
+
+def unite(records: Iterable[Record]) -> Union:
+    """Every attempt once; of sound records that agree, the fullest, and of those the earliest."""
+    attempts: dict[Whole, dict[str, Record]] = {}
+    for record in records:
+        whole = record.cell_id, record.kind, digest(record.identity)
+        attempts.setdefault(whole, {})[record.record_id] = record
+    kept: list[Record] = []
+    conflicts: list[Conflict] = []
+    torn = set()  # cells that were trained to two ends: their judges saw two networks
+    for (cell_id, kind, _), found in sorted(attempts.items()):
+        sound = sorted((r for r in found.values() if r.status == "ok"), key=fullest)
+        if any(not agree(sound[0], other) for other in sound[1:]):
+            conflicts.append(_conflict(sound))
+            if kind == "train":
+                torn.add(cell_id)
+            continue
+        kept += [r for r in found.values() if r.status != "ok"] + sound[:1]
+    left = [record for record in kept if record.cell_id not in torn]
+    ordered = tuple(sorted(left, key=lambda r: (r.cell_id, r.record_id)))
+    return Union(ordered, tuple(conflicts), frozenset(torn))
+
+
+def _conflict(sound: Sequence[Record]) -> Conflict:
+    first = sound[0]
+    sides = [measured(record) for record in sound]
+    names = dict.fromkeys(name for side in sides for name in side)
+    values = {name: tuple(side.get(name) for side in sides) for name in names}
+    return Conflict(
+        first.cell_id,
+        first.protocol or first.kind,
+        first.method,
+        first.dataset,
+        first.backbone,
+        first.seed,
+        tuple(record.record_id for record in sound),
+        {name: found for name, found in values.items() if any(v != found[0] for v in found)},
+    )
+
+
+# ---- folders ---------------------------------------------------------------------------------
+
+
+def _kind(root: Path) -> str:
+    if folders.is_leaderboard(root):
+        return "leaderboard"
+    if (root / "store.json").is_file() or (root / "cells").is_dir():
+        return "store"
+    raise UserError(f"{root} is no store and no leaderboard; name two folders of one kind")
+
+
+def _stored(root: Path) -> Iterator[tuple[Record, Path]]:
+    """Every record of a store; one that is damaged ends it, for nothing here may set it aside."""
+    for cell in Store(root).cells():
+        for path in sorted((cell.path / "records").glob("*.json")):
+            try:
+                record = loads(path.read_text())
+            except (NewerSchema, ValueError) as error:
+                raise UserError(f"{path}: {error}") from error
+            if record.cell_id != cell.id:
+                raise UserError(f"{path} belongs to cell {record.cell_id[:12]}; remove it")
+            yield record, path
+
+
+def _in_one_go(out: Path, fill: Callable[[Path], None]) -> None:
+    scratch = out.absolute().with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        make_folder(scratch)
+        fill(scratch)
+        os.sync()  # once, where a file at a time would take minutes
+        scratch.replace(out)  # an empty folder gives way
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Into a folder that nobody sees yet."""
+    make_folder(path.parent)
+    path.write_bytes(content)
+
+
+def _fill_store(roots: Sequence[Path], sources: Sources, union: Union, out: Path) -> None:
+    store = Store(out)
+    store.create()
+    by_cell: dict[str, list[Record]] = {}
+    for record in union.records:
+        by_cell.setdefault(record.cell_id, []).append(record)
+    sides: dict[str, list[Path]] = {}
+    for root in roots:
+        for cell in Store(root).cells():
+            sides.setdefault(cell.id, []).append(cell.path)
+    for cell_id, paths in sides.items():
+        if cell_id not in union.torn:
+            target = store.cell(cell_id)
+            for record in by_cell.get(cell_id, ()):
+                place = target.path / "records" / record_name(record)
+                _put(place, _content(sources[record.record_id]))
+            _copy_rest(_trained_in(paths, by_cell.get(cell_id, ())), target.path)
+
+
+def _content(paths: Sequence[Path]) -> bytes:
+    """A record's, as it was written: what an older sslbench hashed is not dumped anew."""
+    return min(path.read_bytes() for path in paths)
+
+
+def _trained_in(paths: Sequence[Path], records: Sequence[Record]) -> list[Path]:
+    """The folders with the weights of which the records speak: all, where no record tells."""
+    trained = [r for r in records if r.kind == "train" and r.status == "ok"]
+    found = [p for p in paths for r in trained if (p / "records" / record_name(r)).exists()]
+    return found or list(paths)
+
+
+def _copy_rest(paths: Sequence[Path], target: Path) -> None:
+    """What lies in a cell's folder beside its records; of two files of one name the larger."""
+    best: dict[str, Path] = {}
+    for path in paths:
+        for file in path.iterdir():
+            ours = file.is_file() and not file.is_symlink() and not file.name.startswith(".")
+            if ours and ".damaged-" not in file.name and _beats(file, best.get(file.name)):
+                best[file.name] = file
+    for name, file in best.items():
+        make_folder(target)
+        shutil.copyfile(file, target / name)
+
+
+def _beats(file: Path, other: Path | None) -> bool:
+    """By what is in them, so that it does not matter which came first."""
+    if other is None or file.stat().st_size != other.stat().st_size:
+        return other is None or file.stat().st_size > other.stat().st_size
+    with file.open("rb") as one, other.open("rb") as two:
+        while (part := one.read(1 << 20)) == (rival := two.read(1 << 20)) and part:
+            pass
+    return part > rival
+
+
+def _fill_leaderboard(
+    pair: Sequence[folders.Leaderboard], suite: Suite, sources: Sources, union: Union, out: Path
+) -> None:
+    notes = dict.fromkeys((*suite.notes, *map(sentence, union.conflicts)))
+    (out / folders.RECORDS).mkdir()
+    for record in union.records:
+        _put(out / folders.place_of(record), _content(sources[record.record_id]))
+    for folder in pair:
+        for path in sorted((folder.root / folders.ATTESTATIONS).glob("*.json")):
+            copy = out / folders.ATTESTATIONS / path.name
+            if copy.exists() and copy.read_bytes() != path.read_bytes():
+                raise UserError(f"{path.name} is two attestations of one name; rename one of them")
+            _put(copy, path.read_bytes())
+    whole = dataclasses.replace(suite, notes=tuple(notes))
+    _put(out / folders.SUITE, whole.as_yaml().encode())
+
+
+def sentence(conflict: Conflict) -> str:
+    """For the notes of a leaderboard that leaves both out."""
+    records = " and ".join(record[:12] for record in conflict.records)
+    return (
+        f"left out in a merge: {conflict.what} of {conflict.method} on {conflict.dataset} and "
+        f"{conflict.backbone}, seed {conflict.seed}, has records that differ ({records})"
+    )

@@ -1,0 +1,176 @@
+"""What one record says against itself: of what type, of what identity, whether it can be so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ...names import parse as parse_name
+from ...names import unplaced
+from ...records import MetricValue, Record, canonical, digest, loads
+
+COUNTED = ("top1", "top5", "acc", "own_acc")  # metrics of ours that are so many of n items
+OURS = "sslbench"  # the distribution whose metrics are known here
+WHOLE = 1e-6  # of an item
+
+
+def parsed(text: str) -> Record:
+    """The record in `text`, which says each thing once.
+
+    Raises:
+        ValueError: it is none; NewerSchema where a later sslbench wrote it.
+    """
+    record = loads(text)
+    json.loads(text, object_pairs_hook=_once)
+    return record
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it says {next(n for n in names if names.count(n) > 1)!r} twice")
+    return found
+
+
+# ---- its identity ----------------------------------------------------------------------------
+
+
+def misshapen(record: Record) -> bool:
+    """Whether its identity lacks what a table is made from; cheaper than all its contradictions."""
+    identity = record.identity
+    if record.kind == "evaluation":
+        judge = identity.get("evaluator")
+        sound = isinstance(judge, dict) and type(judge.get("version")) is int
+        return not (sound and record.evaluator and identity.get("cell") == record.cell_id)
+    method, data = identity.get("method"), identity.get("dataset")
+    if not (isinstance(method, dict) and isinstance(data, dict)):
+        return True
+    texts = [method.get("name"), data.get("name"), data.get("fingerprint")]
+    texts += [identity.get("backbone"), identity.get("precision")]
+    stages = method.get("stages", {})
+    parts = [method.get(name, {}) for name in ("hyperparameters", "recipe")]
+    parts += [stages, *(stages.values() if isinstance(stages, dict) else ())]
+    labels = identity.get("labels", "none")
+    return not (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(part, dict) for part in parts)
+        and isinstance(labels, str | dict)
+        and type(data.get("size")) is int
+        and identity.get("seed") == record.seed
+    )
+
+
+def contradictions(record: Record) -> Iterator[str]:
+    """Where a record's own fields and its identity disagree."""
+    try:
+        found = list((_of_training if record.kind == "train" else _of_judging)(record))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = [f"its identity is none that sslbench writes ({type(error).__name__}: {error})"]
+    yield from found
+
+
+def _of_training(record: Record) -> Iterator[str]:
+    identity, method = record.identity, record.identity["method"]
+    if digest(identity) != record.cell_id:
+        yield f"its identity makes cell {digest(identity)[:12]}, it claims {record.cell_id[:12]}"
+    for name, said, meant in (
+        ("method", record.method, method["name"]),
+        ("backbone", record.backbone, identity["backbone"]),
+        ("dataset", unplaced(record.dataset), identity["dataset"]["name"]),
+        ("seed", record.seed, identity["seed"]),
+    ):
+        if said != meant:
+            yield f"its {name} is {said}, its identity's {meant}"
+    chosen = {k: _spoken(v) for k, v in method["hyperparameters"].items()}
+    yield from _differing("hyperparameter", record.hyperparameters, chosen)
+    yield from _differing("recipe field", record.recipe, method.get("recipe", {}))
+    for stage, parts in method.get("stages", {}).items():
+        own = record.recipe.get(stage, {})
+        yield from _differing(f"recipe field of {stage}", own, parts["recipe"])
+    if record.evaluator or record.protocol or record.metrics:
+        yield "it is of a training and has a judge's fields"
+
+
+def _of_judging(record: Record) -> Iterator[str]:
+    judge = record.identity["evaluator"]
+    if record.identity["cell"] != record.cell_id:
+        yield f"its identity judges cell {str(record.identity['cell'])[:12]}, not its own"
+    if record.evaluator != judge["name"]:
+        yield f"its evaluator is {record.evaluator}, its identity's {judge['name']}"
+    if record.protocol != protocol_of(judge):
+        yield f"its protocol is {record.protocol}, its identity's {protocol_of(judge)}"
+
+
+def protocol_of(judge: Mapping[str, Any]) -> str:
+    """The protocol that an evaluator's identity stands for, with those it borrows from."""
+    own = parse_name(judge["name"]).base
+    uses = ",".join(map(protocol_of, judge.get("uses", ())))
+    borrowed = f"({uses})" if uses else ""
+    held = f"@{judge['on']}" if "on" in judge else ""
+    return f"{own}-{judge['version']}{borrowed}{judge['name'].removeprefix(own)}{held}"
+
+
+def _spoken(value: Any) -> Any:
+    """A pretext goes by its name."""
+    return value["method"] if isinstance(value, Mapping) and "cell" in value else value
+
+
+def _differing(what: str, said: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in meant.items():
+        if name not in said or canonical(said[name]) != canonical(value):
+            yield f"its {what} {name} is {said.get(name)!r}, its identity's {value!r}"
+
+
+# ---- its numbers -----------------------------------------------------------------------------
+
+
+def impossible(record: Record) -> Iterator[str]:
+    """What no measurement gives."""
+    known = {(m.name, m.split): m for m in record.metrics}
+    if len(known) < len(record.metrics):
+        yield "one metric stands in it twice"
+    if record.kind == "evaluation" and record.status == "ok" and not record.metrics:
+        yield "it is ok and has no metric"
+    if record.status != "ok" and record.metrics:
+        yield f"it is {record.status} and has metrics"
+    ours = record.components.get("evaluator", {}).get("dist") == OURS
+    for metric in record.metrics:
+        yield from _of_metric(metric, ours=ours)
+        wider = known.get((metric.name.replace("top1", "top5", 1), metric.split))
+        if metric.name.startswith("top1") and wider and metric.value > wider.value:
+            yield f"{metric.name} is {metric.value}, above {wider.name}, {wider.value}"
+    yield from _of_costs(record)
+    if record.started and record.finished and record.finished < record.started:
+        yield f"it finished at {record.finished}, before it started at {record.started}"
+
+
+def _of_metric(metric: MetricValue, *, ours: bool) -> Iterator[str]:
+    said = f"{metric.name} is {metric.value!r}"
+    counted = ours and metric.name in COUNTED
+    low = 0.0 if counted else -1.0  # what is corrected for chance, or a difference, falls below 0
+    if not metric.unit and not low <= metric.value <= 1:
+        yield f"{said}, a fraction outside {low:g} to 1"
+    if metric.n is not None and metric.n < 1:
+        yield f"{metric.name} is of {metric.n} items"
+    if metric.stderr is not None and metric.stderr < 0:
+        yield f"{metric.name} has a negative standard error, {metric.stderr!r}"
+    if counted and metric.n:
+        items = metric.value * metric.n
+        if abs(items - round(items)) > WHOLE:
+            yield f"{said}, which is {items:.4f} of {metric.n} items, no whole number"
+        share = metric.value * (1 - metric.value) / metric.n
+        if metric.stderr is not None and abs(metric.stderr**2 - share) > WHOLE * max(share, WHOLE):
+            yield f"{said}, whose standard error is {max(share, 0) ** 0.5:.6g}, not {metric.stderr:.6g}"
+
+
+def _of_costs(record: Record) -> Iterator[str]:
+    if record.costs is None:
+        return
+    for name, value in record.costs.model_dump(exclude={"stages"}).items():
+        if value is not None and value < 0:
+            yield f"its {name} is {value}"
+    for stage in record.costs.stages:
+        if min(stage.seconds, stage.images_seen) < 0:
+            yield f"its stage {stage.name} took {stage.seconds} s for {stage.images_seen} images"

@@ -1,0 +1,106 @@
+"""A board as CSV and JSON: everything, as fractions at full precision."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..board.board import Board, Row, Score
+from ..statistics import Paired
+from .text import caption, conformance_said, remarks
+
+
+def as_csv(board: Board) -> str:
+    """One line for each row and metric; a field is empty where there is no value."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    for number, record in enumerate(_flat(board)):
+        if number == 0:
+            writer.writerow(record)
+        writer.writerow([_field(value) for value in record.values()])
+    return file.getvalue()
+
+
+def _flat(board: Board) -> Iterator[dict[str, Any]]:
+    for block in board.blocks:
+        for row in block.rows:
+            for column, score in zip(block.columns, row.scores, strict=True):
+                low, high = score.interval or (None, None)
+                states = Counter(gap.state for gap in score.gaps.values())
+                yield {
+                    "suite": board.suite_id,
+                    **vars(block.setting),
+                    "row": row.label,
+                    "method": row.method,
+                    "baseline": row.baseline,
+                    "anchor": row.anchor,
+                    "trained": row.trained,
+                    **{k: v for k, v in vars(column).items() if k != "narrow"},
+                    "mean": score.mean,
+                    "sd": score.sd,
+                    "low": low,
+                    "high": high,
+                    "level": board.level,
+                    "n": score.n,
+                    "declared": len(row.cells),
+                    "gaps": "; ".join(f"{n} {state}" for state, n in states.items()),
+                    "rank": score.rank,
+                    "tied": score.tied,
+                    "best": score.best,
+                    **{k: v for k, v in vars(row.costs).items() if k != "stages"},
+                    "health": " ".join(row.verdicts),
+                    "warnings": "; ".join(remarks(row)),
+                    "conformance": conformance_said(row),
+                    "attested": row.details.attested if row.details else "",
+                }
+
+
+def _field(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        # spreadsheets run text that begins so as a formula
+        return f"'{value}" if value[:1] in tuple("=+-@＝＋－＠") else value
+    return repr(value)
+
+
+def as_json(board: Board) -> str:
+    """Everything: values by seed, intervals, ranks, protocols, costs, warnings, cell ids.
+
+    A row is a line, so that a change of one shows as one.
+    """
+    plain = {"suite": board.suite_id, "statistics": caption(board, best="best")}
+    plain |= {k: v for k, v in vars(board).items() if k not in ("suite_id", "blocks")}
+    head = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False, default=_plain)
+    tables = ",\n".join(
+        f'{{"setting": {_line(block.setting)}, "columns": [\n{_lines_of(block.columns)}], '
+        f'"rows": [\n{_lines_of(block.rows)}]}}'
+        for block in board.blocks
+    )
+    return f'{head.removesuffix("}").rstrip()},\n "tables": [{tables}]\n}}\n'
+
+
+def _lines_of(values: Sequence[Any]) -> str:
+    return ",\n".join(map(_line, values))
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """A part of a board as plain data, with what follows from it."""
+    plain = dict(vars(value))
+    if isinstance(value, Row):
+        plain |= {"n": value.n, "declared": len(value.cells), "verdicts": value.verdicts}
+    elif isinstance(value, Score):
+        plain["n"] = value.n
+    elif isinstance(value, Paired):
+        plain["n"] = len(plain.pop("differences"))  # of values that stand beside it
+    return plain

@@ -1,0 +1,53 @@
+"""Published numbers, arranged for a table: what was measured alike stands under one heading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ...board.board import Block, Board, Reference
+from .markup import is_web
+
+
+@dataclass(frozen=True)
+class PublishedGroup:
+    source: str
+    url: str  # "" where it is not one of the web
+    said: str  # date, protocol, backbone, note
+    rows: tuple[tuple[str, str], ...]  # method, numbers
+
+
+def on_data_of(board: Board, block: Block) -> list[PublishedGroup]:
+    """Those on a table's data set, by whatever part of it."""
+    name = block.setting.dataset
+    names = (name, name.partition("[")[0])
+    return _grouped(each for each in board.references if each.dataset in names)
+
+
+def elsewhere(board: Board) -> list[tuple[str, list[PublishedGroup]]]:
+    """Those on data sets that no table is about, by data set."""
+    names = {block.setting.dataset for block in board.blocks}
+    names |= {name.partition("[")[0] for name in names}
+    others = [each for each in board.references if each.dataset not in names]
+    datasets = dict.fromkeys(each.dataset for each in others)
+    return [(name, _grouped(e for e in others if e.dataset == name)) for name in datasets]
+
+
+def _grouped(references: Iterable[Reference]) -> list[PublishedGroup]:
+    found: dict[tuple[str, ...], list[Reference]] = {}
+    for each in references:
+        key = (each.source, each.url, each.date, each.protocol, each.backbone, each.note)
+        found.setdefault(key, []).append(each)
+    return [_group(alike) for alike in found.values()]
+
+
+def _group(alike: Sequence[Reference]) -> PublishedGroup:
+    first = alike[0]
+    numbers: dict[str, list[str]] = {}
+    for each in alike:
+        numbers.setdefault(each.method, []).append(
+            f"{round(100 * each.value, 2):g} % {each.metric}"
+        )
+    said = " · ".join(filter(None, (first.date, first.protocol, first.backbone, first.note)))
+    rows = tuple((method, ", ".join(texts)) for method, texts in numbers.items())
+    return PublishedGroup(first.source, first.url if is_web(first.url) else "", said, rows)

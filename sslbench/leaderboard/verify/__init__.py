@@ -1,0 +1,4 @@
+"""Bundles: packed, opened with care, and judged again from their weights.
+
+It imports the folder.
+"""

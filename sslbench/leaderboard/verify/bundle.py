@@ -1,0 +1,182 @@
+"""A bundle: a leaderboard's suite, records and weights in one archive that others can judge again.
+
+Entries are stored, dated and ordered alike, so that the same content gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ... import __version__
+from ...cells.cell import is_adopted
+from ...disk import make_folder
+from ...errors import UserError
+from ...records import canonical
+from ...store.tensors import Damaged, read_tensors
+
+if TYPE_CHECKING:
+    from ...store import Store
+    from ..folder.folder import Leaderboard
+
+FORMAT = 1  # of bundles; a newer one is refused
+MANIFEST, SUITE, RECORDS, MODELS = "manifest.json", "suite.yaml", "records", "models"
+DATE = (1980, 1, 1, 0, 0, 0)
+BLOCK = 2**22  # bytes copied at a time
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was written."""
+
+    path: Path
+    records: int
+    models: int
+    size: int  # bytes
+
+
+def pack(folder: Leaderboard, store: Store, out: Path, *, models: bool = True) -> Packed:
+    """Writes the folder's suite and records, and its cells' models from the store, to `out`.
+
+    Raises:
+        UserError: the store lacks a model, or `out` is there and no bundle.
+    """
+    _check_out(out)
+    sources = {SUITE: folder.root / SUITE}
+    sources |= {kept.path: folder.root / kept.path for kept in folder.kept}
+    weights = _weights(folder, store) if models else {}
+    sources |= weights
+    files = [_listed(name, path) for name, path in sorted(sources.items())]
+    manifest = {"sslbench": __version__, **manifest_of(folder, files)}
+    size = write(out, canonical(manifest).encode(), sources)
+    return Packed(out, len(folder.kept), len(weights), size)
+
+
+def manifest_of(folder: Leaderboard, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a manifest says of its content: all of it follows from the content."""
+    trained = {k.record.cell_id: k.record for k in folder.kept if k.record.kind == "train"}
+    cells = [
+        {
+            "cell": cell,
+            "method": record.method,
+            "backbone": record.backbone,
+            "dataset": record.dataset,
+            "seed": record.seed,
+        }
+        for cell, record in sorted(trained.items())
+    ]
+    data = {r.dataset: r.identity.get("dataset", {}) for r in trained.values()}
+    return {
+        "format": FORMAT,
+        "suite": folder.suite.name,
+        "seeds": list(folder.suite.seeds),
+        "cells": cells,
+        "fingerprints": {name: own.get("fingerprint") for name, own in sorted(data.items())},
+        "files": list(files),
+    }
+
+
+def model_name(cell_id: str) -> str:
+    return f"{MODELS}/{cell_id}.safetensors"
+
+
+def has_weights(identity: Mapping[str, Any]) -> bool:
+    """Whether nothing but its file has a cell's weights; else its identity builds them."""
+    method = identity.get("method", {})
+    return "recipe" in method or is_adopted(str(method.get("name", "")))
+
+
+def _weights(folder: Leaderboard, store: Store) -> dict[str, Path]:
+    """The models of all cells that finished, by their names in the bundle."""
+    found, lacking = {}, []
+    finished = (k.record for k in folder.kept if k.record.kind == "train")
+    for record in (r for r in finished if r.status == "ok" and has_weights(r.identity)):
+        path = store.cell(record.cell_id).path / "model.safetensors"
+        title = f"{record.method} seed {record.seed} ({record.cell_id[:12]})"
+        if not path.is_file():
+            lacking.append(title)
+            continue
+        try:
+            read_tensors(path)
+        except Damaged as error:
+            raise UserError(
+                f"the model of {title} in the store {store.root} is damaged: {error}; train the "
+                f"cell again with `sslbench run`"
+            ) from error
+        found[model_name(record.cell_id)] = path
+    if lacking:
+        more = f" and of {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise UserError(
+            f"the store {store.root} has no model of {', '.join(lacking[:3])}{more}; name the "
+            f"--store that trained them, or leave the weights out with --without-models: nobody "
+            f"can verify such a bundle"
+        )
+    return found
+
+
+def _listed(name: str, path: Path) -> dict[str, Any]:
+    return {"path": name, "sha256": sha256_of(path), "size": path.stat().st_size}
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---- the archive -----------------------------------------------------------------------------
+
+
+def write(out: Path, manifest: bytes, sources: Mapping[str, Path]) -> int:
+    """The archive, whole or not at all; returns its bytes."""
+    make_folder(out.parent)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                archive.writestr(entry(MANIFEST), manifest)
+                for name, path in sorted(sources.items()):
+                    info = entry(name)
+                    info.file_size = path.stat().st_size
+                    with archive.open(info, "w") as into, path.open("rb") as content:
+                        shutil.copyfileobj(content, into, BLOCK)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(out)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {out}: {error.strerror or error}; free space or rights, or name another "
+            f"--out FILE"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return out.stat().st_size
+
+
+def entry(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, DATE)
+    info.create_system = 3  # Unix, wherever it is written
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    return info
+
+
+def _check_out(out: Path) -> None:
+    """What others wrote is never replaced."""
+    if not out.exists():
+        return
+    try:
+        with zipfile.ZipFile(out) as archive:
+            ours = archive.namelist()[:1] == [MANIFEST]
+    except (OSError, zipfile.BadZipFile):
+        ours = False
+    if not ours:
+        raise UserError(f"--out {out} is there and is no bundle of sslbench; name another file")

@@ -1,0 +1,100 @@
+"""Where a cell is done, with what, and what it costs: the parts of a record that no number hangs on."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from packaging.requirements import Requirement
+
+from .. import __version__
+from ..plugins import Entry
+from ..store.passed import kit_passed
+
+
+def component(entry: Entry, version: int, *, store: Path) -> dict[str, Any]:
+    """What a record says of a part; `store` tells whether it has passed the conformance kit."""
+    found = _component(entry, version)
+    kit = None if entry.builtin else kit_passed(store, entry)
+    return found if kit is None else {**found, "conformance": kit}
+
+
+@functools.cache  # a digest of the source takes a while, and a worker asks for each record
+def _component(entry: Entry, version: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "version": version,
+        "dist": entry.dist,
+        "dist_version": entry.version,
+        "source_sha256": entry.source_sha256(),
+    }
+    return found if entry.builtin else {**found, "requires": _required(entry.dist)}
+
+
+def _required(dist: str) -> dict[str, str]:
+    """Versions of what a distribution leans on; a plugin that is a file declares nothing."""
+    found = {}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for text in metadata.requires(dist) or ():
+            wanted = Requirement(text)
+            if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+                with contextlib.suppress(metadata.PackageNotFoundError):
+                    found[wanted.name] = metadata.version(wanted.name)
+    return found
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a rerun must share for the same bits; none of it is part of the identity."""
+    cuda = device.type == "cuda"
+    return {
+        "sslbench": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": metadata.version("timm"),
+        "numpy": metadata.version("numpy"),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "cpu": cpu_name(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+    }
+
+
+def cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:  # noqa: PTH123 - no path of ours
+            return next((x.split(":")[1].strip() for x in file if x.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        try:
+            with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123 - no path of ours
+                file.write("5")
+        except OSError:
+            return  # not allowed here: the peak is then the process's
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes: of the device's allocator, or resident in this process since the cell began."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        with open("/proc/self/status") as file:  # noqa: PTH123 - no path of ours
+            line = next(x for x in file if x.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None
+    return int(line.split()[1]) * 1024

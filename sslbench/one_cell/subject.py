@@ -1,0 +1,287 @@
+"""The frozen encoder as judges see it: features of each split computed once, cached, shared."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..api import Backbone, Corrupted, Evaluator, Head, Judged, Method, Split, Subject
+from ..data import Data
+from ..errors import Unsuited, UserError
+from ..store import CellFolder
+from ..train.feed import Feed, kept_generators, seed_all
+from ..train.state import sha256, tensors_of
+
+CACHED = 2**30  # bytes of features above which the disk is not asked to keep them
+BATCH = 512
+CHECKED = 16  # images whose features are computed twice
+
+
+def encoder_of(module: nn.Module) -> nn.Module:
+    """What is judged of a method; of an encoder entry, itself."""
+    return module.encoder() if isinstance(module, Method) else module
+
+
+class Frozen:
+    """api.Subject over a trained method, or over an encoder that is never trained."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: Data,
+        device: torch.device,
+        folder: CellFolder | None = None,
+        *,
+        lend: Callable[[str], Evaluator] | None = None,
+        opened: Callable[[str], Data] | None = None,
+    ) -> None:
+        """`lend` gives an evaluator whose probe is borrowed, `opened` another dataset, by name."""
+        self.module = module.to(device).eval()
+        self.encoder = encoder_of(self.module)
+        self.data, self.device, self.folder = data, device, folder
+        self._lend, self._opened = lend, opened
+        self.uses: frozenset[str] = frozenset()  # whose probes may be borrowed
+        self._features: dict[str, Tensor] = {}
+        self._probes: dict[tuple[str, bool], Head] = {}
+        self._elsewhere: dict[str, Frozen] = {}
+        self._sha: str | None = None
+
+    @property
+    def dim(self) -> int:
+        return self.features("test").shape[1]
+
+    def features(self, split: Literal["train", "test"]) -> Tensor:
+        """float32 [N, D]."""
+        if split not in self._features:
+            self._features[split] = self._load(split)
+        return self._features[split]
+
+    def _load(self, split: str) -> Tensor:
+        key = {"encoder": self.sha, "fingerprint": self.data.fingerprint}
+        name = f"features-{split}"
+        if self.folder and (found := self.folder.load(name)) and found[1] == key:
+            return found[0]["features"]
+        features = self._over(self.encoder, split)  # [N, D]
+        self._check(features, split)
+        if self.folder and features.numel() * 4 < CACHED:
+            self.folder.save(name, {"features": features}, key)
+        return features
+
+    def _check(self, features: Tensor, split: str) -> None:
+        """That an encoder, which may come from anybody, can be judged. ValueError names the check."""
+        if features.dim() != 2:
+            raise ValueError(
+                f"check vectors: the encoder returned {tuple(features.shape[1:])} for an image; it "
+                "must return [B, D]: pool its maps"
+            )
+        if broken := int((~features.isfinite()).any(1).sum()):
+            raise ValueError(
+                f"check finite: {broken} of {len(features)} feature vectors of {split} hold NaN or "
+                "infinity; train again with a lower learning rate, or look at the weights"
+            )
+        if len(features) > 1 and (features == features[:1]).all():
+            raise ValueError(
+                f"check varied: the features of all {len(features)} images of {split} are the same; "
+                "the encoder has collapsed, or its weights were not loaded"
+            )
+        images = getattr(self.data, split).images[:CHECKED]
+        with kept_generators(self.device):
+            seed_all(len(features), self.device)  # else what is drawn would be drawn alike again
+            again = torch.cat(list(self._parts(self.encoder, images)))
+        first = features[: len(again)]
+        # other sums for another batch size; what is drawn anew differs by far more
+        apart = 1e-2 * (first - first.mean(0)).abs().max() + 1e-4 * first.abs().max()
+        worst = float((again - first).abs().max())
+        if worst > float(apart):
+            raise ValueError(
+                f"check repeatable: the features of the same {len(again)} images of {split} "
+                f"differ between two calls by {worst:.3g}; an encoder in eval mode must draw "
+                "nothing and update nothing"
+            )
+
+    @property
+    def sha(self) -> str:
+        """sha256 of the encoder's weights."""
+        if self._sha is None:
+            self._sha = sha256(tensors_of(self.encoder))
+        return self._sha
+
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        yield from self._parts(self.encoder, images)
+
+    def maps(self, split: Literal["train", "test"]) -> list[Tensor]:
+        """Stages of the backbone, averaged over positions: each [N, C]."""
+        encoder = self.encoder
+        if not isinstance(encoder, Backbone):
+            raise Unsuited(
+                "the maps of its layers were to be judged, and this encoder is no bare backbone: "
+                "it has none; leave out what asks for layers"
+            )
+        parts: list[list[Tensor]] = []
+        images = getattr(self.data, split).images
+        with torch.no_grad():
+            for start in range(0, len(images), BATCH):
+                x = images[start : start + BATCH].to(self.device).float() / 255
+                try:
+                    maps = encoder.maps(x)
+                except UserError as error:
+                    raise Unsuited(str(error)) from error
+                parts.append([m.mean((2, 3)).float().cpu() for m in maps])
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def predict(self, split: Literal["train", "test"]) -> Tensor | None:
+        return self._optional("predict", split)
+
+    def reconstruct(self, split: Literal["train", "test"]) -> Tensor | None:
+        return self._optional("reconstruct", split)
+
+    def copy(self) -> nn.Module:
+        return copy.deepcopy(self.encoder).requires_grad_(True).eval()
+
+    def probe(self, name: str, *, nine_tenths: bool = False) -> Head:
+        self.check_borrowed(name)
+        if (name, nine_tenths) not in self._probes:
+            data = JudgedData(self.data, self.device)
+            self._probes[name, nine_tenths] = self.lent(name).probe(
+                self, data, nine_tenths=nine_tenths
+            )
+        return self._probes[name, nine_tenths]
+
+    def check_borrowed(self, name: str) -> None:
+        if name not in self.uses:
+            raise ValueError(
+                f"the probe of {name} was asked for by a judge that does not say so, and its "
+                f"protocol would not name it; put {name!r} among its `uses`"
+            )
+
+    def lent(self, name: str) -> Evaluator:
+        if self._lend is None:
+            raise ValueError(f"the probe of {name} was asked for where no evaluators are known")
+        return self._lend(name)
+
+    def elsewhere(self, dataset: str) -> tuple[Subject, Judged]:
+        found = self.over_there(dataset)
+        found.uses = self.uses
+        return found, JudgedData(found.data, self.device)
+
+    def over_there(self, dataset: str) -> Frozen:
+        if self._opened is None:
+            raise ValueError(f"{dataset} was asked for where no datasets are known")
+        if dataset not in self._elsewhere:
+            data = self._opened(dataset)
+            self._elsewhere[dataset] = Frozen(
+                self.module, data, self.device, lend=self._lend, opened=self._opened
+            )
+        return self._elsewhere[dataset]
+
+    def _optional(self, verb: str, split: str) -> Tensor | None:
+        own = getattr(type(self.module), verb, None)
+        if not isinstance(self.module, Method) or own is getattr(Method, verb):
+            return None
+        return self._over(getattr(self.module, verb), split)
+
+    def _over(self, function: Callable[[Tensor], Any], split: str) -> Tensor:
+        return torch.cat(list(self._parts(function, getattr(self.data, split).images)))
+
+    def _parts(self, function: Callable[[Tensor], Any], images: Tensor) -> Iterator[Tensor]:
+        feed = Feed(images, torch.empty(0, dtype=torch.long), self.device)
+        with kept_generators(self.device):
+            for start in range(0, len(feed), BATCH):
+                index = torch.arange(start, min(start + BATCH, len(feed)))
+                with torch.no_grad():
+                    made = function(feed.take(index).float() / 255)
+                if not isinstance(made, Tensor):
+                    raise ValueError(
+                        f"check vectors: a {type(made).__name__} was returned for {len(index)} "
+                        "images, a tensor with one row for each is wanted"
+                    )
+                yield made.float().cpu()
+
+
+class Inner:
+    """Train alone, as a smaller benchmark: nine tenths to learn from, the held-out tenth to judge.
+
+    What `--watch` looks at, so that nobody looks at test while training.
+    """
+
+    def __init__(self, subject: Frozen, data: Data) -> None:
+        self.subject, self.data = subject, data
+        self.device, self.classes = subject.device, data.classes
+        self.name, self.fingerprint = data.name, data.fingerprint
+        self._keep = {"train": ~data.held_out, "test": data.held_out}
+        inner = int((~data.held_out).sum())
+        self.held_out = torch.arange(inner) % 10 == 0
+        self._features: Tensor | None = None
+
+    @property
+    def dim(self) -> int:
+        return self.features("test").shape[1]
+
+    def features(self, split: Literal["train", "test"]) -> Tensor:
+        if self._features is None:
+            self._features = self.subject._over(self.subject.encoder, "train")
+        return self._features[self._keep[split]]
+
+    def labels(self, split: Literal["train", "test"]) -> Tensor:
+        return self.data.train.labels[self._keep[split]]
+
+    def images(self, split: Literal["train", "test"]) -> Tensor:
+        return self.data.train.images[self._keep[split]]
+
+    def stream(self, images: Tensor) -> Iterator[Tensor]:
+        return self.subject.stream(images)
+
+    def predict(self, split: Literal["train", "test"]) -> Tensor | None:
+        found = self.subject.predict("train")
+        return None if found is None else found[self._keep[split]]
+
+    def reconstruct(self, split: Literal["train", "test"]) -> Tensor | None:
+        found = self.subject.reconstruct("train")
+        return None if found is None else found[self._keep[split]]
+
+    def maps(self, split: Literal["train", "test"]) -> list[Tensor]:
+        return [m[self._keep[split]] for m in self.subject.maps("train")]
+
+    def copy(self) -> nn.Module:
+        return self.subject.copy()
+
+    def probe(self, name: str, *, nine_tenths: bool = False) -> Head:
+        self.subject.check_borrowed(name)
+        return self.subject.lent(name).probe(self, self, nine_tenths=nine_tenths)
+
+    def elsewhere(self, dataset: str) -> tuple[Subject, Judged]:
+        there = self.subject.over_there(dataset)
+        there.uses = self.subject.uses
+        inner = Inner(there, there.data)
+        return inner, inner
+
+    def corrupted(self, which: str) -> Corrupted:
+        raise Unsuited(f"{which} corruptions are of test, and train alone is looked at")
+
+
+class JudgedData:
+    """`api.Judged`: the data as a judge sees it."""
+
+    def __init__(self, data: Data, device: torch.device | None = None) -> None:
+        self._data, self._device = data, device or torch.device("cpu")
+        self.name, self.fingerprint = data.name, data.fingerprint
+        self.classes = data.classes
+        self.held_out = data.held_out  # bool [N] of train
+
+    def labels(self, split: Literal["train", "test"]) -> Tensor:
+        return self._split(split).labels
+
+    def images(self, split: Literal["train", "test"]) -> Tensor:
+        return self._split(split).images
+
+    def corrupted(self, which: str) -> Corrupted:
+        from ..data.corrupted import open_corrupted
+
+        return open_corrupted(self._data, which, self._device)
+
+    def _split(self, split: Literal["train", "test"]) -> Split:
+        return self._data.train if split == "train" else self._data.test

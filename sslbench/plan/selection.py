@@ -1,0 +1,219 @@
+"""What the command line asks for, and the suite that it comes to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..api import Place
+from ..cells.cell import PRECISIONS
+from ..cells.resolve import Settings
+from ..cells.suite import Suite, Tuning, load_suite
+from ..errors import UserError
+from ..names import Name, scalar
+from ..names import parse as parse_name
+from ..plugins import Registry
+from ..records import digest
+
+SETS = {  # names that stand for several judges
+    "full": (
+        "knn",
+        "linear[layers=true]",
+        "mlp",
+        "clustering[over=true,stability=true]",
+        "fewshot",
+        "retrieval",
+        "anomaly",
+        "geometry",
+        "calibration",
+        "corruption",  # as published, where it is
+        "corruption[set=regen]",
+        "tent[set=regen]",
+        "bn-adapt[set=regen]",
+        "finetune",
+        "cost",
+    )
+}
+
+
+@dataclass
+class Selection:
+    """What the command line asks for."""
+
+    suite: str = "quick"
+    methods: tuple[str, ...] | None = None  # None: the suite's; (): its baselines alone
+    backbones: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    evaluators: tuple[str, ...] = ()
+    transfer_to: tuple[str, ...] = ()  # datasets of the judge `transfer`, asked for with the others
+    layers: bool = False  # of the judge `linear`, likewise
+    seeds: tuple[int, ...] | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    precision: str | None = None
+    set: tuple[str, ...] = ()  # "moco.lr=0.3"
+    store: Path = Path("sslbench-store")
+    place: Place = field(default_factory=Place)
+    device: str = "auto"
+    jobs: int = 0  # 0: one a GPU, one in all without
+    watch: str | None = None  # "knn:5"
+    compile: bool = False
+    checkpoint_seconds: float = 60.0
+    skip_failed: bool = False
+    train: bool = True  # False: what is not trained is left alone
+    only: tuple[str, ...] = ()  # methods; (): all. The others are shown and left alone
+    plugins: tuple[Path, ...] = ()  # --plugin files, for the processes that work
+    block: tuple[str, ...] = ()
+    installed: bool = True  # whether installed plugins are looked for
+
+    def __post_init__(self) -> None:
+        self.place = dataclasses.replace(self.place, scratch=self.store / "scratch")
+
+
+def suite_of(options: Selection, registry: Registry) -> tuple[Suite, str]:
+    """The suite with the options applied, and its id."""
+    suite = load_suite(options.suite, registry)
+    _check_requirements(suite)
+    suite, changed = _overridden(suite, options)
+    return suite, suite.name + (f"+{digest(changed)[:8]}" if changed else "")
+
+
+def _check_requirements(suite: Suite) -> None:
+    from importlib import metadata
+
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for text in suite.requires:
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement as error:
+            raise UserError(
+                f"suite {suite.name} requires {text!r}, which is no requirement such as "
+                f"'sslbench-x>=0.3'"
+            ) from error
+        try:
+            version = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            version = None
+        if version is None or version not in wanted.specifier:
+            found = f"found {version}" if version else "not installed"
+            raise UserError(f"suite {suite.name} requires {text} ({found}): pip install '{text}'")
+
+
+def _overridden(suite: Suite, options: Selection) -> tuple[Suite, dict[str, Any]]:
+    """The suite with the options applied, and those of them that change its protocol."""
+    changed: dict[str, Any] = {}
+    suite = dataclasses.replace(
+        suite, evaluators=_spelt_out(suite.evaluators), once=_spelt_out(suite.once)
+    )
+    judges = _judges(suite, options)
+    for key in ("backbones", "datasets", "evaluators", "seeds", "epochs", "batch", "precision"):
+        value: Any = judges if key == "evaluators" else getattr(options, key)
+        own = any(name.endswith(f".{key}") for name in suite.set)  # which it then stands above
+        if value in (None, ()) or (value == getattr(suite, key) and not own):
+            continue
+        changed[key] = list(value) if isinstance(value, tuple) else value
+        suite = dataclasses.replace(suite, **{key: value})
+    if options.evaluators and suite.once:
+        changed["once"] = []
+        suite = dataclasses.replace(suite, once=())
+    if suite.precision not in PRECISIONS:
+        raise UserError(f"precision {suite.precision!r} is none of {', '.join(PRECISIONS)}")
+    if options.set:
+        changed["set"] = sorted(options.set)
+    return suite, changed
+
+
+def _spelt_out(judges: Sequence[str]) -> tuple[str, ...]:
+    """Without names that stand for several."""
+    return tuple(dict.fromkeys(each for name in judges for each in SETS.get(name, (name,))))
+
+
+def _judges(suite: Suite, options: Selection) -> tuple[str, ...]:
+    judges = _spelt_out(options.evaluators or suite.evaluators)
+    if options.layers:
+        judges = _with(judges, "linear", layers=True)
+    if options.transfer_to:
+        judges = _with(judges, "transfer", to="+".join(sorted(options.transfer_to)))
+    return judges
+
+
+def _with(judges: Sequence[str], base: str, **params: Any) -> tuple[str, ...]:
+    """The judges, every one of that name with these parameters; there is at least one."""
+    named = [parse_name(name) for name in judges]
+    if base not in (each.base for each in named):
+        named.append(Name(base))
+    changed = (
+        dataclasses.replace(each, params={**each.params, **params}) if each.base == base else each
+        for each in named
+    )
+    return tuple(dict.fromkeys(map(str, changed)))
+
+
+def settings_of(suite: Suite, options: Selection) -> Settings:
+    """The suite's settings, then the command line's."""
+    asked: dict[str, Any] = {}
+    for item in options.set:
+        key, sign, value = item.partition("=")
+        if not sign or not key:
+            raise UserError(f"--set {item!r} is not METHOD.PARAMETER=VALUE")
+        asked[key.strip()] = value
+    from_options = {"epochs": options.epochs, "batch": options.batch}
+    from_suite = {"epochs": suite.epochs, "batch": suite.batch}
+
+    def given(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in values.items() if v is not None}
+
+    return Settings(((given(from_suite), suite.set), (given(from_options), asked)))
+
+
+def whole_suite(suite: Suite, suite_id: str, options: Selection) -> Suite:
+    """The suite with everything that was asked for, as one that can be written to a file."""
+    settings = dict(suite.set)
+    for key in ("epochs", "batch"):
+        if getattr(options, key) is not None:  # what is asked for all stands above a method's own
+            settings = {k: v for k, v in settings.items() if not k.endswith(f".{key}")}
+    pairs = (item.partition("=") for item in options.set)
+    asked = {key.strip(): scalar(value) for key, _, value in pairs}
+    named = options.methods
+    summary = suite.summary
+    if suite_id != suite.name:
+        summary = f"{suite.name}, changed by {_changes(options)}; its own summary: {summary}"
+    return dataclasses.replace(
+        suite,
+        name=suite_id,
+        summary=summary,
+        methods=suite.methods if named is None else named,
+        set={**settings, **asked},
+        tuning=suite.tuning and shortened(suite.tuning, options),
+    )
+
+
+def _changes(options: Selection) -> str:
+    """What was asked for beside methods, as it is typed."""
+    names = ("datasets", "backbones", "evaluators", "seeds", "epochs", "batch", "precision", "set")
+    given = {name: getattr(options, name) for name in (*names, "transfer_to", "layers")}
+    return " ".join(
+        f"--{name.replace('_', '-')}"
+        + (
+            ""
+            if value is True
+            else " " + (_listed(value) if isinstance(value, tuple) else f"{value}")
+        )
+        for name, value in given.items()
+        if value not in (None, (), False)
+    )
+
+
+def _listed(values: tuple[Any, ...]) -> str:
+    return ",".join(map(str, values))
+
+
+def shortened(tuning: Tuning, options: Selection) -> Tuning:
+    """What the command line fixes is not searched, and no trial is longer than its fit."""
+    settled = {item.partition("=")[0].strip() for item in options.set}
+    epochs = min(tuning.epochs, options.epochs or tuning.epochs)
+    return dataclasses.replace(tuning, epochs=epochs, settled=tuning.settled | settled)

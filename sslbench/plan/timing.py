@@ -1,0 +1,155 @@
+"""What a plan would cost: a few real steps of each method, multiplied out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..api import Method, Recipe
+from ..cells.cell import Cell
+from ..errors import Interrupted
+from ..one_cell.workbench import RunOptions, Unsupported, Workbench
+from ..records import Stage, digest
+from ..store import Store
+from ..train.device import pick_device
+from ..train.feed import Feed
+from ..train.loop import Session, fit_main
+from .plan import Plan, Planned
+
+if TYPE_CHECKING:
+    from ..plugins import Registry
+
+WARM, TIMED = 1, 3  # steps
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One stage of the cells that differ in nothing but their seed."""
+
+    method: str
+    stage: str  # "main" for the method itself
+    backbone: str
+    dataset: str
+    cells: int
+    step: float  # seconds
+    images: int  # a step
+    steps: int  # a cell
+
+    @property
+    def seconds(self) -> float:
+        return self.step * self.steps * self.cells
+
+
+@dataclass
+class _Clock:
+    """Asked after each step whether to stop."""
+
+    device: torch.device
+    times: list[float] = field(default_factory=list)
+
+    def __call__(self) -> bool:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.times.append(time.perf_counter())
+        return len(self.times) > WARM + TIMED
+
+    def step(self) -> float:
+        """Seconds: the median of those timed."""
+        pairs = zip(self.times[WARM:], self.times[WARM + 1 :], strict=False)
+        return sorted(after - before for before, after in pairs)[TIMED // 2]
+
+
+def estimate(plan: Plan, registry: Registry, device: str = "auto") -> list[Estimate]:
+    """Every stage of every open cell, timed once whatever its seed. The store is not written."""
+    groups: dict[str, list[Planned]] = {}
+    for planned in plan.open:
+        if planned.state != "evaluate" and planned.cell.trained:
+            key = digest({**planned.cell.identity(), "seed": 0, "method": _seedless(planned.cell)})
+            groups.setdefault(key, []).append(planned)
+    with tempfile.TemporaryDirectory(prefix="sslbench-timing-") as folder:
+        options = RunOptions(device=pick_device(device))
+        bench = Workbench(registry, Store(Path(folder)), plan.options.place, options)
+        return [e for group in groups.values() for e in _timed(bench, group[0].cell, len(group))]
+
+
+def _seedless(cell: Cell) -> dict[str, object]:
+    """A pretext's cell is another for every seed."""
+    method = cell.identity()["method"]
+    return {**method, "hyperparameters": {k: str(v) for k, v in cell.hyperparameters.items()}}
+
+
+def _timed(bench: Workbench, cell: Cell, cells: int) -> Iterator[Estimate]:
+    assert cell.recipe is not None
+    recipes = {**{name: recipe for name, (_, recipe) in cell.stages.items()}, "main": cell.recipe}
+    for stage, recipe in recipes.items():
+        if recipe.epochs == 0:
+            continue
+        try:
+            seconds, length = _step(bench, _only(cell, stage))
+        except Unsupported:
+            return
+        yield Estimate(
+            method=cell.method,
+            stage=stage,
+            backbone=cell.backbone,
+            dataset=cell.dataset,
+            cells=cells,
+            step=seconds,
+            images=recipe.batch,
+            steps=length // recipe.batch * recipe.epochs,
+        )
+
+
+def _only(cell: Cell, stage: str) -> Cell:
+    """The cell with no epochs but enough of one stage to time it."""
+    assert cell.recipe is not None
+    stages: Mapping[str, tuple[int, Recipe]] = {
+        name: (
+            version,
+            dataclasses.replace(recipe, epochs=WARM + TIMED + 1 if name == stage else 0),
+        )
+        for name, (version, recipe) in cell.stages.items()
+    }
+    epochs = WARM + TIMED + 1 if stage == "main" else 0
+    recipe = dataclasses.replace(cell.recipe, epochs=epochs)
+    return dataclasses.replace(cell, recipe=recipe, stages=stages)
+
+
+def _step(bench: Workbench, cell: Cell) -> tuple[float, int]:
+    """Seconds of one step, through the loop that trains, and the length of what it trains on."""
+    module, pretraining = bench.build(cell)
+    assert isinstance(module, Method)
+    assert cell.recipe is not None
+    clock = _Clock(bench.options.device)
+    folder = bench.store.cell(cell.id)
+    folder.write_identity(cell.identity())
+    session = Session(
+        cell=cell,
+        folder=folder,
+        feed=Feed(pretraining.images, pretraining.labels, bench.options.device),
+        info=pretraining.info,
+        device=bench.options.device,
+        pretrain=lambda pretext: _unlearned(bench, pretext),
+        stop=clock,
+        checkpoint_seconds=math.inf,
+    )
+    try:
+        fit_main(session, module, cell.recipe)
+    except Interrupted:
+        return clock.step(), len(pretraining.images)
+    raise ValueError(f"{cell.method} took {len(clock.times)} steps only, too few to time")
+
+
+def _unlearned(bench: Workbench, cell: Cell) -> tuple[Method, list[Stage]]:
+    """A pretext as it starts: its steps are timed where it is a cell of its own."""
+    module, _ = bench.build(cell)
+    assert isinstance(module, Method)
+    return module, []

@@ -1,0 +1,109 @@
+"""Weights from outside, taken into the store as a finished cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..api import Backbone, Place
+from ..cells.cell import Cell
+from ..cells.protocol import resolve_judge
+from ..data import open_data
+from ..errors import UserError
+from ..names import parse as parse_name
+from ..one_cell.workbench import RunOptions, Workbench
+from ..plan.selection import Selection, suite_of
+from ..store import Store
+from ..train.device import pick_device
+from ..train.feed import kept_generators
+from .weights import Fitted, WeightsRequest, fit, read
+
+if TYPE_CHECKING:
+    from ..data import Pretraining
+    from ..plugins import Registry
+
+
+def adopt(asked: WeightsRequest, options: Selection, registry: Registry) -> list[str]:
+    """Takes the weights into the store, a finished cell for each dataset of the suite.
+
+    Returns lines that say what was done. Weights that the store has stay as they are.
+
+    Raises:
+        UserError: the file cannot be read or does not fit, or the name is taken by other weights.
+    """
+    suite, suite_id = suite_of(options, registry)
+    for judge in suite.evaluators:
+        resolve_judge(judge, registry)  # what is typed wrong is found before anything is written
+    method, saved = asked.method, read(asked.file)
+    doing = RunOptions(pick_device(options.device), suite=suite_id)
+    store = Store(options.store)
+    lines: list[str] = []
+    found = []
+    for dataset in suite.datasets:
+        data = open_data(dataset, registry, options.place)
+        backbone = _built(asked.backbone, data.size, registry)
+        fitted = fit(saved, backbone, asked)
+        cell = Cell(
+            method=method,
+            version=1,
+            backbone=str(parse_name(asked.backbone)),
+            dataset=data.name,
+            fingerprint=data.fingerprint,
+            size=data.size,
+            seed=0,
+            precision=suite.precision,
+            labels="none",
+            budget=None,
+            hyperparameters={"sha256": fitted.sha256},
+            recipe=None,
+        )
+        _check_name(cell, store)
+        lines += [line for line in fitted.lines if line not in lines]
+        found.append((cell, fitted))
+    store.create()
+    for cell, fitted in found:
+        done = _Adopter(registry, store, options.place, doing, fitted).do(cell, [])
+        if done.status != "ok":
+            raise UserError(f"{cell.title}: {done.sentence}")
+    return lines
+
+
+class _Adopter(Workbench):
+    """Finishes a cell without training: it starts from the weights."""
+
+    def __init__(
+        self, registry: Registry, store: Store, place: Place, options: RunOptions, fitted: Fitted
+    ) -> None:
+        super().__init__(registry, store, place, options)
+        self.fitted = fitted
+
+    def begin(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
+        module, pretraining = self.build(cell)
+        module.load_state_dict(self.fitted.state)
+        return module, pretraining
+
+
+def _built(name: str, size: int, registry: Registry) -> Backbone:
+    asked = parse_name(name)
+    create = registry.find("backbones", asked.base).load()
+    with kept_generators(torch.device("cpu")):
+        backbone: Backbone = create(asked.base, size=size, **asked.params)
+    return backbone.eval()
+
+
+def _check_name(cell: Cell, store: Store) -> None:
+    """One name, one set of weights for a backbone; else a table would have two rows of that name."""
+    for folder in store.cells():
+        other = folder.identity()
+        if other is None or other["method"]["name"] != cell.method:
+            continue
+        held = other["method"]["hyperparameters"]["sha256"]
+        if other["backbone"] == cell.backbone and held != cell.hyperparameters["sha256"]:
+            raise UserError(
+                f"the store {store.root} already has other weights of {cell.backbone} as "
+                f"{cell.method} (cell {folder.id[:12]}), or these with another mean and "
+                f"deviation: give these another --name, or remove "
+                f"those with `sslbench store rm {folder.id[:12]}`"
+            )

@@ -1,0 +1,317 @@
+"""Runs cells in processes on this machine: one a GPU, or several that share the CPU's threads."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..api import Place
+from ..cells.cell import Cell
+from ..cells.protocol import Judge
+from ..errors import UserError
+from ..events import CellDone, Listener
+from ..records import Failure, Record, now
+from .memory import keep_freed
+
+if TYPE_CHECKING:
+    from ..plan.plan import Plan, Planned
+
+GRACE = 60.0  # seconds a process gets to save and stop
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the parent hears them, and tells its children
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a process needs to know before its first cell."""
+
+    store: Path
+    place: Place
+    device: str
+    threads: int
+    suite: str
+    watch: str | None
+    compile: bool
+    checkpoint_seconds: float
+    plugins: tuple[Path, ...]
+    block: tuple[str, ...]
+    installed: bool
+    train: bool = True
+    quiet: bool = True
+
+
+@dataclass
+class _Process:
+    setup: Setup
+    process: Any
+    connection: Connection
+    cell: Cell | None = None
+    begun: float = 0.0
+
+
+@dataclass
+class LocalProcesses:
+    """Worker processes that live as long as the run; one that dies fails its cell alone."""
+
+    plan: Plan
+    listener: Listener
+    _processes: list[_Process] = field(default_factory=list)
+
+    def __enter__(self) -> LocalProcesses:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for each in self._processes:
+            with contextlib.suppress(OSError):
+                each.connection.close()  # the process sees the end and leaves
+        deadline = time.monotonic() + (GRACE if error[0] is None else 1.0)
+        for each in self._processes:
+            each.process.join(max(0.1, deadline - time.monotonic()))
+            if each.process.is_alive():
+                each.process.kill()
+                each.process.join()
+
+    def work(self, todo: list[Planned], stop: threading.Event) -> Iterator[CellDone]:
+        """Yields each cell when it is done with. Raises UserError when nothing can go on."""
+        waiting = [(p.cell, tuple(j.judge for j in p.judges)) for p in todo]
+        unfinished = {cell.id for cell, _ in waiting}
+        self._processes = [_start(s) for s in self._setups(len(waiting))]
+        told = False
+        while waiting or any(p.cell for p in self._processes):
+            if stop.is_set() and not told:
+                told, waiting = True, []
+                for each in self._processes:
+                    _tell(each, "stop")
+            self._hand_out(waiting, unfinished)
+            if not any(p.cell for p in self._processes):
+                break
+            for done in self._heard():
+                unfinished.discard(done.cell)
+                self.listener(done)
+                yield done
+
+    def _setups(self, cells: int) -> list[Setup]:
+        from ..train.device import pick_device
+
+        options = self.plan.options
+        gpus = _gpus()
+        if options.device == "auto" and gpus > 1:
+            devices = [f"cuda:{i}" for i in range(gpus)]
+        else:
+            devices = [str(pick_device(options.device))]
+        jobs = max(1, min(options.jobs or len(devices), cells))
+        threads = max(1, _threads() // jobs)
+        return [
+            Setup(
+                store=self.plan.store.root,
+                place=options.place,
+                device=devices[i % len(devices)],
+                threads=threads,
+                suite=self.plan.suite_id,
+                watch=options.watch,
+                compile=options.compile,
+                checkpoint_seconds=options.checkpoint_seconds,
+                plugins=options.plugins,
+                block=options.block,
+                installed=options.installed,
+                train=options.train,
+            )
+            for i in range(jobs)
+        ]
+
+    def _hand_out(
+        self, waiting: list[tuple[Cell, tuple[Judge, ...]]], unfinished: set[str]
+    ) -> None:
+        for each in self._processes:
+            if each.cell is not None:
+                continue
+            # A cell whose pretext is under way elsewhere would only wait for it.
+            ready = next(
+                (w for w in waiting if not any(p.id in unfinished for p in w[0].pretexts.values())),
+                None,
+            )
+            if ready is None:
+                return
+            waiting.remove(ready)
+            each.cell, each.begun = ready[0], time.monotonic()
+            _tell(each, ready)
+
+    def _heard(self) -> Iterator[CellDone]:
+        """What the processes said, or their death, within a quarter of a second."""
+        by_connection = {p.connection: p for p in self._processes}
+        for ready in wait(list(by_connection), timeout=0.25):
+            each = by_connection[ready]  # type: ignore[index]  # these are our connections
+            try:
+                message = each.connection.recv()
+            except (EOFError, OSError):
+                yield self._died(each)
+                continue
+            if isinstance(message, UserError):
+                raise message
+            if isinstance(message, CellDone):
+                each.cell = None
+                yield message
+            else:
+                self.listener(message)
+
+    def _died(self, each: _Process) -> CellDone:
+        each.process.join(5)
+        code = each.process.exitcode
+        how = f"signal {-code}" if code and code < 0 else f"exit code {code}"
+        hint = "; the system may have been out of memory" if code == -signal.SIGKILL else ""
+        sentence = f"its process died ({how}){hint}"
+        cell = each.cell
+        self._processes[self._processes.index(each)] = _start(each.setup)
+        if cell is None:
+            raise UserError(f"a worker process did not start ({how}); `-v` shows what it printed")
+        folder = self.plan.store.cell(cell.id)
+        folder.write_identity(cell.identity())
+        folder.add(_killed(cell, sentence, self.plan.suite_id))
+        return CellDone(cell.id, cell.title, "failed", time.monotonic() - each.begun, sentence)
+
+
+def _killed(cell: Cell, sentence: str, suite: str) -> Record:
+    return Record(
+        kind="train",
+        cell_id=cell.id,
+        identity=cell.identity(),
+        status="failed",
+        sentence=sentence,
+        method=cell.method,
+        backbone=cell.backbone,
+        dataset=cell.dataset,
+        seed=cell.seed,
+        suite=suite,
+        error=Failure(kind="killed", type="ProcessDied", message=sentence),
+        finished=now(),
+    )
+
+
+def _threads() -> int:
+    """As many as this process may use, or OMP_NUM_THREADS if that is set."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _start(setup: Setup) -> _Process:
+    """A process whose thread count is in its environment before torch is imported there."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(setup, theirs), daemon=True)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(setup.threads)))
+    main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {s: signal.signal(s, signal.SIG_IGN) for s in SIGNALS} if main_thread else {}
+    try:
+        process.start()  # Ctrl-C reaches the whole process group; children are told by us instead
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    theirs.close()
+    return _Process(setup, process, ours)
+
+
+def _tell(each: _Process, message: object) -> None:
+    with contextlib.suppress(OSError):  # dead: heard of as such
+        each.connection.send(message)
+
+
+# ---- in the process --------------------------------------------------------------------------
+
+
+def serve(setup: Setup, connection: Connection) -> None:
+    """Does cells until the connection ends."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if setup.quiet and not os.environ.get("SSLBENCH_VERBOSE"):
+        _hush()
+    jobs: queue.Queue[Any] = queue.Queue()
+    stop = threading.Event()
+    threading.Thread(target=_listen, args=(connection, jobs, stop), daemon=True).start()
+    try:
+        bench = _workbench(setup, connection.send, stop)
+        while (job := jobs.get()) is not None:
+            cell, judges = job
+            connection.send(bench.do(cell, judges))
+    except UserError as error:
+        connection.send(UserError(str(error)))
+    except (BrokenPipeError, ConnectionResetError):
+        return  # the parent is gone; what was done is saved
+
+
+def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Any:
+    if not setup.place.download:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
+    keep_freed()
+    import torch
+
+    from ..one_cell.workbench import RunOptions, Workbench
+    from ..plugins import registry
+    from ..store import Store
+    from ..train.device import pick_device
+
+    torch.set_num_threads(setup.threads)
+    watch, _, every = (setup.watch or "").partition(":")
+    options = RunOptions(
+        train=setup.train,
+        device=pick_device(setup.device),
+        checkpoint_seconds=setup.checkpoint_seconds,
+        watch=watch or None,
+        watch_every=int(every or 1),
+        compile=setup.compile,
+        suite=setup.suite,
+    )
+    found = registry(installed=setup.installed, files=setup.plugins, block=setup.block)
+    return Workbench(
+        found, Store(setup.store), setup.place, options, listener=listener, stop=stop.is_set
+    )
+
+
+def _listen(connection: Connection, jobs: queue.Queue[Any], stop: threading.Event) -> None:
+    while True:
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):
+            stop.set()  # the parent is gone: save, and leave
+            jobs.put(None)
+            return
+        if message == "stop":
+            stop.set()
+        else:
+            jobs.put(message)
+
+
+def _hush() -> None:
+    """What libraries print does not reach the user's terminal."""
+    import logging
+    import warnings
+
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno() if sys.stdout else 1)
+    os.dup2(sink, sys.stderr.fileno() if sys.stderr else 2)

@@ -1,0 +1,79 @@
+"""Runs what is missing of a plan."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..events import CellDone, Listener
+from ..plan.plan import Plan
+from ..plan.planning import make_plan
+from ..plugins import Registry
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass
+class Outcome:
+    ok: int = 0
+    failed: int = 0
+    skipped: int = 0
+    trained: int = 0
+    evaluated: int = 0
+    interrupted: bool = False
+
+
+def run(
+    plan: Plan,
+    registry: Registry,
+    listener: Listener = lambda event: None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Does what is missing, trials before the cells whose settings they choose.
+
+    A failed cell never ends the run.
+    """
+    stop = stop or threading.Event()
+    outcome = Outcome()
+    _do(plan, registry, outcome, listener, stop)
+    if plan.waiting and plan.options.train:
+        chosen = make_plan(plan.options, registry)
+        plan.cells, plan.waiting, plan.notes = chosen.cells, chosen.waiting, chosen.notes
+        if not plan.waiting and not outcome.interrupted:
+            _do(plan, registry, outcome, listener, stop)
+    outcome.skipped += sum(p.state == "unsupported" for p in plan.cells)
+    return outcome
+
+
+def _do(
+    plan: Plan, registry: Registry, outcome: Outcome, listener: Listener, stop: threading.Event
+) -> None:
+    """What is open in the plan, which then says how its cells stand."""
+    from .local import LocalProcesses
+
+    todo = plan.open
+    before = {p.cell.id: sum(j.state == "done" for j in p.judges) for p in plan.cells}
+    if todo:
+        plan.store.create()
+        with LocalProcesses(plan, listener) as processes:
+            for done in processes.work(todo, stop):
+                _count(outcome, done)
+    outcome.interrupted |= stop.is_set()
+    outcome.failed += sum(p.state == "failed" for p in plan.cells if plan.options.skip_failed)
+    after = make_plan(plan.options, registry, preflight=False)
+    known = {p.cell.id: p for p in after.cells}
+    unsupported = {p.cell.id: p for p in plan.cells if p.state == "unsupported"}
+    plan.cells = [unsupported.get(p.cell.id) or known.get(p.cell.id, p) for p in plan.cells]
+    for planned in plan.cells:
+        done_now = sum(j.state == "done" for j in planned.judges)
+        outcome.evaluated += max(0, done_now - before[planned.cell.id])
+
+
+def _count(outcome: Outcome, done: CellDone) -> None:
+    if done.status == "interrupted":
+        outcome.interrupted = True
+        return
+    setattr(outcome, done.status, getattr(outcome, done.status) + 1)
+    outcome.trained += done.trained and done.status == "ok"

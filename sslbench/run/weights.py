@@ -1,0 +1,394 @@
+"""Weights that somebody else trained: read without running any code, and fitted onto a backbone."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..api import Backbone
+from ..errors import UserError
+from ..train.state import sha256, tensors_of
+
+PREFIX = "external:"  # the method, and before what the weights are called
+PICKLED = (".pth", ".pt", ".bin", ".tar", ".ckpt")
+CALLED = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+SHOWN = 10  # tensors named of each kind
+DEPTH = 4  # dictionaries within dictionaries
+COUNTERS = "num_batches_tracked"  # of batch norms: of no meaning once trained
+OUT = "-"  # in place of a new name
+PREFERRED = ("encoder_q", "online_encoder", "online", "teacher", "backbone", "model", "state_dict")
+PLACED = ("pos_embed", "relative_position_bias_table")  # tensors as long as the image has patches
+SMALL = "-small"
+
+
+class Saved(NamedTuple):
+    """One tensor of a file."""
+
+    place: str  # the dictionaries it lies in, "state_dict."; "" at the top
+    name: str
+    tensor: Tensor
+
+    @property
+    def whole(self) -> str:
+        return self.place + self.name
+
+
+@dataclass(frozen=True)
+class WeightsRequest:
+    """Whose weights they are, and how they are to be read."""
+
+    file: Path
+    backbone: str
+    name: str = ""  # "": the file's own
+    keys: str = ""  # OLD=NEW,...
+    mean: tuple[float, ...] = ()  # (): what the backbone, or the file, says
+    std: tuple[float, ...] = ()
+
+    @property
+    def method(self) -> str:
+        name = self.name or _name_of(self.file)
+        if not CALLED.fullmatch(name):
+            raise UserError(
+                f"--name {name!r} cannot be a name in a table: up to 64 letters, digits, '-', '_' "
+                f"and '.', with a letter or digit at both ends"
+            )
+        return PREFIX + name
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A backbone's tensors, and how they were found."""
+
+    state: Mapping[str, Tensor]
+    lines: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        return sha256(self.state)
+
+
+def _name_of(file: Path) -> str:
+    """The file's own name, fit for a table."""
+    name = file.name
+    while Path(name).suffix.lower() in (*PICKLED, ".safetensors"):
+        name = Path(name).stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-_.")[:64].strip("-_.") or "weights"
+
+
+# ---- reading ---------------------------------------------------------------------------------
+
+
+def read(path: Path) -> list[Saved]:
+    """Every tensor of a file. No code in it is run.
+
+    Raises:
+        UserError: it is not there, not whole, no file of weights, or would need a pickle.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"--encoder {path} {what}; name a file: .safetensors, {', '.join(PICKLED)}")
+    if path.stat().st_size == 0:
+        raise UserError(f"--encoder {path} is empty; copy or download it again")
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        content = _safetensors(path)
+    elif suffix in PICKLED:
+        content = _pickled(path)
+    else:
+        raise UserError(
+            f"--encoder {path} ends in {suffix or 'nothing'}; files of weights that can be read "
+            f"end in .safetensors, {', '.join(PICKLED)}"
+        )
+    found = list(_tensors(content))
+    if not found:
+        shown = type(content).__name__ if not isinstance(content, Mapping) else _some(content)
+        raise UserError(
+            f"{path} holds no tensors by name (found: {shown}); a file of "
+            f"`torch.save(model.state_dict(), FILE)` does"
+        )
+    return found
+
+
+def _safetensors(path: Path) -> Mapping[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def _pickled(path: Path) -> Any:
+    """What torch.save wrote, as long as it is tensors and plain data."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file breaks torch's reader anywhere
+        said = str(error)
+        wanted = re.search(r"(?:GLOBAL|[Cc]lass|global) ([A-Za-z_][\w.]*\.[\w.]+)", said)
+        if wanted or "TorchScript" in said or ("weights_only" in said and "Unsupported" in said):
+            what = wanted[1] if wanted else "a whole program"
+            raise UserError(
+                f"{path} holds more than tensors: it asks for {what}, and to make one a pickle "
+                f"would be run, which can do anything. Where you trust the file, save its tensors "
+                f"alone: `torch.save(model.state_dict(), FILE)`, or safetensors' `save_file`"
+            ) from error
+        with path.open("rb") as file:
+            start = file.read(8)
+        why = f"it begins with {start!r}"
+        if start.startswith((b"PK", b"\x80")):
+            why = f"it is not whole ({(said.strip().splitlines() or [type(error).__name__])[0][:200]})"
+        raise UserError(f"{path} is no readable file of torch.save: {why}") from error
+
+
+def _tensors(content: Any, place: str = "", depth: int = 0) -> Iterator[Saved]:
+    if not isinstance(content, Mapping) or depth > DEPTH:
+        return
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            yield Saved(place, str(key), value.detach())
+        else:
+            yield from _tensors(value, f"{place}{key}.", depth + 1)
+
+
+# ---- fitting ---------------------------------------------------------------------------------
+
+
+def fit(saved: Sequence[Saved], backbone: Backbone, asked: WeightsRequest) -> Fitted:
+    """The tensors by the backbone's names: all of them, and nothing left over that belongs there.
+
+    Raises:
+        UserError: some are missing, or of another shape, or there is no place for them.
+    """
+    own = backbone.net.state_dict()
+    named, prefix, lines = _named(saved, own, asked)
+    taken = {name: each for name, each in named.items() if name in own}
+    _check_fit(named, own, backbone, asked, prefix)
+    state = dict(tensors_of(backbone))
+    for name, each in taken.items():
+        state[f"net.{name}"] = each.tensor.to(own[name].dtype)
+    if broken := [n for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]:
+        raise UserError(f"{asked.file} holds NaN or infinity in {_list(broken)}: nothing to judge")
+    used = {each.whole for each in taken.values()}
+    said, beside = _normalisation(state, saved, prefix, asked)
+    left = [each.whole for each in saved if each.whole not in used | beside]
+    under = f" under {prefix!r}" if prefix else ""
+    lines.insert(
+        0, f"all {len(taken)} tensors of {backbone.name} found{under}, of {len(saved)} in the file"
+    )
+    if left:
+        lines.append(f"left out: {_grouped(left, prefix)}")
+    return Fitted(state, (*lines, said))
+
+
+def _named(
+    saved: Sequence[Saved], own: Mapping[str, Tensor], asked: WeightsRequest
+) -> tuple[dict[str, Saved], str, list[str]]:
+    """Tensors by the names they go by, what was taken off before it, and what to say of that."""
+    rules = _rules(asked.keys)
+    pairs = [(new, each) for each in saved if (new := _replaced(each, rules)) is not None]
+    # what was asked for by name wins over what looks right
+    renamed = [new for new, each in pairs if new != each.whole]
+    prefix, lines = _prefix(renamed or [new for new, _ in pairs], own, asked)
+    named: dict[str, Saved] = {}
+    for whole, each in pairs:
+        if not whole.startswith(prefix):
+            continue
+        name = whole.removeprefix(prefix)
+        if name in named and name in own:
+            raise UserError(
+                f"two tensors of {asked.file} are {name}: {named[name].whole} and {each.whole}; "
+                f"say in --keys which, such as {each.whole.removesuffix(name)}="
+            )
+        named[name] = each
+    return named, prefix, lines
+
+
+def _replaced(each: Saved, rules: Mapping[str, str]) -> str | None:
+    """The whole name by those rules, the longest that fits; None: left out."""
+    fits = [old for old in rules if each.name.startswith(old) or each.whole.startswith(old)]
+    if not fits:
+        return each.whole
+    old = max(fits, key=len)
+    if rules[old] == OUT:
+        return None
+    if each.name.startswith(old):
+        return each.place + rules[old] + each.name[len(old) :]
+    return rules[old] + each.whole[len(old) :]
+
+
+def _rules(keys: str) -> dict[str, str]:
+    rules = {}
+    for item in filter(None, (part.strip() for part in keys.split(","))):
+        old, sign, new = item.partition("=")
+        if not sign:
+            raise UserError(
+                f"--keys {item!r} is not OLD=NEW, the beginning of names in the file and what "
+                f"takes its place, such as module.=; OLD={OUT} leaves tensors out"
+            )
+        rules[old.strip()] = new.strip()
+    return rules
+
+
+def _prefix(
+    names: Sequence[str], own: Mapping[str, Tensor], asked: WeightsRequest
+) -> tuple[str, list[str]]:
+    """What stands before most of the backbone's names."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        parts = name.split(".")
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in own:
+                counts["".join(f"{part}." for part in parts[:start])] += 1
+    if not counts:
+        raise UserError(
+            f"no tensor of {asked.file} has a name of {asked.backbone}'s: it has "
+            f"{_list(sorted(names))}; wanted are {_list(list(own))}; name another --backbone, or "
+            f"the beginnings to replace with --keys OLD=NEW,..."
+        )
+    most = max(counts.values())
+    best = sorted((p for p, n in counts.items() if n == most), key=_preference)
+    if len(best) == 1:
+        return best[0], []
+    if _preference(best[0]) == _preference(best[1]):
+        raise UserError(
+            f"{asked.file} holds several networks that fit {asked.backbone} alike: "
+            f"{', '.join(map(repr, best))}; choose one, such as --keys {best[0]}="
+        )
+    others = ", ".join(map(repr, best[1:]))
+    return best[0], [f"as many fit under {others}; --keys OLD= chooses, such as {best[1]}="]
+
+
+def _preference(prefix: str) -> int:
+    parts = prefix.split(".")
+    return min((i for i, word in enumerate(PREFERRED) if word in parts), default=len(PREFERRED))
+
+
+def _check_fit(
+    named: Mapping[str, Saved],
+    own: Mapping[str, Tensor],
+    backbone: Backbone,
+    asked: WeightsRequest,
+    prefix: str,
+) -> None:
+    missing = [n for n in own if n not in named and not n.endswith(COUNTERS)]
+    odd = [n for n in own if n in named and named[n].tensor.shape != own[n].shape]
+    parts = {name.partition(".")[0] for name in own}
+    heads = _classifiers(backbone.net)
+    strays = [
+        name
+        for name in named
+        if name not in own and name.partition(".")[0] in parts and not name.startswith(heads)
+    ]
+    unread = [n for n in own if n in named and _unread(named[n].tensor, own[n])]
+    faults = []
+    if unread:
+        kinds = [f"{n} is {_unread(named[n].tensor, own[n])}" for n in unread]
+        faults.append(f"no plain numbers ({len(unread)}): {_list(kinds)}")
+    if missing:
+        faults.append(f"missing ({len(missing)}): {_list(missing)}")
+    if odd:
+        shapes = [f"{n} {_shape(named[n].tensor)} for {_shape(own[n])}" for n in odd]
+        faults.append(f"of another shape ({len(odd)}): {_list(shapes)}{_stem(odd, named, asked)}")
+    if strays:
+        faults.append(f"without a place in it ({len(strays)}): {_list(strays)}")
+    if faults:
+        under = f", looked for under {prefix!r}" if prefix else ""
+        raise UserError(
+            f"{asked.file} does not fit {backbone.name}{under}: {'; '.join(faults)}. Another "
+            f"--backbone may, or --keys OLD=NEW for other names, OLD={OUT} to leave some out"
+        )
+
+
+def _unread(tensor: Tensor, own: Tensor) -> str:
+    """Why a saved tensor cannot stand for one of the network's, or nothing."""
+    if tensor.is_meta:
+        return "without content"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_quantized or tensor.is_complex() or own.dtype.is_floating_point:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return "" if tensor.is_floating_point() and not tensor.is_quantized else kind
+    return ""
+
+
+def _classifiers(net: Any) -> tuple[str, ...]:
+    """Beginnings of the names of the classifier that timm's network would have."""
+    found = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
+    return tuple(f"{name}." for name in ((found,) if isinstance(found, str) else found))
+
+
+def _stem(odd: Sequence[str], named: Mapping[str, Saved], asked: WeightsRequest) -> str:
+    """What would fit: where the first layer alone differs, or what holds a place for each patch."""
+    if all(name.endswith(PLACED) for name in odd):
+        return (
+            " (these weights are for images of another side; give --datasets with images of it, "
+            "such as digits[size=224], or weights of a network that takes any side)"
+        )
+    if len(odd) != 1 or named[odd[0]].tensor.dim() != 4:
+        return ""
+    base, bracket, rest = asked.backbone.partition("[")
+    other = base.removesuffix(SMALL) if base.endswith(SMALL) else base + SMALL
+    return f" (the stem: try --backbone {other}{bracket}{rest})"
+
+
+def _normalisation(
+    state: dict[str, Tensor], saved: Sequence[Saved], prefix: str, asked: WeightsRequest
+) -> tuple[str, set[str]]:
+    """Sets mean and deviation as asked, or as the file has them; says which, and what was used."""
+    given = {"mean": asked.mean, "std": asked.std}
+    if "mean" not in state or "std" not in state:
+        if asked.mean or asked.std:
+            raise UserError(f"{asked.backbone} takes no --mean and --std: it knows none")
+        return "images are not normalised by a mean and deviation that could be set", set()
+    beside = {each.whole: each.tensor for each in saved}
+    used, whence = set(), dict.fromkeys(given, "the backbone's")
+    for key, values in given.items():
+        name = f"{prefix.removesuffix('net.')}{key}"
+        if values:
+            state[key] = torch.tensor(values, dtype=state[key].dtype).view_as(state[key])
+            whence[key] = "as asked"
+        elif prefix.endswith("net.") and name in beside and beside[name].shape == state[key].shape:
+            state[key] = beside[name].to(state[key].dtype)
+            used.add(name)
+            whence[key] = "the file's"
+    said = (
+        f"{key} {' '.join(f'{v:.4g}' for v in state[key].flatten())} ({whence[key]})"
+        for key in given
+    )
+    return (
+        f"images in [0, 1] are normalised with {' and '.join(said)}; --mean and --std set others",
+        used,
+    )
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _list(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _some(content: Mapping[Any, Any]) -> str:
+    return _list([f"{key}: {type(value).__name__}" for key, value in content.items()]) or "nothing"
+
+
+def _grouped(names: Sequence[str], prefix: str) -> str:
+    """Names by their beginnings, with counts."""
+    depth = max(1, prefix.count("."))
+    groups: Counter[str] = Counter()
+    for name in names:
+        parts = name.split(".")
+        keep = depth + 1 if prefix and name.startswith(prefix) else depth
+        groups[".".join(parts[:keep]) + (".*" if len(parts) > keep else "")] += 1
+    shown = [f"{name} ({n})" if n > 1 else name for name, n in groups.items()]
+    return _list(shown)

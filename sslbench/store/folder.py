@@ -1,0 +1,224 @@
+"""The folder with cells and records: atomic files, checksums, locks. Nothing damaged is ever used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..disk import cannot_write, make_folder, write_atomic
+from ..errors import UserError
+from ..records import NewerSchema, Record, canonical, digest, loads
+from .lease import _open_lock, _try_lock
+from .tensors import Damaged, _checksum, read_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STORE = "sslbench-store"  # unless another is named
+FORMAT = 1  # of the folder; a newer one is refused
+CELL_ID = re.compile(r"[0-9a-f]{64}")
+
+
+def default_store() -> Path:
+    """SSLBENCH_STORE, or ./sslbench-store."""
+    return Path(os.environ.get("SSLBENCH_STORE") or STORE)
+
+
+class Store:
+    """Cells by id. Folder and file names are made of hashes and our own words, never of names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.notices: list[str] = []  # what was set aside, for the user to read
+        marker = root / "store.json"
+        if marker.exists():
+            try:
+                version = int(json.loads(marker.read_text())["format"])
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                raise UserError(f"{marker} is no marker of a store: {error}") from error
+            if version > FORMAT:
+                raise UserError(
+                    f"the store {root} has format {version}, this sslbench knows {FORMAT}; "
+                    f"upgrade sslbench or name another --store"
+                )
+
+    def create(self) -> None:
+        """Makes the folder; a sentence when it cannot be written."""
+        marker = self.root / "store.json"
+        if not marker.exists():
+            write_atomic(marker, json.dumps({"format": FORMAT}).encode())
+        elif not os.access(self.root, os.W_OK):
+            raise UserError(f"cannot write to the store {self.root}; name another with --store DIR")
+
+    def cell(self, cell_id: str) -> CellFolder:
+        if not CELL_ID.fullmatch(cell_id):
+            raise ValueError(f"{cell_id!r} is no cell id")
+        return CellFolder(self.root / "cells" / cell_id[:2] / cell_id, self.notices)
+
+    def cells(self) -> Iterator[CellFolder]:
+        for path in sorted((self.root / "cells").glob("??/*")):
+            if CELL_ID.fullmatch(path.name):
+                yield CellFolder(path, self.notices)
+
+    def find(self, prefix: str) -> CellFolder:
+        """The one cell whose id begins so."""
+        found = [cell for cell in self.cells() if cell.id.startswith(prefix)]
+        if len(found) == 1 and prefix:
+            return found[0]
+        if not found or not prefix:
+            raise UserError(
+                f"no cell {prefix!r} in the store {self.root}; `sslbench plan` lists the ids"
+            )
+        ids = ", ".join(cell.id[:12] for cell in found[:5])
+        raise UserError(f"{prefix!r} begins {len(found)} cells: {ids}; give more of the id")
+
+
+class CellFolder:
+    """One cell: identity, log, resume state, model, encoder, features, records."""
+
+    def __init__(self, path: Path, notices: list[str]) -> None:
+        self.path = path
+        self.id = path.name
+        self.notices = notices
+
+    # ---- identity ----
+
+    def identity(self) -> dict[str, Any] | None:
+        """As written, or None when there is none; a damaged one is set aside."""
+        path = self.path / "identity.json"
+        try:
+            identity = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            self.set_aside(path, f"unreadable: {error}")
+            return None
+        if digest(identity) != self.id:
+            self.set_aside(path, "it does not hash to the name of its folder")
+            return None
+        return dict(identity)
+
+    def write_identity(self, identity: Mapping[str, Any]) -> None:
+        if self.identity() is None:
+            write_atomic(self.path / "identity.json", canonical(identity).encode())
+
+    # ---- records ----
+
+    def records(self) -> list[Record]:
+        """Every sound record, oldest first."""
+        found = []
+        for path in sorted((self.path / "records").glob("*.json")):
+            try:
+                record = loads(path.read_text())
+                if record.cell_id != self.id:
+                    raise ValueError(f"it belongs to cell {record.cell_id[:12]}")
+            except NewerSchema as error:
+                self._notice(f"left alone: {path} ({error})")
+            except (ValueError, OSError) as error:
+                self.set_aside(path, str(error))
+            else:
+                found.append(record)
+        return sorted(found, key=lambda r: (r.finished, r.record_id))
+
+    def add(self, record: Record) -> Record:
+        sealed = record.sealed()
+        write_atomic(self.path / "records" / record_name(sealed), sealed.dumps().encode())
+        return sealed
+
+    def current(self, kind: str, identity: Mapping[str, Any]) -> Record | None:
+        """The newest ok record of this identity; failing that, the newest."""
+        return newest(self.records(), kind, identity)
+
+    # ---- tensors ----
+
+    def save(self, name: str, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Path:
+        """Tensors (no two sharing storage) and plain data, under one checksum."""
+        from safetensors.torch import save
+
+        ready = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        meta = {"plain": canonical(plain)}
+        meta["sha256"] = _checksum(ready, meta["plain"])
+        path = self.path / f"{name}.safetensors"
+        write_atomic(path, save(ready, metadata=meta))
+        return path
+
+    def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What `save` wrote, or None; a damaged file is set aside, and None."""
+        path = self.path / f"{name}.safetensors"
+        if not path.exists():
+            return None
+        try:
+            return read_tensors(path)
+        except Damaged as error:
+            self.set_aside(path, str(error))
+            return None
+
+    def remove(self, name: str) -> None:
+        (self.path / f"{name}.safetensors").unlink(missing_ok=True)
+
+    # ---- the rest ----
+
+    def log(self, line: str) -> None:
+        """One line to the cell's log."""
+        path = self.path / "log.txt"
+        try:
+            with path.open("a") as file:
+                file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {line}\n")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    @contextlib.contextmanager
+    def lock(self, waiting: Callable[[], bool] = lambda: True) -> Iterator[bool]:
+        """Held by one process; yields False when `waiting` gave up. Gone with its process."""
+        make_folder(self.path)
+        with _open_lock(self.path / ".lock") as file:
+            held = _try_lock(file)
+            while not held and waiting():
+                time.sleep(0.2)
+                held = _try_lock(file)
+            if held:
+                self._sweep()
+            yield held
+
+    def _sweep(self) -> None:
+        """Temporary files of writers that died: whoever holds the lock is the only writer."""
+        for path in [*self.path.glob(".*.tmp"), *(self.path / "records").glob(".*.tmp")]:
+            path.unlink(missing_ok=True)
+
+    def set_aside(self, path: Path, why: str) -> None:
+        aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(3)}")
+        with contextlib.suppress(OSError):  # a read-only store keeps the file; it is not used
+            path.replace(aside)
+        self._notice(f"damaged, not used: {path} ({why})")
+
+    def _notice(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
+
+    def size(self) -> int:
+        return sum(p.stat().st_size for p in self.path.rglob("*") if p.is_file())
+
+    def delete(self) -> None:
+        shutil.rmtree(self.path)
+
+
+def record_name(record: Record) -> str:
+    """Of a sealed record's file: our own words, never a plugin's."""
+    slug = re.sub(r"[^a-z0-9-]", "_", (record.evaluator or "train").split("[")[0].lower())[:40]
+    return f"{slug}-{record.record_id[:24]}.json"
+
+
+def newest(records: list[Record], kind: str, identity: Mapping[str, Any]) -> Record | None:
+    wanted = digest(identity)
+    matching = [r for r in records if r.kind == kind and digest(r.identity) == wanted]
+    sound = [r for r in matching if r.status == "ok"]
+    found = sound or matching
+    return found[-1] if found else None

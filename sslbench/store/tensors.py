@@ -1,0 +1,43 @@
+"""Tensors and plain data in one file, under one checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Damaged(ValueError):
+    """A file whose checksum does not hold."""
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and plain data of a file that `CellFolder.save` wrote; Damaged when it does not hold."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise Damaged(str(error)) from error
+    if meta.get("sha256") != _checksum(tensors, meta.get("plain", "")):
+        raise Damaged("its checksum does not hold")
+    return tensors, json.loads(meta["plain"])
+
+
+def _checksum(tensors: Mapping[str, Tensor], plain: str) -> str:
+    import torch
+
+    total = hashlib.sha256(plain.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        if tensor.numel():
+            total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

@@ -1,0 +1,326 @@
+"""From a recipe to an optimiser, its parameter groups and its schedules.
+
+Optimisers are timm's, by name; torch's own defaults choose their implementation. (On a processor
+`fused` SGD breaks on a parameter whose momentum is not yet born, and `fused` AdamW rounds
+differently from the plain loop.)
+
+Biases and norms, which are the parameters of at most one dimension, never decay and, under LARS
+and LAMB, are not scaled by the trust ratio; every other parameter is scaled, decay or none. timm's
+LARS multiplies by the learning rate outside the momentum buffer; some papers' own do inside it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..api import Recipe
+from ..errors import UnknownName, UserError, suggestion
+
+PER = ("lr", "momentum", "weight_decay", "weight_decay_end", "schedule")  # what a glob may set
+SCHEDULES = ("cosine", "step", "constant")
+
+
+def scaled_lr(recipe: Recipe) -> float:
+    """The learning rate at the recipe's batch."""
+    power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[recipe.lr_scaling]
+    return float(recipe.lr * (recipe.batch / 256) ** power)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one set of parameters moves."""
+
+    lr: float  # a factor on the main learning rate
+    momentum: float
+    weight_decay: float
+    weight_decay_end: float | None
+    schedule: str
+    vectors: bool  # biases and norms
+
+
+class Optimisation:
+    """The optimiser of one fit. Every parameter has its place in it, frozen for now or not.
+
+    Its schedules are functions of `step`, the count of steps in this fit from 0 to T - 1, where
+    T = epochs * steps_per_epoch and W is the rounded number of warm-up steps:
+    warm-up (step + 1) / (W + 1), for every schedule; cosine from 1 at W to `lr_end` at T; `step`
+    multiplies by gamma from each round(milestone * T) on; weight decay by cosine over all of T.
+    """
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, method: nn.Module, recipe: Recipe, *, steps_per_epoch: int) -> None:
+        self.recipe = recipe
+        self.lr = scaled_lr(recipe)
+        self.steps = recipe.epochs * steps_per_epoch
+        self.warmup = round(recipe.warmup * steps_per_epoch)
+        names = _names(method)
+        if not names:
+            raise ValueError(f"{type(method).__name__} has no parameters to optimise")
+        groups: dict[Rule, list[nn.Parameter]] = {}
+        for parameter, rule in _rules(names, recipe).items():
+            groups.setdefault(rule, []).append(parameter)
+        self._rules = list(groups)
+        self._parameters = {found[0]: parameter for parameter, found in names.items()}
+        self.optimizer = _create(recipe, groups)
+        self.set(0)
+
+    def set(self, step: int) -> float:
+        """Sets learning rate, momentum and weight decay for this step; the main learning rate."""
+        for group, rule in zip(self.optimizer.param_groups, self._rules, strict=True):
+            group["lr"] = self.lr * rule.lr * self._share(rule.schedule, step)
+            group["weight_decay"] = self._decay(rule, step)
+            if "momentum" in self.optimizer.defaults:
+                group["momentum"] = rule.momentum
+        return self.lr * self._share(self.recipe.schedule, step)
+
+    def _share(self, schedule: str, step: int) -> float:
+        """Share of the full learning rate at this step."""
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
+        if schedule == "constant":
+            return 1.0
+        if schedule == "step":
+            passed = sum(step >= round(share * self.steps) for share in self.recipe.milestones)
+            return float(self.recipe.gamma**passed)
+        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return _cosine(1.0, self.recipe.lr_end, done)
+
+    def _decay(self, rule: Rule, step: int) -> float:
+        if rule.vectors:
+            return 0.0
+        if rule.weight_decay_end is None:
+            return rule.weight_decay
+        return _cosine(rule.weight_decay, rule.weight_decay_end, step / max(self.steps, 1))
+
+    def clip(self, parameters: Iterable[nn.Parameter]) -> Tensor | None:
+        """Scales their gradients to a norm of at most `recipe.clip`; the total norm they had.
+
+        The norm of all together, or with `clip_each` of each parameter by itself.
+        """
+        if self.recipe.clip is None:
+            return None
+        if not self.recipe.clip_each:
+            return nn.utils.clip_grad_norm_(list(parameters), self.recipe.clip)
+        each = [nn.utils.clip_grad_norm_(p, self.recipe.clip) for p in parameters]
+        return torch.stack(each).norm() if each else None
+
+    def forget(self, module: nn.Module) -> None:
+        """Drops what the optimiser remembers of the module's parameters."""
+        for parameter in module.parameters():
+            self.optimizer.state.pop(parameter, None)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the optimiser remembers: tensors by name, and plain data for JSON."""
+        tensors: dict[str, Tensor] = {}
+        memory = {
+            name: {
+                key: _pack(value, f"{name}:{key}", tensors)
+                for key, value in self.optimizer.state[parameter].items()
+            }
+            for name, parameter in self._parameters.items()
+            if self.optimizer.state.get(parameter)
+        }
+        return tensors, {
+            "optimizer": self.recipe.optimizer,
+            "shapes": {name: list(p.shape) for name, p in self._parameters.items()},
+            "memory": memory,
+            "groups": [
+                _packed_counters(group, f"group {i}", tensors)
+                for i, group in enumerate(self.optimizer.param_groups)
+            ],
+        }
+
+    def load(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Takes up where `state` left off, to the bit; ValueError if that was another's."""
+        _, here = self.state()
+        for key in ("optimizer", "shapes"):
+            if plain.get(key) != here[key]:
+                raise ValueError(f"the saved optimiser state has other {key} than this method's")
+        if len(plain["groups"]) != len(here["groups"]):
+            raise ValueError("the saved optimiser state has other groups than this recipe's")
+        left = dict(tensors)
+        memory = {
+            name: {key: _unpack(value, left, self._parameters[name]) for key, value in kept.items()}
+            for name, kept in plain["memory"].items()
+        }
+        counters = [
+            {key: _unpack(value, left, group["params"][0]) for key, value in kept.items()}
+            for group, kept in zip(self.optimizer.param_groups, plain["groups"], strict=True)
+        ]
+        if left:
+            raise ValueError(f"the saved optimiser state has tensors of nobody: {sorted(left)[:3]}")
+        self.optimizer.state.clear()
+        for name, kept in memory.items():
+            self.optimizer.state[self._parameters[name]] = kept
+        for group, kept in zip(self.optimizer.param_groups, counters, strict=True):
+            group.update(kept)
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    """From start to end, as `done` goes from 0 to 1."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+
+def _names(method: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """Every parameter with all its names: a shared one has several."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in method.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return names
+
+
+def _rules(names: Mapping[nn.Parameter, list[str]], recipe: Recipe) -> dict[nn.Parameter, Rule]:
+    """The recipe's rule for each parameter; where several globs match, later ones win."""
+    plain = Rule(
+        lr=1.0,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        weight_decay_end=recipe.weight_decay_end,
+        schedule=recipe.schedule,
+        vectors=False,
+    )
+    _check_schedule(recipe.schedule, "the recipe")
+    rules = {parameter: replace(plain, vectors=parameter.ndim <= 1) for parameter in names}
+    for glob, wish in recipe.per.items():
+        settings = _settings(glob, wish)
+        if glob == "vectors":
+            matched = [p for p in names if p.ndim <= 1]
+        else:
+            matched = [p for p, found in names.items() if any(fnmatchcase(n, glob) for n in found)]
+        if not matched:
+            every = [name for found in names.values() for name in found]
+            raise UserError(f"per {glob!r} matches no parameter{suggestion(glob, every)}")
+        if "weight_decay" in settings and all(parameter.ndim <= 1 for parameter in matched):
+            raise UserError(
+                f"per {glob!r} sets a weight decay, but matches only biases and norms "
+                f"({names[matched[0]][0]} ...), which never decay"
+            )
+        for parameter in matched:
+            rules[parameter] = replace(rules[parameter], **settings)
+    return rules
+
+
+def _settings(glob: str, wish: Mapping[str, Any]) -> dict[str, Any]:
+    """What a glob sets, checked; a weight decay without an end of its own stays as it is."""
+    settings: dict[str, Any] = {}
+    for key, value in wish.items():
+        if key not in PER:
+            raise UserError(f"per {glob!r} cannot set {key!r}{suggestion(key, PER)}")
+        if key == "schedule":
+            _check_schedule(value, f"per {glob!r}")
+        elif not _number(value) and (key, value) != ("weight_decay_end", None):
+            raise UserError(f"per {glob!r} sets {key} to {value!r}; it takes a number")
+        settings[key] = value
+    if "weight_decay" in settings:
+        settings.setdefault("weight_decay_end", None)
+    return settings
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_schedule(schedule: object, where: str) -> None:
+    if schedule not in SCHEDULES:
+        raise UserError(
+            f"{where} asks for the schedule {schedule!r}; there are {', '.join(SCHEDULES)}"
+        )
+
+
+def _create(recipe: Recipe, groups: Mapping[Rule, list[nn.Parameter]]) -> torch.optim.Optimizer:
+    """timm's optimiser of that name over these groups."""
+    name = recipe.optimizer
+    accepted, options = _options(recipe)
+    lists: list[dict[str, Any]] = [{"params": parameters} for parameters in groups.values()]
+    for group, rule in zip(lists, groups, strict=True):
+        if "always_adapt" in accepted:  # LARS and LAMB: where the trust ratio acts
+            group["always_adapt"] = not rule.vectors
+        if rule.momentum != recipe.momentum and "momentum" not in options:
+            raise UserError(f"per sets a momentum, but optimizer {name!r} has none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from timm.optim import create_optimizer_v2
+
+        try:
+            optimizer: torch.optim.Optimizer = create_optimizer_v2(lists, opt=name, **options)
+        except (ValueError, TypeError, AssertionError, ImportError) as error:
+            raise UserError(f"optimizer {name!r} cannot be made of this recipe: {error}") from error
+    if hasattr(optimizer, "rng"):
+        raise UserError(
+            f"optimizer {name!r} throws dice of its own: it could not be resumed exactly"
+        )
+    return optimizer
+
+
+def _options(recipe: Recipe) -> tuple[set[str], dict[str, Any]]:
+    """What the optimiser's constructor takes, and what of the recipe it is given."""
+    name = recipe.optimizer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from timm.optim import get_optimizer_class, get_optimizer_info, list_optimizers
+
+    if name not in (known := list_optimizers()):
+        raise UnknownName("optimizer", name, known)
+    info = get_optimizer_info(name)
+    if info.second_order:
+        raise UserError(f"optimizer {name!r} needs second derivatives, which no step here computes")
+    try:
+        accepted = set(inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters)
+    except (AssertionError, ImportError) as error:
+        raise UserError(f"optimizer {name!r} cannot be had on this machine: {error}") from error
+    options: dict[str, Any] = {"lr": scaled_lr(recipe), "weight_decay": recipe.weight_decay}
+    if info.has_momentum:
+        options["momentum"] = recipe.momentum
+    if info.has_betas and info.num_betas == len(recipe.betas):
+        options["betas"] = tuple(recipe.betas)
+    if "nesterov" in accepted:  # timm turns it on for some; here the recipe or the name does
+        options["nesterov"] = recipe.nesterov or name.startswith("n")
+    return accepted, options
+
+
+def _packed_counters(
+    group: Mapping[str, Any], prefix: str, tensors: dict[str, Tensor]
+) -> dict[str, Any]:
+    """What some optimisers count in their groups; the rest of a group is the recipe's."""
+    return {
+        key: _pack(value, f"{prefix}:{key}", tensors)
+        for key, value in group.items()
+        if isinstance(value, Tensor) or _number(value)
+    }
+
+
+def _pack(value: Any, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """A memory as plain data, its tensors set aside under `key`."""
+    if isinstance(value, Tensor):
+        tensors[key] = value
+        # layout and place are kept, for both can change the last bit of what is computed
+        return {"tensor": key, "stride": list(value.stride()), "host": value.device.type == "cpu"}
+    if isinstance(value, (list, tuple)):
+        return {"list": [_pack(v, f"{key}:{i}", tensors) for i, v in enumerate(value)]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return {"plain": value}
+    raise TypeError(f"optimiser state {key!r} is a {type(value).__name__}, which cannot be saved")
+
+
+def _unpack(packed: Mapping[str, Any], tensors: dict[str, Tensor], like: Tensor) -> Any:
+    """The memory again; its tensors are taken out of `tensors`."""
+    if "plain" in packed:
+        return packed["plain"]
+    if "list" in packed:
+        return [_unpack(each, tensors, like) for each in packed["list"]]
+    saved = tensors.pop(packed["tensor"], None)
+    if saved is None:
+        raise ValueError(f"the saved optimiser state lacks {packed['tensor']!r}")
+    device = "cpu" if packed["host"] else like.device
+    empty = torch.empty_strided(saved.shape, packed["stride"], dtype=saved.dtype, device=device)
+    return empty.copy_(saved)
