@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import os
 
+from sslbench.one_cell.building import Builder
+
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything starts threads that a fork would lose
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
@@ -42,9 +44,10 @@ from sslbench.cells.parameters import anatomy
 from sslbench.cells.protocol import Judge, resolve_judge
 from sslbench.cells.resolve import Context, Settings, resolve
 from sslbench.data import open_data
-from sslbench.one_cell.workbench import RunOptions, Workbench
+from sslbench.one_cell.workbench import Workbench
 from sslbench.plugins import registry
 from sslbench.store import Store
+from sslbench.train.options import RunOptions
 
 DATA = "digits[test=40,train=120]"
 COMMON = {"epochs": 2, "batch": 32}
@@ -99,8 +102,9 @@ def start(folder: Path, task: Task, imported: Path | None = None) -> int:
         return child
     code = 1
     try:
-        options = RunOptions(device=torch.device("cpu"), checkpoint_seconds=0.0)
-        done = Workbench(REGISTRY, Store(folder), Place(), options).do(task.cell, task.judges)
+        builder = Builder(REGISTRY, Place(), torch.device("cpu"))
+        how = RunOptions(checkpoint_seconds=0.0)
+        done = Workbench(builder, Store(folder), how).do(task.cell, task.judges)
         code = 0 if done.status == "ok" else 1
         if imported is not None:
             imported.write_text("\n".join(sys.modules))

@@ -45,14 +45,16 @@ from sslbench.cells.suite import load_suite
 from sslbench.data import default_roots, open_data
 from sslbench.errors import UserError
 from sslbench.names import parse
+from sslbench.one_cell.building import Builder, Unsupported
 from sslbench.one_cell.environment import environment
-from sslbench.one_cell.workbench import RunOptions, Unsupported, Workbench
+from sslbench.one_cell.workbench import Workbench
 from sslbench.plugins import Registry, registry
 from sslbench.run.memory import keep_freed
 from sslbench.store import Store
 from sslbench.train import loop as train
 from sslbench.train.feed import Feed, orders
 from sslbench.train.loop import Loop, Session, fit_main
+from sslbench.train.options import RunOptions
 
 BAR = 1 / 1.15
 # Short fits must do all the work of long ones: nothing rests, nothing is skipped as not sure.
@@ -232,7 +234,7 @@ def sides(bench: Workbench, cell: Cell, *, with_views: bool, clock: Any) -> dict
         ("NCHW", Bare, torch.contiguous_format),
         ("channels-last", Bare, torch.channels_last),
     ):
-        module, seen = bench.build(cell)
+        module, seen = bench.builder.build(cell)
         session = Timed(
             cell=cell,
             folder=bench.store.cell(cell.id),
@@ -378,7 +380,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         store.create()
-        bench = Workbench(found, store, place, RunOptions(device=CPU))
+        bench = Workbench(Builder(found, place, CPU), store, RunOptions())
         for method in trained:
             try:
                 cell = cell_of(method, asked, found, place, known)

@@ -45,12 +45,14 @@ from sslbench.cells.cell import Cell
 from sslbench.cells.resolve import Context, Settings, resolve
 from sslbench.cells.suite import load_suite
 from sslbench.data import default_roots, open_data
-from sslbench.one_cell.workbench import RunOptions, Workbench
+from sslbench.one_cell.building import Builder
+from sslbench.one_cell.workbench import Workbench
 from sslbench.plugins import registry
 from sslbench.run.memory import keep_freed
 from sslbench.store import Store
 from sslbench.train.feed import Feed
 from sslbench.train.loop import Session, fit_main
+from sslbench.train.options import RunOptions
 
 BAR = 3.0
 DATA = "fashion-mnist[train=2560]"
@@ -115,7 +117,7 @@ class Harness:
 
     def __init__(self, images: Tensor, cell: Cell, bench: Workbench) -> None:
         self.cell, self.bench = cell, bench
-        self.module, seen = bench.build(cell)
+        self.module, seen = bench.builder.build(cell)
         self.session = lambda: Session(
             cell=cell,
             folder=bench.store.cell(cell.id),
@@ -152,9 +154,11 @@ def serve(connection: Any, name: str, options: argparse.Namespace) -> None:
         keep_freed()  # as the processes of `sslbench run` do
     found, place = registry(), Place(roots=default_roots(None))
     with tempfile.TemporaryDirectory() as folder:
-        bench = Workbench(found, Store(Path(folder)), place, RunOptions(device=torch.device("cpu")))
+        bench = Workbench(
+            Builder(found, place, torch.device("cpu")), Store(Path(folder)), RunOptions()
+        )
         cell = cell_of(options, found, place)
-        images = bench.data(cell.dataset).pretraining("none").images
+        images = bench.builder.data(cell.dataset).pretraining("none").images
         workers = int(name.split()[-1]) if not ours else 0
         contestant: Any = (
             Harness(images, cell, bench)

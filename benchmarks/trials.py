@@ -19,10 +19,12 @@ from sslbench.cells.protocol import resolve_judge
 from sslbench.cells.resolve import Context, Settings, resolve
 from sslbench.cells.suite import load_suite
 from sslbench.data import default_roots, open_data
+from sslbench.one_cell.building import Builder
 from sslbench.one_cell.subject import Frozen, Inner
-from sslbench.one_cell.workbench import RunOptions, Workbench
+from sslbench.one_cell.workbench import Workbench
 from sslbench.plugins import registry
 from sslbench.store import Store
+from sslbench.train.options import RunOptions
 
 SEED = 100
 
@@ -34,7 +36,7 @@ def main(suite_name: str, out: str, method: str, *trials: str) -> None:
     data = open_data(suite.datasets[0], found, place)
     store = Store(Path("trials-store"))
     store.create()
-    bench = Workbench(found, store, place, RunOptions(device=torch.device("cpu")))
+    bench = Workbench(Builder(found, place, torch.device("cpu")), store, RunOptions())
     setting = Context(suite.backbones[0], data.name, data.fingerprint, data.size, SEED)
     path = Path(out)
     for trial in trials or ("",):

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their digests."""
+"""Files: where the store is unless another is named, and how they are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .errors import UserError
 
-if TYPE_CHECKING:
-    pass
+STORE = "sslbench-store"
+
+
+def default_store() -> Path:
+    """SSLBENCH_STORE, or ./sslbench-store."""
+    return Path(os.environ.get("SSLBENCH_STORE") or STORE)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -352,7 +352,7 @@ def test_an_interruption_outside_a_run_exits_with_130(monkeypatch: pytest.Monkey
         ("run --seeds 0,x", "'x' is no whole number; seeds look like 0,1,2"),
         ("run --seeds -1", "'-1' is no whole number"),
         ("run --device tpu", "--device"),
-        ("run --watch knn:x", "error: --watch 'knn:x' is not JUDGE:EPOCHS, such as knn:5"),
+        ("run --watch knn:x", "error: --watch 'knn:x' is not EVALUATOR:EPOCHS, such as knn:5"),
         ("run --watch knnn:5", "did you mean 'knn'"),
         ("run --batch 9000", "a batch of 9000 is larger than the"),
         ("run --datasets digits[train=10", "digits[train=10"),

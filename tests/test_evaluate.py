@@ -18,6 +18,7 @@ from sslbench.plan.planning import make_plan
 from sslbench.plan.selection import Selection, suite_of
 from sslbench.plugins import registry
 from sslbench.store import Store
+from sslbench.train.options import RunOptions
 
 TINY = """
 summary: a tiny suite
@@ -210,6 +211,6 @@ def test_the_name_of_a_judge_can_be_read_again(here):
 
 def test_a_plan_that_must_not_train_opens_only_what_is_trained(store):
     shutil.rmtree(store)
-    plan = make_plan(Selection(suite="tiny.yaml", train=False), FOUND)
+    plan = make_plan(Selection(suite="tiny.yaml", how=RunOptions(train=False)), FOUND)
     assert len(plan.cells) == 12
     assert plan.open == plan.within == []

@@ -124,7 +124,7 @@ def test_a_run_is_told_whole_and_a_tracker_that_quits_is_named_once(home: Path) 
 
     told = lines("told, all.jsonl")
     kinds = [each["kind"] for each in told if each["kind"] != "Progress"]
-    middle = ["CellStarted", "EpochDone", "EpochDone", "Judged", "CellDone"]
+    middle = ["CellStarted", "EpochDone", "EpochDone", "EvaluationDone", "CellDone"]
     assert kinds == ["start", *middle, "close"]
     assert told[0]["suite"] == "tiny"
     assert told[0]["store"] == "sslbench-store"

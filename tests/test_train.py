@@ -16,10 +16,12 @@ from sslbench.cells.protocol import resolve_judge
 from sslbench.cells.resolve import Context, Settings, resolve
 from sslbench.data import open_data
 from sslbench.errors import Interrupted
-from sslbench.one_cell.workbench import RunOptions, Workbench
+from sslbench.one_cell.building import Builder
+from sslbench.one_cell.workbench import Workbench
 from sslbench.plugins import registry
 from sslbench.store import CellFolder, Store
 from sslbench.train import loop as train
+from sslbench.train.options import RunOptions
 
 HARD = Path(__file__).parent / "hard_methods.py"
 DATA = "digits[test=40,train=120]"
@@ -67,8 +69,9 @@ def cell_of(method: str, seed: int = 0, **settings) -> Cell:
 
 
 def workbench(folder: Path, seconds: float = 0.0, **given) -> Workbench:
-    options = RunOptions(device=torch.device("cpu"), checkpoint_seconds=seconds)
-    return Workbench(registry(files=[HARD]), Store(folder), Place(), options, **given)
+    builder = Builder(registry(files=[HARD]), Place(), torch.device("cpu"))
+    how = RunOptions(checkpoint_seconds=seconds)
+    return Workbench(builder, Store(folder), how, **given)
 
 
 def outcome(folder: Path, cell: Cell) -> dict:
@@ -203,10 +206,10 @@ def test_a_pretext_is_trained_once_and_shared(tmp_path):
 
 def test_every_method_starts_from_the_weights_of_untrained(tmp_path):
     bench = workbench(tmp_path)
-    floor = bench.build(cell_of("untrained"))[0].state_dict()
+    floor = bench.builder.build(cell_of("untrained"))[0].state_dict()
     others = set()
     for name in FIRST.values():
-        encoder = bench.build(cell_of(name))[0].encoder()
+        encoder = bench.builder.build(cell_of(name))[0].encoder()
         mine = encoder.state_dict() if isinstance(encoder, Backbone) else {}
         if [x.shape for x in mine.values()] == [x.shape for x in floor.values()]:
             assert all(map(torch.equal, mine.values(), floor.values())), name
@@ -218,7 +221,7 @@ def test_every_method_starts_from_the_weights_of_untrained(tmp_path):
 def test_updates_of_one_group_leave_the_other_alone(tmp_path):
     bench = workbench(tmp_path)
     cell = cell_of("adversary")
-    module, _ = bench.build(cell)
+    module, _ = bench.builder.build(cell)
     session = session_of(bench, cell)
     loop = train.Loop(session, module, cell.recipe)
     seen = []
@@ -259,7 +262,7 @@ class Broken(Method):
 
 
 def session_of(bench: Workbench, cell: Cell) -> train.Session:
-    data = bench.data(cell.dataset)
+    data = bench.builder.data(cell.dataset)
     seen = data.pretraining("none")
     bench.store.cell(cell.id).path.mkdir(parents=True, exist_ok=True)
     return train.Session(
@@ -269,13 +272,13 @@ def session_of(bench: Workbench, cell: Cell) -> train.Session:
         info=seen.info,
         device=torch.device("cpu"),
         pretrain=bench.pretext,
-        stop=bench.stop,
+        stop=bench.means.stop,
     )
 
 
 def fit_broken(tmp_path: Path, step) -> None:
     bench, cell = workbench(tmp_path), cell_of("simclr")
-    backbone, _ = bench.build(cell_of("untrained"))
+    backbone, _ = bench.builder.build(cell_of("untrained"))
     train.fit_main(
         session_of(bench, cell), Broken(backbone, None, step), Recipe(epochs=1, batch=32)
     )
@@ -354,7 +357,7 @@ def test_out_of_memory_names_the_batch_and_the_option(tmp_path, monkeypatch):
 
 def test_hidden_labels_change_nothing(tmp_path):
     bench, cell = workbench(tmp_path), cell_of("simclr")
-    data = bench.data(cell.dataset)
+    data = bench.builder.data(cell.dataset)
     assert (data.pretraining("none").labels == -1).all()
     shown = data.pretraining("all").labels
     assert (shown[data.held_out] == -1).all()
@@ -364,7 +367,7 @@ def test_hidden_labels_change_nothing(tmp_path):
 def test_interrupted_says_where(tmp_path):
     bench, cell = workbench(tmp_path, stop=lambda: True), cell_of("simclr")
     with pytest.raises(Interrupted, match="epoch 0, step 1"):
-        train.fit_main(session_of(bench, cell), bench.build(cell)[0], cell.recipe)
+        train.fit_main(session_of(bench, cell), bench.builder.build(cell)[0], cell.recipe)
 
 
 def test_two_runs_are_equal_bit_for_bit_and_seeds_differ(uninterrupted, tmp_path):

@@ -15,11 +15,13 @@ from sslbench.cli.app import program
 from sslbench.errors import UserError
 from sslbench.leaderboard.board.members import members_of
 from sslbench.leaderboard.board.planned import material_of
-from sslbench.one_cell.workbench import RunOptions, Workbench
+from sslbench.one_cell.building import Builder
+from sslbench.one_cell.workbench import Workbench
 from sslbench.plan.planning import make_plan
 from sslbench.plan.selection import Selection
 from sslbench.plugins import registry
 from sslbench.store import Store
+from sslbench.train.options import RunOptions
 
 TINY = """
 summary: a tiny tuned suite
@@ -62,7 +64,7 @@ def sslbench(*arguments):
 
 def done(plan):
     """What is open in a plan, done in this process; the plan after it."""
-    bench = Workbench(REGISTRY, plan.store, Place(), RunOptions(torch.device("cpu")))
+    bench = Workbench(Builder(REGISTRY, Place(), torch.device("cpu")), plan.store, RunOptions())
     plan.store.create()
     for p in plan.open:
         bench.do(p.cell, [j.judge for j in p.judges])

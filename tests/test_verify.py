@@ -27,12 +27,14 @@ from sslbench.leaderboard.verify.rejudging import jittered
 from sslbench.leaderboard.verify.retraining import prediction
 from sslbench.leaderboard.verify.unpack import unpack
 from sslbench.leaderboard.verify.verifying import ALL, VerificationRequest, draw, verify
-from sslbench.one_cell.workbench import RunOptions, Workbench
+from sslbench.one_cell.building import Builder
+from sslbench.one_cell.workbench import Workbench
 from sslbench.plan.planning import make_plan
 from sslbench.plan.selection import Selection
 from sslbench.plugins import registry
 from sslbench.records import Record, digest
 from sslbench.store import Store
+from sslbench.train.options import RunOptions
 
 SUITE = """
 name: small
@@ -68,7 +70,9 @@ def home(tmp_path_factory):
 
 def judge(options, *, threads):
     """Trains what is missing on one thread, and judges."""
-    bench = Workbench(FOUND, Store(options.store), Place(), RunOptions(CPU, suite="small"))
+    bench = Workbench(
+        Builder(FOUND, Place(), CPU), Store(options.store), RunOptions(), suite="small"
+    )
     for planned in make_plan(options, FOUND, preflight=False).cells:
         assert bench.do(planned.cell, []).status == "ok"
         torch.set_num_threads(threads if planned.cell.title.startswith(FEW) else 1)

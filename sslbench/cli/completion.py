@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from ..store import default_store
+from ..disk import default_store
 from .app import State
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]

@@ -49,7 +49,7 @@ SMALL = 10_000  # images of a dataset that is simply opened
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, store: Path, data: Path | None, short: bool, as_json: bool) -> None:
-    """DoctorCheck the installation, devices, plugins, data and store.
+    """Check the installation, devices, plugins, data and store.
 
     Exits with 5 when something essential is broken.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ..errors import EmptySelection, UserError
 from . import completion
 from .app import Command, State, quiet_libraries
 from .options import asked, json_option, of_suite, typed
-from .run import check, exit_code, loudness, made, perform, placed, track_option
+from .run import check, doing, exit_code, loudness, made, perform, placed, track_option
 from .text import count, say
 
 if TYPE_CHECKING:
@@ -84,10 +85,10 @@ def evaluate(
     state.verbose = state.verbose or verbose
     how = {name: value for name in OF_ENCODER if (value := given.pop(name))}
     with quiet_libraries(verbose=state.verbose):
-        options = asked(state, given, train=False, jobs=given["jobs"] or 0, device=given["device"])
+        options = asked(state, given, how=doing(given, ("device", "jobs"), train=False))
         check(options, state.registry)
         trackers = made(given["track"], state.registry)
-        lines = _taken_in(encoder, how, options, state.registry)
+        options, lines = _taken_in(encoder, how, options, state.registry)
         plan = make_plan(options, state.registry)
         to_train = typed(ctx, "run")
         if not plan.within:
@@ -103,14 +104,14 @@ def evaluate(
 
 def _taken_in(
     encoder: Path | None, how: dict[str, Any], options: Selection, registry: Registry
-) -> list[str]:
-    """Takes the weights into the store; from then on the options are about them alone."""
+) -> tuple[Selection, list[str]]:
+    """Takes the weights into the store; the options are about them alone then."""
     if encoder is None:
         if how:
             raise UserError(
                 f"--{next(iter(how))} goes with --encoder FILE: it says how to read one"
             )
-        return []
+        return options, []
     if "backbone" not in how:
         raise UserError("--encoder needs --backbone NAME: the network its weights are of")
     from ..run.adopting import adopt
@@ -118,8 +119,8 @@ def _taken_in(
 
     stranger = WeightsRequest(encoder, **how)
     lines = adopt(stranger, options, registry)
-    options.only = (stranger.method,)
-    return [f"{stranger.method} is {encoder}: {lines[0]}", *lines[1:]]
+    alone = replace(options, only=(stranger.method,))
+    return alone, [f"{stranger.method} is {encoder}: {lines[0]}", *lines[1:]]
 
 
 def _begin(plan: Plan, to_train: str) -> Iterator[str]:

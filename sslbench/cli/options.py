@@ -1,4 +1,4 @@
-"""Selection that several commands share, and what they come to."""
+"""Options that several commands share, and what they come to."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from ..disk import STORE, default_store
 from ..errors import EmptySelection, UserError
-from ..store import STORE, default_store
 from . import completion
 from .app import State
 

@@ -49,7 +49,7 @@ def plan(
 
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
-        made = make_plan(asked(state, given, device=device), state.registry)
+        made = make_plan(asked(state, given), state.registry)
         estimates = _estimates(made, state.registry, device) if time else []
         found = _detectable(made, state.registry) if mde else []
     for notice in made.store.notices:

@@ -80,7 +80,7 @@ def _unchecked(plugin: PluginInfo) -> str:
 
 def _conformance(plugin: PluginInfo, registry: Registry, store: Path) -> str:
     """ "built in", "kit 1" where all that it provides has passed that one, "" else."""
-    from ..store.passed import kit_passed
+    from ..plugins.passed import kit_passed
 
     entries = registry.of(plugin).values()
     if all(entry.builtin for entry in entries) and entries:
@@ -148,7 +148,8 @@ def check(
 
     from ..api import Place
     from ..data import default_roots
-    from ..store.passed import KIT, write_pass
+    from ..plugins.passed import KIT, write_pass
+    from ..store import Store
     from ..testing import open_kit
     from .app import quiet_libraries
 
@@ -164,6 +165,7 @@ def check(
         results = list(_checked(kit, aloud=not as_json))
     failed = [each for each in results if each.sentence]
     if not failed:
+        Store(store).create()
         write_pass(store, kit.plugins[0], kit.provided)
     seconds = sum(each.seconds for each in results)
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UserError
+from ..train.options import RunOptions, Watch
 from . import completion
 from .app import INTERRUPTED, Command, State, quiet_libraries
 from .leaderboard.show import say_board
@@ -41,6 +42,7 @@ placed = several(
         "--jobs",
         type=click.IntRange(min=1),
         default=None,
+        callback=lambda ctx, param, value: value or 0,
         help="Cells at once, a process each.  [default: one a GPU, or one]",
     ),
 )
@@ -59,12 +61,28 @@ loudness = several(
 )
 
 
+def watch(ctx: click.Context, param: click.Parameter, value: str | None) -> Watch | None:
+    """EVALUATOR:EPOCHS; every epoch where no number is given."""
+    if value is None:
+        return None
+    evaluator, _, every = value.partition(":")
+    if not (every or "1").isdigit() or every == "0":
+        raise UserError(f"--watch {value!r} is not EVALUATOR:EPOCHS, such as knn:5")
+    return Watch(evaluator, int(every or 1))
+
+
+def doing(given: Mapping[str, Any], names: Sequence[str], **more: Any) -> RunOptions:
+    """Those options that say how cells are done."""
+    return RunOptions(**{name: given[name] for name in names}, **more)
+
+
 @click.command(cls=Command)
 @selection
 @placed
 @click.option(
     "--watch",
-    metavar="JUDGE:EPOCHS",
+    callback=watch,
+    metavar="EVALUATOR:EPOCHS",
     help="Judge on the held-out tenth every so many epochs, such as knn:5.",
 )
 @click.option("--compile", is_flag=True, help="torch.compile the backbones.")
@@ -88,10 +106,8 @@ def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
     state = ctx.ensure_object(State)
     state.verbose = state.verbose or verbose
     with quiet_libraries(verbose=state.verbose):
-        own = ("device", "watch", "compile", "checkpoint_seconds", "skip_failed")
-        options = asked(
-            state, given, jobs=given["jobs"] or 0, **{name: given[name] for name in own}
-        )
+        how = doing(given, ("device", "jobs", "watch", "compile", "checkpoint_seconds"))
+        options = asked(state, given, how=how, skip_failed=given["skip_failed"])
         check(options, state.registry)
         trackers = made(given["track"], state.registry)
         plan = _planned(options, state.registry, loud=not quiet, err=as_json)
@@ -126,20 +142,17 @@ def exit_code(outcome: Outcome) -> int:
 
 def check(options: Selection, registry: Registry) -> None:
     """What would otherwise fail in every process."""
-    if options.device != "auto":
+    if options.how.device != "auto":
         from ..train.device import pick_device
 
         try:
-            pick_device(options.device)
+            pick_device(options.how.device)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"--device: {one_line(error).partition('.')[0]}") from error
-    if options.watch is not None:
+    if options.how.watch is not None:
         from ..cells.protocol import resolve_judge
 
-        judge, _, every = options.watch.partition(":")
-        if not (every or "1").isdigit() or every == "0":
-            raise UserError(f"--watch {options.watch!r} is not JUDGE:EPOCHS, such as knn:5")
-        resolve_judge(judge, registry)
+        resolve_judge(options.how.watch.evaluator, registry)
 
 
 def made(names: tuple[str, ...] | None, registry: Registry) -> list[NamedTracker]:

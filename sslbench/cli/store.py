@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..disk import default_store
 from ..errors import UserError
-from ..store import default_store
 from . import completion
 from .app import Commands, State
 from .options import json_option, store_option

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from .. import __version__
 from ..plugins import Entry
-from ..store.passed import kit_passed
+from ..plugins.passed import kit_passed
 
 
 def component(entry: Entry, version: int, *, store: Path) -> dict[str, Any]:

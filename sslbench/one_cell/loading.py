@@ -12,12 +12,13 @@ from torch import nn
 from ..api import Place
 from ..cells.rebuilt import cell_from_identity
 from ..data import default_roots
+from ..disk import default_store
 from ..errors import UserError
 from ..plugins import registry
-from ..store import Store, default_store
+from ..store import Store
 from ..train.state import restore
+from .building import Builder
 from .subject import encoder_of
-from .workbench import RunOptions, Workbench
 
 
 def load(
@@ -53,7 +54,6 @@ def load(
     records = [r for r in folder.records() if r.kind == "train"]
     rebuilt = replace(rebuilt, dataset=records[-1].dataset) if records else rebuilt
     place = Place(default_roots(None if data is None else Path(data)))
-    bench = Workbench(found, Store(root), place, RunOptions(device=torch.device("cpu")))
-    module, _ = bench.build(rebuilt)
+    module, _ = Builder(found, place, torch.device("cpu")).build(rebuilt)
     restore(module, state[0], what=f"the model of cell {folder.id[:12]}")
     return encoder_of(module.eval()).eval()

@@ -65,6 +65,6 @@ class Plan:
     @property
     def within(self) -> list[Planned]:
         """The cells that `run` may do anything about."""
-        only, train = self.options.only, self.options.train
+        only, train = self.options.only, self.options.how.train
         cells = [c for c in self.cells if not only or c.cell.method in only]
         return [c for c in cells if train or c.finished]

@@ -53,7 +53,7 @@ def make_plan(options: Selection, registry: Registry, *, preflight: bool = True)
         raise EmptySelection("the selection is empty: no method, dataset, backbone or seed is left")
     _check_adopted(methods, planned, suite, store)
     plan = Plan(suite, suite_id, planned, options, store, waiting, tuple(selection.notes))
-    if preflight and options.train and plan.open:
+    if preflight and options.how.train and plan.open:
         build_each(plan, registry)
     return plan
 
@@ -206,7 +206,7 @@ class _Cells:
         return planned, chosen
 
     def _check_sizes(self, cells: Sequence[Cell], data: Data) -> None:
-        for cell in cells if self.options.train else ():
+        for cell in cells if self.options.how.train else ():
             check_size(cell, data, self.registry)
 
 

@@ -14,18 +14,17 @@ from ..records import digest
 
 if TYPE_CHECKING:
     from ..data import Data
-    from ..one_cell.workbench import Workbench
+    from ..one_cell.building import Builder
     from .plan import Plan
 
 
 def build_each(plan: Plan, registry: Registry) -> None:
     """Builds each open combination once: what cannot serve is known before anything trains."""
-    from ..one_cell.workbench import RunOptions, Unsupported, Workbench
-    from ..train.device import pick_device
+    import torch
 
-    bench = Workbench(
-        registry, plan.store, plan.options.place, RunOptions(device=pick_device("cpu"))
-    )
+    from ..one_cell.building import Builder, Unsupported
+
+    builder = Builder(registry, plan.options.place, torch.device("cpu"))
     seen: dict[str, str | None] = {}
     keys: dict[tuple[int, int, str, str], str] = {}
     for i, planned in enumerate(plan.cells):
@@ -39,9 +38,9 @@ def build_each(plan: Plan, registry: Registry) -> None:
         key = keys[alike]
         if key not in seen:
             try:
-                module, _ = bench.build(planned.cell)
+                module, _ = builder.build(planned.cell)
                 _check_queues(planned.cell, module)
-                _check_pretexts(planned.cell, module, bench)
+                _check_pretexts(planned.cell, module, builder)
                 seen[key] = None
             except Unsupported as error:
                 seen[key] = str(error)
@@ -99,11 +98,11 @@ def _check_queues(cell: Cell, module: Any) -> None:
             )
 
 
-def _check_pretexts(cell: Cell, module: Any, bench: Workbench) -> None:
+def _check_pretexts(cell: Cell, module: Any, builder: Builder) -> None:
     """That the methods which this one starts from have what it asks of them."""
     for name, asked in getattr(module, "asks", {}).items():
         pretext = cell.pretexts[cell.hyperparameters[name]]
-        other, _ = bench.build(pretext)
+        other, _ = builder.build(pretext)
         if not isinstance(other, Method):
             raise ValueError(f"its {name} {pretext.method} is never trained; choose another")
         if "predict" in asked and type(other).predict is Method.predict:

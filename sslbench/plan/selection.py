@@ -17,6 +17,7 @@ from ..names import Name, scalar
 from ..names import parse as parse_name
 from ..plugins import Registry
 from ..records import digest
+from ..train.options import RunOptions
 
 SETS = {  # names that stand for several judges
     "full": (
@@ -39,7 +40,7 @@ SETS = {  # names that stand for several judges
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Selection:
     """What the command line asks for."""
 
@@ -57,20 +58,16 @@ class Selection:
     set: tuple[str, ...] = ()  # "moco.lr=0.3"
     store: Path = Path("sslbench-store")
     place: Place = field(default_factory=Place)
-    device: str = "auto"
-    jobs: int = 0  # 0: one a GPU, one in all without
-    watch: str | None = None  # "knn:5"
-    compile: bool = False
-    checkpoint_seconds: float = 60.0
+    how: RunOptions = field(default_factory=RunOptions)
     skip_failed: bool = False
-    train: bool = True  # False: what is not trained is left alone
     only: tuple[str, ...] = ()  # methods; (): all. The others are shown and left alone
     plugins: tuple[Path, ...] = ()  # --plugin files, for the processes that work
     block: tuple[str, ...] = ()
     installed: bool = True  # whether installed plugins are looked for
 
     def __post_init__(self) -> None:
-        self.place = dataclasses.replace(self.place, scratch=self.store / "scratch")
+        place = dataclasses.replace(self.place, scratch=self.store / "scratch")
+        object.__setattr__(self, "place", place)
 
 
 def suite_of(options: Selection, registry: Registry) -> tuple[Suite, str]:

@@ -16,12 +16,13 @@ import torch
 from ..api import Method, Recipe
 from ..cells.cell import Cell
 from ..errors import Interrupted
-from ..one_cell.workbench import RunOptions, Unsupported, Workbench
+from ..one_cell.building import Builder, Unsupported
 from ..records import Stage, digest
 from ..store import Store
 from ..train.device import pick_device
 from ..train.feed import Feed
 from ..train.loop import Session, fit_main
+from ..train.options import RunOptions
 from .plan import Plan, Planned
 
 if TYPE_CHECKING:
@@ -67,6 +68,14 @@ class _Clock:
         return sorted(after - before for before, after in pairs)[TIMED // 2]
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """Where methods are timed: a store that is thrown away."""
+
+    builder: Builder
+    store: Store
+
+
 def estimate(plan: Plan, registry: Registry, device: str = "auto") -> list[Estimate]:
     """Every stage of every open cell, timed once whatever its seed. The store is not written."""
     groups: dict[str, list[Planned]] = {}
@@ -75,9 +84,9 @@ def estimate(plan: Plan, registry: Registry, device: str = "auto") -> list[Estim
             key = digest({**planned.cell.identity(), "seed": 0, "method": _seedless(planned.cell)})
             groups.setdefault(key, []).append(planned)
     with tempfile.TemporaryDirectory(prefix="sslbench-timing-") as folder:
-        options = RunOptions(device=pick_device(device))
-        bench = Workbench(registry, Store(Path(folder)), plan.options.place, options)
-        return [e for group in groups.values() for e in _timed(bench, group[0].cell, len(group))]
+        builder = Builder(registry, plan.options.place, pick_device(device))
+        trial = _Trial(builder, Store(Path(folder)))
+        return [e for group in groups.values() for e in _timed(trial, group[0].cell, len(group))]
 
 
 def _seedless(cell: Cell) -> dict[str, object]:
@@ -86,14 +95,14 @@ def _seedless(cell: Cell) -> dict[str, object]:
     return {**method, "hyperparameters": {k: str(v) for k, v in cell.hyperparameters.items()}}
 
 
-def _timed(bench: Workbench, cell: Cell, cells: int) -> Iterator[Estimate]:
+def _timed(trial: _Trial, cell: Cell, cells: int) -> Iterator[Estimate]:
     assert cell.recipe is not None
     recipes = {**{name: recipe for name, (_, recipe) in cell.stages.items()}, "main": cell.recipe}
     for stage, recipe in recipes.items():
         if recipe.epochs == 0:
             continue
         try:
-            seconds, length = _step(bench, _only(cell, stage))
+            seconds, length = _step(trial, _only(cell, stage))
         except Unsupported:
             return
         yield Estimate(
@@ -123,23 +132,24 @@ def _only(cell: Cell, stage: str) -> Cell:
     return dataclasses.replace(cell, recipe=recipe, stages=stages)
 
 
-def _step(bench: Workbench, cell: Cell) -> tuple[float, int]:
+def _step(trial: _Trial, cell: Cell) -> tuple[float, int]:
     """Seconds of one step, through the loop that trains, and the length of what it trains on."""
-    module, pretraining = bench.build(cell)
+    builder = trial.builder
+    module, pretraining = builder.build(cell)
     assert isinstance(module, Method)
     assert cell.recipe is not None
-    clock = _Clock(bench.options.device)
-    folder = bench.store.cell(cell.id)
+    clock = _Clock(builder.device)
+    folder = trial.store.cell(cell.id)
     folder.write_identity(cell.identity())
     session = Session(
         cell=cell,
         folder=folder,
-        feed=Feed(pretraining.images, pretraining.labels, bench.options.device),
+        feed=Feed(pretraining.images, pretraining.labels, builder.device),
         info=pretraining.info,
-        device=bench.options.device,
-        pretrain=lambda pretext: _unlearned(bench, pretext),
+        device=builder.device,
+        pretrain=lambda pretext: _unlearned(builder, pretext),
         stop=clock,
-        checkpoint_seconds=math.inf,
+        how=RunOptions(checkpoint_seconds=math.inf),
     )
     try:
         fit_main(session, module, cell.recipe)
@@ -148,8 +158,8 @@ def _step(bench: Workbench, cell: Cell) -> tuple[float, int]:
     raise ValueError(f"{cell.method} took {len(clock.times)} steps only, too few to time")
 
 
-def _unlearned(bench: Workbench, cell: Cell) -> tuple[Method, list[Stage]]:
+def _unlearned(builder: Builder, cell: Cell) -> tuple[Method, list[Stage]]:
     """A pretext as it starts: its steps are timed where it is a cell of its own."""
-    module, _ = bench.build(cell)
+    module, _ = builder.build(cell)
     assert isinstance(module, Method)
     return module, []

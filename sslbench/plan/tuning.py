@@ -53,7 +53,7 @@ def trials(
 
 
 def _space(base: Cell, tuning: Tuning) -> dict[str, tuple[Any, Any]]:
-    """Context -> its choices, and the suite's own value; for what this method has."""
+    """Setting -> its choices, and the suite's own value; for what this method has."""
     own: dict[str, Any] = {**base.hyperparameters}
     if base.recipe is not None:
         own |= vars(base.recipe)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..api import Backbone, Place
+from ..api import Backbone
 from ..cells.cell import Cell
 from ..cells.protocol import resolve_judge
 from ..data import open_data
 from ..errors import UserError
 from ..names import parse as parse_name
-from ..one_cell.workbench import RunOptions, Workbench
+from ..one_cell.building import Builder, backbone_of
+from ..one_cell.workbench import Workbench
 from ..plan.selection import Selection, suite_of
 from ..store import Store
 from ..train.device import pick_device
@@ -37,7 +38,7 @@ def adopt(asked: WeightsRequest, options: Selection, registry: Registry) -> list
     for judge in suite.evaluators:
         resolve_judge(judge, registry)  # what is typed wrong is found before anything is written
     method, saved = asked.method, read(asked.file)
-    doing = RunOptions(pick_device(options.device), suite=suite_id)
+    builder = Builder(registry, options.place, pick_device(options.how.device))
     store = Store(options.store)
     lines: list[str] = []
     found = []
@@ -64,20 +65,19 @@ def adopt(asked: WeightsRequest, options: Selection, registry: Registry) -> list
         found.append((cell, fitted))
     store.create()
     for cell, fitted in found:
-        done = _Adopter(registry, store, options.place, doing, fitted).do(cell, [])
+        done = Workbench(_Adopted(builder, fitted), store, options.how, suite=suite_id).do(cell, [])
         if done.status != "ok":
             raise UserError(f"{cell.title}: {done.sentence}")
     return lines
 
 
-class _Adopter(Workbench):
-    """Finishes a cell without training: it starts from the weights."""
+class _Adopted:
+    """Begins with the weights that were given; nothing is trained."""
 
-    def __init__(
-        self, registry: Registry, store: Store, place: Place, options: RunOptions, fitted: Fitted
-    ) -> None:
-        super().__init__(registry, store, place, options)
-        self.fitted = fitted
+    def __init__(self, builder: Builder, fitted: Fitted) -> None:
+        self.builder, self.fitted = builder, fitted
+        self.registry, self.device = builder.registry, builder.device
+        self.data, self.build = builder.data, builder.build
 
     def begin(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
         module, pretraining = self.build(cell)
@@ -86,11 +86,8 @@ class _Adopter(Workbench):
 
 
 def _built(name: str, size: int, registry: Registry) -> Backbone:
-    asked = parse_name(name)
-    create = registry.find("backbones", asked.base).load()
     with kept_generators(torch.device("cpu")):
-        backbone: Backbone = create(asked.base, size=size, **asked.params)
-    return backbone.eval()
+        return backbone_of(name, size, registry).eval()
 
 
 def _check_name(cell: Cell, store: Store) -> None:

@@ -11,12 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..api import Place
 from ..cells.cell import Cell
 from ..cells.protocol import Judge
 from ..errors import UserError
@@ -26,6 +24,7 @@ from .memory import keep_freed
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan, Planned
+    from ..plan.selection import Selection
 
 GRACE = 60.0  # seconds a process gets to save and stop
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the parent hears them, and tells its children
@@ -35,18 +34,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the parent hears them, and tells it
 class Setup:
     """What a process needs to know before its first cell."""
 
-    store: Path
-    place: Place
-    device: str
-    threads: int
-    suite: str
-    watch: str | None
-    compile: bool
-    checkpoint_seconds: float
-    plugins: tuple[Path, ...]
-    block: tuple[str, ...]
-    installed: bool
-    train: bool = True
+    options: Selection  # `how` names the device and the threads of this process
+    suite: str  # id
     quiet: bool = True
 
 
@@ -104,27 +93,20 @@ class LocalProcesses:
         from ..train.device import pick_device
 
         options = self.plan.options
-        gpus = _gpus()
-        if options.device == "auto" and gpus > 1:
+        how, gpus = options.how, _gpus()
+        if how.device == "auto" and gpus > 1:
             devices = [f"cuda:{i}" for i in range(gpus)]
         else:
-            devices = [str(pick_device(options.device))]
-        jobs = max(1, min(options.jobs or len(devices), cells))
-        threads = max(1, _threads() // jobs)
+            devices = [str(pick_device(how.device))]
+        jobs = max(1, min(how.jobs or len(devices), cells))
+        threads = how.threads or max(1, _threads() // jobs)
         return [
             Setup(
-                store=self.plan.store.root,
-                place=options.place,
-                device=devices[i % len(devices)],
-                threads=threads,
-                suite=self.plan.suite_id,
-                watch=options.watch,
-                compile=options.compile,
-                checkpoint_seconds=options.checkpoint_seconds,
-                plugins=options.plugins,
-                block=options.block,
-                installed=options.installed,
-                train=options.train,
+                replace(
+                    options,
+                    how=replace(how, device=devices[i % len(devices)], threads=threads),
+                ),
+                self.plan.suite_id,
             )
             for i in range(jobs)
         ]
@@ -218,7 +200,7 @@ def _start(setup: Setup) -> _Process:
     process = context.Process(target=serve, args=(setup, theirs), daemon=True)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(setup.threads)))
+    os.environ.update(dict.fromkeys(names, str(setup.options.how.threads)))
     main_thread = threading.current_thread() is threading.main_thread()
     handlers = {s: signal.signal(s, signal.SIG_IGN) for s in SIGNALS} if main_thread else {}
     try:
@@ -264,30 +246,28 @@ def serve(setup: Setup, connection: Connection) -> None:
 
 
 def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Any:
-    if not setup.place.download:
+    options = setup.options
+    if not options.place.download:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
     keep_freed()
     import torch
 
-    from ..one_cell.workbench import RunOptions, Workbench
+    from ..one_cell.building import Builder
+    from ..one_cell.workbench import Workbench
     from ..plugins import registry
     from ..store import Store
     from ..train.device import pick_device
 
-    torch.set_num_threads(setup.threads)
-    watch, _, every = (setup.watch or "").partition(":")
-    options = RunOptions(
-        train=setup.train,
-        device=pick_device(setup.device),
-        checkpoint_seconds=setup.checkpoint_seconds,
-        watch=watch or None,
-        watch_every=int(every or 1),
-        compile=setup.compile,
-        suite=setup.suite,
-    )
-    found = registry(installed=setup.installed, files=setup.plugins, block=setup.block)
+    how = options.how
+    torch.set_num_threads(how.threads or 1)
+    found = registry(installed=options.installed, files=options.plugins, block=options.block)
     return Workbench(
-        found, Store(setup.store), setup.place, options, listener=listener, stop=stop.is_set
+        Builder(found, options.place, pick_device(how.device)),
+        Store(options.store),
+        how,
+        suite=setup.suite,
+        listener=listener,
+        stop=stop.is_set,
     )
 
 

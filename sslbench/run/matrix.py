@@ -38,7 +38,7 @@ def run(
     stop = stop or threading.Event()
     outcome = Outcome()
     _do(plan, registry, outcome, listener, stop)
-    if plan.waiting and plan.options.train:
+    if plan.waiting and plan.options.how.train:
         chosen = make_plan(plan.options, registry)
         plan.cells, plan.waiting, plan.notes = chosen.cells, chosen.waiting, chosen.notes
         if not plan.waiting and not outcome.interrupted:

@@ -5,6 +5,6 @@ Nothing damaged is ever used. It imports plugins and what lies below.
 
 from __future__ import annotations
 
-from .folder import STORE, CellFolder, Store, default_store, newest, record_name
+from .folder import CellFolder, Store, newest, record_name
 
-__all__ = ["STORE", "CellFolder", "Store", "default_store", "newest", "record_name"]
+__all__ = ["CellFolder", "Store", "newest", "record_name"]

@@ -22,14 +22,8 @@ from .tensors import Damaged, _checksum, read_tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-STORE = "sslbench-store"  # unless another is named
 FORMAT = 1  # of the folder; a newer one is refused
 CELL_ID = re.compile(r"[0-9a-f]{64}")
-
-
-def default_store() -> Path:
-    """SSLBENCH_STORE, or ./sslbench-store."""
-    return Path(os.environ.get("SSLBENCH_STORE") or STORE)
 
 
 class Store:

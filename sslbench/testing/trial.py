@@ -22,9 +22,11 @@ from ..cells.resolve import Context, Settings, resolve
 from ..cells.suite import load_suite
 from ..data import open_data
 from ..events import CellDone
-from ..one_cell.workbench import RunOptions, Workbench
+from ..one_cell.building import Builder
+from ..one_cell.workbench import Workbench
 from ..plugins import Registry
 from ..store import Store
+from ..train.options import RunOptions
 from ..train.state import restore
 from .promise import standing
 
@@ -81,8 +83,8 @@ class Trial:
         return resolve(self.name, self.registry, setting, Settings((small, *asked)))
 
     def bench(self, store: str, stop: Callable[[], bool] = lambda: False) -> Workbench:
-        place, options = Store(self.folder / store), RunOptions(CPU)
-        return Workbench(self.registry, place, Place(), options, stop=stop)
+        builder = Builder(self.registry, Place(), CPU)
+        return Workbench(builder, Store(self.folder / store), RunOptions(), stop=stop)
 
     def fit(self, store: str, cell: Cell, *, steps: int = 0) -> Fit:
         """Trains or continues; stops after `steps` losses where that is not 0."""
@@ -93,7 +95,7 @@ class Trial:
             patches.enter_context(patch("os.fsync"))  # these stores outlive no power cut
             for kind in self.kinds:
                 patches.enter_context(patch.object(kind, "step", _noting(kind, losses, stood)))
-            patches.enter_context(patch.object(bench, "data", lambda name: self.data))
+            patches.enter_context(patch.object(bench.builder, "data", lambda name: self.data))
             done = bench.do(cell, [])
         folder = bench.store.cell(cell.id)
         record, state = folder.current("train", cell.identity()), folder.load("model")
@@ -118,7 +120,7 @@ class Trial:
     @cached_property
     def module(self) -> nn.Module:
         """In eval mode; trained, where it is trained at all."""
-        module, _ = self.bench("whole").build(self.cell())
+        module, _ = self.bench("whole").builder.build(self.cell())
         if isinstance(module, Method):
             restore(module, self.fitted.weights, what="the trained model")
         return module.eval()

@@ -22,6 +22,7 @@ from ..store import CellFolder
 from .feed import Feed, kept_generators, orders, seed_all
 from .health import Guard
 from .optim import Optimisation
+from .options import RunOptions
 from .state import frozen, resting, restore, set_frozen, set_resting, tensors_of
 
 GPU_CHECK = 50  # steps between looks at the loss where looking would wait for the device
@@ -44,8 +45,7 @@ class Session:
     listener: Listener = lambda event: None
     stop: Callable[[], bool] = lambda: False
     watch: Callable[[nn.Module], Mapping[str, float]] | None = None
-    watch_every: int = 0  # epochs; 0: never
-    checkpoint_seconds: float = 60.0
+    how: RunOptions = field(default_factory=RunOptions)
     stages: list[Stage] = field(default_factory=list)  # finished ones, in order
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     warnings: list[Warned] = field(default_factory=list)  # verdicts on finished fits, in order
@@ -351,7 +351,7 @@ class Loop:
                 )
             )
         stopping = self.session.stop()
-        if stopping or now - self._saved > self.session.checkpoint_seconds:
+        if stopping or now - self._saved > self.session.how.checkpoint_seconds:
             self._look()
             self._save()
         if stopping:
@@ -382,13 +382,13 @@ class Loop:
         )
         # Between epochs a checkpoint is cheapest to come back to; seconds keep short ones from
         # spending their time on it.
-        if time.monotonic() - self._saved > min(5.0, self.session.checkpoint_seconds):
+        if time.monotonic() - self._saved > min(5.0, self.session.how.checkpoint_seconds):
             self._save()
 
     def _watch(self, number: int) -> dict[str, float]:
         session = self.session
-        every = session.watch_every
-        if session.watch is None or self.path != "main" or not every or number % every:
+        asked = session.how.watch
+        if session.watch is None or asked is None or self.path != "main" or number % asked.every:
             return {}
         if number <= self._watched:
             return {}  # resumed after it

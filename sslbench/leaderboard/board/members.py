@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ...cells.cell import is_adopted
 from ...cells.suite import Suite
 from ...errors import UserError
 from ...names import parse as parse_name
@@ -205,6 +206,8 @@ def _missing(suite: Suite, found: Sequence[Member]) -> Iterator[Member]:
         rows.setdefault(_row_of(member), {})[member.seed] = member
     for row in rows.values():
         like = next(iter(row.values()))
+        if is_adopted(like.method):
+            continue  # weights from outside are what they are, whatever the seed
         for seed in suite.seeds:
             if seed not in row:
                 identity = {**like.identity, "seed": seed}

@@ -16,6 +16,7 @@ from ...plan.selection import Selection
 from ...records import Record, canonical
 from ...store import Store, newest
 from ...store.tensors import Damaged, read_tensors
+from ...train.options import RunOptions
 from ..folder.folder import SUITE, Leaderboard, read
 from ..folder.validate import Finding, refused, validate
 from .bundle import has_weights, manifest_of, model_name
@@ -120,7 +121,7 @@ def cells_of(opened: Opened, registry: Registry, place: Place) -> list[Planned]:
         methods=tuple(dict.fromkeys(r.method for r in records if r.method not in suite.baselines)),
         store=opened.store.root,
         place=place,
-        train=False,
+        how=RunOptions(train=False),
     )
     planned = {p.cell.id: p for p in make_plan(options, registry, preflight=False).cells}
     found = []

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from ...api import Place
 from ...cells.cell import Cell, derive
 from ...cells.protocol import Judge, judged_identity
-from ...one_cell.workbench import RunOptions, Workbench
+from ...data import Pretraining
+from ...one_cell.building import Builder
+from ...one_cell.workbench import Workbench
 from ...records import Record
 from ...store import Store, newest
+from ...train.options import RunOptions
 from ...train.state import restore, tensors_of
 from .noise import FEW, MANY, Deviation, Key, Reported, Shift, deviations, exact, shift
 
@@ -131,8 +134,8 @@ class Rejudging:
             folder.add(self.train)
             folder.save("model", state, {})
             self.bench.rounding = 0 if state else replica
-            self.bench.store = store
-            self.bench.do(self.cell, [judge for judge, _ in asked])
+            bench = Workbench(self.bench, store, RunOptions(train=False))
+            bench.do(self.cell, [judge for judge, _ in asked])
             records = folder.records()
         found = {}
         for judge, _ in asked:
@@ -143,15 +146,17 @@ class Rejudging:
         return found
 
 
-class Bench(Workbench):
+class Bench:
     """Where replicas are judged; one without weights has its features rounded otherwise."""
 
     def __init__(self, registry: Registry, place: Place, device: torch.device) -> None:
-        super().__init__(registry, Store(Path()), place, RunOptions(device, train=False))
+        self.builder, self.place = Builder(registry, place, device), place
+        self.registry, self.device = registry, device
+        self.data, self.begin = self.builder.data, self.builder.begin
         self.rounding = 0  # replica whose features are; 0: none's
 
-    def build(self, cell: Cell) -> tuple[nn.Module, Any]:
-        module, pretraining = super().build(cell)
+    def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
+        module, pretraining = self.builder.build(cell)
         if number := self.rounding:
 
             def rounded(_: nn.Module, __: Any, features: Tensor) -> Tensor:

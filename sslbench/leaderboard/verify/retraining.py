@@ -13,8 +13,10 @@ import torch
 
 from ...cells.protocol import judged_identity
 from ...errors import CheckFailed
-from ...one_cell.workbench import RunOptions, Workbench
+from ...one_cell.building import Builder
+from ...one_cell.workbench import Workbench
 from ...store import Store, newest
+from ...train.options import RunOptions
 from ..statistics import mean, sd
 from .noise import critical
 
@@ -52,7 +54,8 @@ def retrain(
         store = Store(Path(scratch))
         store.create()
         judges = [j.judge for j in planned.judges if j.record and j.record.status == "ok"]
-        done = Workbench(registry, store, place, RunOptions(device)).do(planned.cell, judges)
+        builder = Builder(registry, place, device)
+        done = Workbench(builder, store, RunOptions()).do(planned.cell, judges)
         if done.status != "ok":
             raise CheckFailed(
                 f"{planned.cell.title} was to be trained again and {done.status}: {done.sentence}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..plugins.entries import Entry, PluginInfo, canonical
+from .entries import Entry, PluginInfo, canonical
 
 KIT = 1  # of sslbench.testing; raised when what passed before may fail
 FOLDER = "conformance"
@@ -19,9 +19,7 @@ def write_pass(root: Path, plugin: PluginInfo, entries: Mapping[str, Entry]) -> 
     """Notes in the store `root` that all of `entries`, as Registry.of names them, have passed."""
     from ..disk import write_atomic
     from ..records import now
-    from .folder import Store
 
-    Store(root).create()
     what = {
         "kit": KIT,
         "dist": plugin.dist,

@@ -1,0 +1,103 @@
+"""The module of a cell before any training, and with what cells are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from ..api import Backbone, Place
+from ..cells.cell import Cell, derive
+from ..cells.parameters import anatomy
+from ..data import Data, Pretraining, open_data
+from ..events import Listener
+from ..names import parse as parse_name
+from ..plugins import Registry
+from ..store import Store
+from ..train.feed import kept_generators, seed_all
+from ..train.options import RunOptions
+
+
+class Unsupported(Exception):
+    """The method says that these cannot serve."""
+
+
+class Builds(Protocol):
+    """What makes modules for a workbench: a Builder, or something that holds one."""
+
+    registry: Registry
+    device: torch.device
+
+    def data(self, name: str) -> Data: ...
+    def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]: ...
+    def begin(self, cell: Cell) -> tuple[nn.Module, Pretraining]: ...
+
+
+def backbone_of(name: str, size: int, registry: Registry) -> Backbone:
+    """The network that a name stands for, for images of that side in pixels."""
+    asked = parse_name(name)
+    create = registry.find("backbones", asked.base).load()
+    backbone: Backbone = create(asked.base, size=size, **asked.params)
+    return backbone
+
+
+class Builder:
+    """Builds modules on one device; data sets stay open."""
+
+    def __init__(self, registry: Registry, place: Place, device: torch.device) -> None:
+        self.registry, self.place, self.device = registry, place, device
+        self._data: dict[str, Data] = {}
+
+    def data(self, name: str) -> Data:
+        """A data set, opened once."""
+        if name not in self._data:
+            self._data[name] = open_data(name, self.registry, self.place)
+        return self._data[name]
+
+    def begin(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
+        """What training starts from. ValueError where weights from outside were lost."""
+        if cell.adopted:
+            raise ValueError(
+                "its weights come from outside, and the store has lost them; `sslbench evaluate "
+                "--encoder FILE` with the same file takes them in again"
+            )
+        return self.build(cell)
+
+    def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
+        """The module of a cell before any training; Unsupported when its method declines."""
+        data, device = self.data(cell.dataset), self.device
+        pretraining = data.pretraining(cell.labels, budget=cell.budget, seed=cell.seed)
+        entry = self.registry.find("methods", parse_name(cell.method))
+        if cell.source and entry.source_sha256() != cell.source:
+            raise ValueError(f"{entry.file} was edited after this run was planned; run it again")
+        parts = anatomy(entry)
+        with kept_generators(torch.device("cpu")):
+            # The same first weights for every method of a seed: what `untrained` is.
+            seed_all(derive("backbone", cell.backbone, cell.seed), torch.device("cpu"))
+            backbone = backbone_of(cell.backbone, data.size, self.registry)
+            if cell.recipe is not None:
+                sentence = parts.target.needs(backbone, pretraining.info)
+                if sentence:
+                    raise Unsupported(sentence)
+            seed_all(derive(cell.id, "method"), torch.device("cpu"))
+            module = parts.target(backbone, pretraining.info, **cell.hyperparameters)
+        return module.to(device), pretraining
+
+
+@dataclass(frozen=True)
+class Means:
+    """With what cells are done, one after the other, in one process on one device."""
+
+    builder: Builds
+    store: Store
+    how: RunOptions
+    suite: str = ""  # id, for the records
+    listener: Listener = lambda event: None
+    stop: Callable[[], bool] = lambda: False
+
+    @property
+    def device(self) -> torch.device:
+        return self.builder.device

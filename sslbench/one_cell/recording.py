@@ -1,0 +1,107 @@
+"""What the records of a cell say beside their numbers: components, costs, how it failed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import traceback
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..cells.cell import Cell, plain
+from ..measures import flops
+from ..names import parse as parse_name
+from ..records import Costs, Failure, Stage
+from ..train.loop import Diverged
+from ..train.optim import scaled_lr
+from .building import Means
+from .environment import component, environment, peak_memory
+from .subject import encoder_of
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def common(means: Means, cell: Cell) -> dict[str, Any]:
+    """What every record of a cell says."""
+    registry = means.builder.registry
+    method = registry.find("methods", parse_name(cell.method))
+    backbone = registry.find("backbones", parse_name(cell.backbone).base)
+    dataset = registry.find("datasets", parse_name(cell.dataset).base)
+    data = means.builder.data(cell.dataset)
+    of = functools.partial(component, store=means.store.root)
+    return {
+        "cell_id": cell.id,
+        "method": cell.method,
+        "backbone": cell.backbone,
+        "dataset": cell.dataset,
+        "seed": cell.seed,
+        "suite": means.suite,
+        "hyperparameters": plain(cell.hyperparameters),
+        "recipe": resolved_recipe(cell),
+        "components": {
+            "method": of(method, cell.version),
+            "backbone": {**of(backbone, 1), "timm": metadata.version("timm")},
+            "dataset": {**of(dataset, data.version), "skipped": len(data.skipped)},
+        },
+        "environment": environment(means.device),
+    }
+
+
+def costs(means: Means, module: nn.Module, stages: list[Stage], cell: Cell) -> Costs:
+    """What training took, every stage counted, and what the encoder takes."""
+    encoder = encoder_of(module)
+    one = torch.zeros(1, 3, cell.size, cell.size, device=means.device)
+    seconds = sum(s.seconds for s in stages)
+    images = sum(s.images_seen for s in stages)
+    return Costs(
+        seconds=seconds,
+        images_seen=images,
+        images_per_second=images / seconds if seconds > 0 and images else None,
+        parameters=sum(p.numel() for p in encoder.parameters()),
+        flops=flops(encoder, one) or None,
+        peak_memory_bytes=peak_memory(means.device),
+        stages=tuple(stages),
+    )
+
+
+def resolved_recipe(cell: Cell) -> dict[str, Any]:
+    """Every field, stage by stage, and the lr that scaling leads to."""
+    if cell.recipe is None:
+        return {}
+    found = {**plain(dataclasses.asdict(cell.recipe)), "lr_scaled": scaled_lr(cell.recipe)}
+    for name, (_, recipe) in cell.stages.items():
+        found[name] = {**plain(dataclasses.asdict(recipe)), "lr_scaled": scaled_lr(recipe)}
+    return found
+
+
+def failure(error: Exception, cell: Cell, where: tuple[str, int, int] | None) -> Failure:
+    """An exception as a record has it, with what would work where that is known."""
+    message = (
+        f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+    )
+    kind = "other"
+    if isinstance(error, Diverged):
+        kind = "nan"
+    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        sign in str(error).lower() for sign in OUT_OF_MEMORY
+    ):
+        kind = "oom"
+        batch = f"batch {cell.recipe.batch}" if cell.recipe else "this batch"
+        name = cell.method.rpartition("/")[2]
+        message = (
+            f"out of memory with {batch}; try --set {name}.batch=N with a smaller N, or --batch N"
+        )
+    stage, epoch, step = where or (None, None, None)
+    trace = "".join(traceback.format_exception(error))[-8000:]
+    return Failure(
+        kind=kind,
+        type=type(error).__name__,
+        message=message[:2000],
+        traceback=trace,
+        stage=stage,
+        epoch=epoch,
+        step=step,
+    )

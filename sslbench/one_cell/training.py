@@ -1,0 +1,163 @@
+"""A cell's module, trained or loaded, and the record of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ..api import Backbone, DataInfo, Method
+from ..cells.cell import Cell
+from ..errors import Interrupted, UserError
+from ..names import parse as parse_name
+from ..records import Record, Stage, Warned, now
+from ..store import CellFolder
+from ..train.feed import Feed
+from ..train.health import Checkup
+from ..train.loop import Session, fit_main
+from ..train.state import restore, tensors_of
+from .building import Means, Unsupported
+from .environment import reset_peak_memory
+from .judging import watching
+from .recording import common as said
+from .recording import costs, failure
+from .subject import encoder_of
+
+Pretext = Callable[[Cell], tuple[Method, list[Stage]]]
+
+
+class CellFailed(Exception):
+    """The record of the failure is written."""
+
+
+def trained(
+    means: Means, cell: Cell, folder: CellFolder, pretext: Pretext
+) -> tuple[nn.Module, list[Stage]]:
+    """The module of a cell whose lock is held, and what its training cost: loaded, or trained.
+
+    `pretext` gives another cell that this one starts from.
+
+    Raises:
+        Unsupported, Interrupted, CellFailed: it has no module; a record says so.
+    """
+    found = folder.current("train", cell.identity())
+    if found and found.status == "ok":
+        state = folder.load("model")
+        if state is not None:
+            module, _ = means.builder.build(cell)
+            restore(module, state[0], what="the saved model")
+            return module.eval(), list(found.costs.stages if found.costs else ())
+    if not means.how.train and not cell.adopted:
+        raise CellFailed(
+            f"nothing is trained here, and the store {means.store.root} has no model of this "
+            "cell; `sslbench run` trains it"
+        )
+    folder.write_identity(cell.identity())
+    started = now()
+    attempt = 1 + sum(r.kind == "train" for r in folder.records())
+    common = {**said(means, cell), "kind": "train", "identity": cell.identity()}
+    common |= {"started": started, "attempt": attempt}
+    session: list[Session] = []
+    try:
+        return _train(means, cell, folder, common, session, pretext)
+    except Unsupported as error:
+        if not (found and found.status == "skipped" and found.sentence == str(error)):
+            folder.add(Record(**common, status="skipped", sentence=str(error), finished=now()))
+        raise
+    except Interrupted as error:
+        folder.add(Record(**common, status="interrupted", sentence=str(error), finished=now()))
+        raise
+    except UserError:
+        raise  # the disk, say: no record could be written either
+    except Exception as error:
+        wrong = failure(error, cell, session[0].where if session else None)
+        record = Record(
+            **common, status="failed", sentence=wrong.message, error=wrong, finished=now()
+        )
+        folder.add(record)
+        raise CellFailed(wrong.message) from error
+
+
+def _train(
+    means: Means,
+    cell: Cell,
+    folder: CellFolder,
+    common: dict[str, Any],
+    sessions: list[Session],
+    pretext: Pretext,
+) -> tuple[nn.Module, list[Stage]]:
+    reset_peak_memory(means.device)
+    module, pretraining = means.builder.begin(cell)
+    feed = Feed(pretraining.images, pretraining.labels, means.device)
+    checkup = Checkup(module, encoder_of(module), feed, pretraining.info.classes)
+    stages: list[Stage] = []
+    warnings: list[Warned] = []
+    curves: dict[str, list[tuple[float, float]]] = {}
+    health: dict[str, float] = {}
+    steps = 0
+    if cell.recipe is not None:
+        assert isinstance(module, Method)
+        health = checkup.start()
+        if means.how.compile:
+            compile_backbones(module)
+        session = _session(means, cell, folder, feed, pretraining.info, pretext)
+        sessions.append(session)
+        fit_main(session, module, cell.recipe)
+        stages, curves, warnings = session.stages, session.curves, session.warnings
+        steps = cell.recipe.epochs * (len(feed) // cell.recipe.batch)
+    module.eval()
+    health, verdicts = checkup.end(health, steps)
+    meta = {"method": cell.method, "backbone": cell.backbone, "size": cell.size}
+    folder.save("model", tensors_of(module), meta)
+    folder.save("encoder", tensors_of(encoder_of(module)), meta)
+    record = Record(
+        **common,
+        status="ok",
+        costs=costs(means, module, stages, cell),
+        curves=curves,
+        health=health,
+        warnings=(*warnings, *verdicts, *_of_outside(cell)),
+        finished=now(),
+    )
+    folder.add(record)
+    for path in folder.path.glob("resume-*.safetensors"):
+        path.unlink()
+    for path in folder.path.glob("stage-*.safetensors"):
+        path.unlink()
+    return module, stages
+
+
+def _session(
+    means: Means,
+    cell: Cell,
+    folder: CellFolder,
+    feed: Feed,
+    info: DataInfo,
+    pretext: Pretext,
+) -> Session:
+    return Session(
+        cell=cell,
+        folder=folder,
+        feed=feed,
+        info=info,
+        device=means.device,
+        pretrain=pretext,
+        listener=means.listener,
+        stop=means.stop,
+        watch=watching(means, means.builder.data(cell.dataset)) if means.how.watch else None,
+        how=means.how,
+    )
+
+
+def _of_outside(cell: Cell) -> list[Warned]:
+    """What a reader must know of weights that were not trained here."""
+    said = "weights from outside: what they were trained on is not known here"
+    return [Warned(code=parse_name(cell.method).base, message=said)] if cell.adopted else []
+
+
+def compile_backbones(method: Method) -> None:
+    """In place, every backbone, never `step`."""
+    for module in method.modules():
+        if isinstance(module, Backbone):
+            module.compile()
