@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .api import Images, Split
+from .disk import replacing
 from .errors import UserError
 
 SHARE = 0.25  # of the machine's memory; a larger array is laid down in a file and memory-mapped
@@ -130,9 +131,8 @@ def _fresh(folder: Path) -> Iterator[Path]:
 
 def write_small(path: Path, text: str) -> None:
     """A small text file, whole or not at all."""
-    with _explained(path.parent), _fresh(path.parent) as part:
+    with _explained(path.parent), replacing(path) as part:
         part.write_text(text)
-        part.replace(path)
 
 
 # ---- identity ------------------------------------------------------------------------------

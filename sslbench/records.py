@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, Literal
 
@@ -165,6 +166,16 @@ _CANONICAL = json.JSONEncoder(
 
 def digest(plain: Any) -> str:
     return hashlib.sha256(canonical(plain).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Leaves of two trees of plain data that are not the same: path, old, new; None where one lacks it."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            below = f"{path}.{key}" if path else str(key)
+            yield from differences(old.get(key), new.get(key), below)
+    elif canonical(old) != canonical(new):
+        yield path, old, new
 
 
 def loads(text: str) -> Record:

@@ -25,7 +25,6 @@ import torch
 from click.testing import CliRunner, Result
 
 import sslbench
-from sslbench.cells.rebuilt import cell_from_identity
 from sslbench.cli import progress
 from sslbench.cli.app import COMMANDS, program
 from sslbench.cli.options import split
@@ -130,7 +129,7 @@ def store(first_run: tuple[Path, str], tmp_path: Path) -> Path:
 
 
 def cell_of(store: Path, method: str) -> Any:
-    return next(c for c in Store(store).cells() if c.identity()["method"]["name"] == method)
+    return next(c for c in Store(store).cells() if c.identity().method == method)
 
 
 def files_of(store: Path) -> dict[str, tuple[int, int]]:
@@ -811,7 +810,7 @@ def test_show_prints_a_cell_whole(store: Path) -> None:
     assert re.search(r"^knn-1 +ok +1 .* top1 0\.\d{4} ± ", text, re.MULTILINE)
     assert "main epoch 1/1 loss" in text.splitlines()[-1]
     plain = json.loads(call("show", cell.id[:12], "--json").stdout)
-    assert plain["identity"] == cell.identity()
+    assert plain["identity"] == cell.identity().plain
     assert [record["kind"] for record in plain["records"]] == ["train", "evaluation"]
 
 
@@ -834,7 +833,7 @@ def test_rm_asks_and_removes_one_cell(store: Path) -> None:
         busy = call("store", "rm", cell.id[:8], "--yes", code=2)
         assert f"cell {cell.id[:12]} is being worked on" in busy.stderr
     assert "removed 1 cell" in call("store", "rm", cell.id[:8], input="y\n").output
-    assert [c.identity()["method"]["name"] for c in Store(store).cells()] == ["untrained"]
+    assert [c.identity().method for c in Store(store).cells()] == ["untrained"]
 
 
 def test_gc_removes_what_can_be_done_without_and_says_how_much(store: Path) -> None:
@@ -900,25 +899,6 @@ def test_load_says_what_is_in_the_way(store: Path) -> None:
     (cell.path / "model.safetensors").unlink()
     with pytest.raises(UserError, match=f"cell {cell.id[:12]} cannot be loaded: it is not trained"):
         sslbench.load(cell.id)
-
-
-@pytest.mark.parametrize("method", ["simclr", "scan", "swav", "pixels", "moco-v1"])
-def test_a_cell_is_rebuilt_from_its_identity(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sslbench.cells.resolve import Context, Settings, resolve
-
-    found = registry(installed=False)
-    setting = Context("test_resnet", "digits", "f" * 64, 32, 1, "fp32", 40)
-    asked: dict[str, Any] = {"scan.agree.lr": "0.5", "swav.crops": "[2, 1]"}
-    cell = resolve(method, found, setting, Settings((({"epochs": 3}, asked),)))
-    identity = json.loads(json.dumps(cell.identity()))
-    rebuilt = cell_from_identity(identity, found)
-    assert rebuilt.id == cell.id
-    assert rebuilt.hyperparameters == cell.hyperparameters
-    assert rebuilt.recipe == cell.recipe
-    if cell.trained:
-        identity["method"]["version"] += 1
-        with pytest.raises(UserError, match="install the one it was made with"):
-            cell_from_identity(identity, found)
 
 
 def test_python_m_is_the_same_program() -> None:

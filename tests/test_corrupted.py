@@ -619,15 +619,15 @@ def test_a_writer_stopped_anywhere_leaves_whole_files_and_goes_on(tmp_path, writ
         writing = write(opened(), tmp_path, device=CPU, corruptions=("fog", "snow", "frost"))
         for _ in range(stop):
             next(writing)
-        assert [p.name for p in folder.glob(".*.part")]
+        assert [p.name for p in folder.glob(".*.tmp")]
         writing.close()
-        assert not list(folder.glob(".*.part"))
+        assert not list(folder.glob(".*.tmp"))
     assert {p.stem for p in folder.glob("*.npy")} == {"labels", "fog"}
-    (folder / ".spatter.npy.part").write_text("left by one that was killed")
+    (folder / ".spatter.npy.1.ab.tmp").write_text("left by one that was killed")
     for _ in write(opened(), tmp_path, device=CPU, corruptions=("fog", "snow")):
         pass
     assert json.loads((folder / "manifest.json").read_text())["complete"] is False
-    assert not list(folder.glob(".*.part"))
+    assert not list(folder.glob(".*.tmp"))
     for _ in write(opened(), tmp_path, device=CPU):
         pass
     assert digests(folder) == digests(written / "noise-regen-c")
@@ -753,7 +753,7 @@ def test_a_folder_of_ours_stands_for_rendering(written, name, monkeypatch):
     wanted = drawn.block("snow", 2)
     monkeypatch.setattr(rendered, "corrupt", None)  # nothing is rendered
     found = open_corrupted(opened(name, written), "regen", CPU)
-    assert isinstance(found, layout.Folder)
+    assert isinstance(found, layout.CorruptedFolder)
     assert torch.equal(found.block("snow", 2), wanted)
     assert torch.equal(found.block("snow", 2, torch.tensor([6, 1])), wanted[[6, 1]])
     assert (found.name, found.fingerprint) == (drawn.name, drawn.fingerprint)
@@ -771,7 +771,7 @@ def test_a_folder_of_another_version_or_of_other_images_is_passed_over(written, 
         dataclasses.replace(data, test=fewer, test_rows=beyond),
     ):
         assert isinstance(open_corrupted(other, "regen", CPU), Rendered)
-    assert isinstance(open_corrupted(data, "regen", CPU), layout.Folder)
+    assert isinstance(open_corrupted(data, "regen", CPU), layout.CorruptedFolder)
     monkeypatch.setattr(rendered, "VERSION", 2)
     assert isinstance(open_corrupted(data, "regen", CPU), Rendered)
 
@@ -857,7 +857,7 @@ def test_a_set_with_fewer_images_than_a_subset_reaches_to_is_refused(root):
     claim = layout.Claim("the-c", tuple(ALL), (4, 6), {})
     rows = torch.tensor([2, 7])  # of 7
     refused(
-        lambda: layout.Folder(root / "THE-C", claim, LABELS[:2], rows=rows),
+        lambda: layout.CorruptedFolder(root / "THE-C", claim, LABELS[:2], rows=rows),
         "7 images at each of 5 severities; the test split has 8 or more",
     )
 

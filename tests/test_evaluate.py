@@ -102,7 +102,7 @@ def test_what_is_not_trained_is_counted_left_alone_and_how_to_train_it_said(stor
 
 
 def test_a_cell_whose_model_is_lost_is_not_trained_again(store):
-    lost = next(c for c in Store(store).cells() if c.identity()["method"]["name"] == "simclr")
+    lost = next(c for c in Store(store).cells() if c.identity().method == "simclr")
     (lost.path / "model.safetensors").unlink()
     before = made(store)
     done = call("evaluate", "tiny.yaml", "--evaluators", "retrieval", code=3)

@@ -313,7 +313,7 @@ def test_weights_are_judged_as_one_cell_that_knows_nothing_of_the_file(judged, s
     assert (train.status, judgement.status) == ("ok", "ok")
     assert (train.method, train.seed, judgement.evaluator) == ("external:Mine", 0, "knn")
     assert [w.code for w in train.warnings if w.code == "external"] == ["external"]
-    identity = cell.identity()
+    identity = cell.identity().plain
     assert identity["method"].keys() == {"name", "version", "hyperparameters"}
     assert identity["method"]["hyperparameters"].keys() == {"sha256"}
     texts = [p.read_text() for p in store.rglob("*.json")]

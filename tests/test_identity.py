@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from sslbench.api import Evaluator, Judgement, Metric, Pretext
 from sslbench.cells.cell import derive
+from sslbench.cells.identity import Identity
 from sslbench.cells.parameters import anatomy, checked
 from sslbench.cells.protocol import resolve_judge
+from sslbench.cells.rebuilt import cell_from
 from sslbench.cells.resolve import Context, Settings, check_settings, resolve
 from sslbench.errors import UnknownName, UserError
 from sslbench.plugins import Entry, registry
@@ -44,6 +47,54 @@ def test_a_whole_number_and_the_same_float_are_one_cell():
 )
 def test_what_changes_the_number_changes_the_id(field, value):
     assert cell(here=dataclasses.replace(HERE, **{field: value})).id != cell().id
+
+
+TYPED = {"scan": {"scan.agree.lr": "0.5"}, "swav": {"swav.crops": "[2, 1]"}}
+
+
+@pytest.mark.parametrize("method", [e for e in REG.names("methods") if e != "external"])
+def test_a_cell_becomes_its_identity_and_its_identity_the_cell(method):
+    made = cell(
+        method, dataclasses.replace(HERE, budget=40), {"epochs": 3}, **TYPED.get(method, {})
+    )
+    read = Identity(json.loads(json.dumps(made.identity())))
+    assert read.sound
+    again = cell_from(read, REG)
+    assert (again.id, again.identity()) == (made.id, made.identity())
+    assert (again.hyperparameters, again.recipe) == (made.hyperparameters, made.recipe)
+    assert {name: p.id for name, p in again.pretexts.items()} == {
+        name: p.id for name, p in made.pretexts.items()
+    }
+    own = (read.method, read.backbone, read.dataset, read.fingerprint, read.size, read.seed)
+    assert own == (method, "test_resnet", "digits", "f" * 64, 32, 0)
+    assert (read.precision, read.labels) == ("fp32", made.labels)
+    assert read.budget == (40 if made.labels == "budget" else None)
+    assert (read.trained, read.adopted) == (made.trained, False)
+
+
+def test_a_version_that_is_not_here_is_a_sentence():
+    other = {**cell().identity()}
+    other["method"] = {**other["method"], "version": 99}
+    with pytest.raises(UserError, match="install the one it was made with"):
+        cell_from(Identity(other), REG)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"method": "moco"},
+        {"method": {"name": 3}},
+        {"method": {"name": "moco", "stages": {"a": 1}}},
+        {"dataset": []},
+        {"labels": 7},
+    ],
+)
+def test_an_identity_from_anybody_is_read_without_a_fault_and_known_as_unsound(broken):
+    read = Identity({**cell().identity(), **broken} if broken else {})
+    assert not read.sound
+    for of in (read.title, read.settings(), read.without_seed(), read.stages, read.recipe):
+        assert of is not None
 
 
 def test_where_a_folder_lies_changes_nothing():

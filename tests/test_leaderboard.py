@@ -12,6 +12,7 @@ import pytest
 from markdown_it import MarkdownIt  # rich depends on it
 from rich.console import Console
 
+from sslbench.cells.identity import Identity
 from sslbench.leaderboard import Member, as_csv, as_json, as_markdown, as_rich, as_text, build
 from sslbench.leaderboard.board.printable import printable
 from sslbench.records import Costs, Failure, MetricValue, Record, Stage, Warned, loads
@@ -75,7 +76,7 @@ def member(method, seed, values=None, *, of=None, judge=KNN, **other):
     values = {"acc": values} if isinstance(values, float) else values
     ok = values is not None
     given = {
-        "identity": of,
+        "identity": Identity(of),
         "cell_id": f"{method}-{seed}",
         "train": record(of, costs=COSTS) if ok else None,
         "evaluations": {"knn": record(of, judge=judge, values=values) if ok else None},
@@ -424,7 +425,7 @@ def test_a_judge_that_gave_no_number_is_named_with_its_seed(status):
 
 def test_a_cell_that_failed_is_named_rather_than_the_judge_that_had_nothing_to_judge():
     cell = failed("moco", 0, "loss is nan")
-    without = record(cell.identity, judge=KNN, status="skipped", sentence="no encoder")
+    without = record(cell.identity.plain, judge=KNN, status="skipped", sentence="no encoder")
     found = as_text(board([dataclasses.replace(cell, evaluations={"knn": without})]))
     assert "moco: failed (nan), 1 of 1: loss is nan" in found
     assert "no encoder" not in found
@@ -516,7 +517,7 @@ def test_warnings_of_records_reach_the_row_with_their_seeds():
     made = cells("moco", 0.9, 0.8, 0.7)
     for seed in (0, 2):
         made[seed] = dataclasses.replace(
-            made[seed], train=record(made[seed].identity, warnings=warned, costs=COSTS)
+            made[seed], train=record(made[seed].identity.plain, warnings=warned, costs=COSTS)
         )
     assert "moco: collapsed (seeds 0, 2): features have rank 1" in as_text(board(made))
 
@@ -533,7 +534,7 @@ def test_costs_are_means_over_the_seeds_that_finished():
             ),
         }
     )
-    made[1] = dataclasses.replace(made[1], train=record(made[1].identity, costs=more))
+    made[1] = dataclasses.replace(made[1], train=record(made[1].identity.plain, costs=more))
     broken = record(identity("scan", 2), status="failed", costs=COSTS)
     made.append(dataclasses.replace(failed("scan", 2, "x"), train=broken))
     found = rows(board(made))["scan"].costs

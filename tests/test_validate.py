@@ -175,7 +175,7 @@ EDITED = {
         "its recipe field lr is 0.2, its identity's 0.1",
     ),
     "an edited identity": (inside(0, "identity", "seed", to=5), "its identity makes cell"),
-    "no identity": (field(0, identity={}), "its identity is none that sslbench writes"),
+    "no identity": (field(0, identity={}), "its identity is not one that sslbench writes"),
     "another cell": (inside(1, "identity", "cell", to="0" * 64), "judges cell 000000000000"),
     "a judge of other settings": (
         field(1, recipe={"epochs": 30}),

@@ -16,12 +16,13 @@ from click.testing import CliRunner
 
 from sslbench.api import Place
 from sslbench.cli.app import program
+from sslbench.disk import sha256_of
 from sslbench.errors import CheckFailed, UserError
 from sslbench.leaderboard import statistics
 from sslbench.leaderboard.board.planned import material_of
 from sslbench.leaderboard.folder.attestation import attested, intact, sealed
 from sslbench.leaderboard.folder.folder import add, place_of, read
-from sslbench.leaderboard.verify.bundle import MANIFEST, entry, pack, sha256_of, write
+from sslbench.leaderboard.verify.bundle import MANIFEST, entry, pack, write
 from sslbench.leaderboard.verify.noise import LEVEL, MANY, Reported, Shift, deviations, joint, shift
 from sslbench.leaderboard.verify.rejudging import jittered
 from sslbench.leaderboard.verify.retraining import prediction

@@ -1,4 +1,4 @@
-"""What a cell is: one trained thing, its identity, its id, and the seeds that follow from them."""
+"""What a cell is: one trained thing, its id, and the seeds that follow from it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,13 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..api import Labels, Recipe
-from ..names import parse as parse_name
-from ..names import unplaced
 from ..records import canonical, digest
-
-if TYPE_CHECKING:
-    pass
-
-IDENTITY = 1  # raised when the scheme itself changes
-
+from .identity import Identity, is_adopted, pretext_of
 
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
-
-
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -48,44 +39,33 @@ class Cell:
     source: str | None = None  # sha256 of a method that lives in a file
 
     def identity(self) -> dict[str, Any]:
-        """Exactly what is meant to change the number."""
-        method: dict[str, Any] = {
-            "name": self.method,
-            "version": self.version,
-            "hyperparameters": self._hyperparameters(),
-        }
-        if self.recipe:
-            method["recipe"] = _plain_recipe(self.recipe)
-        if self.stages:
-            method["stages"] = {
-                name: {"version": version, "recipe": _plain_recipe(recipe)}
-                for name, (version, recipe) in self.stages.items()
-            }
-        if self.source:
-            method["source"] = self.source
-        return {
-            "identity_version": IDENTITY,
-            "method": method,
-            "backbone": self.backbone,
-            # a path says where, not what
-            "dataset": {
-                "name": unplaced(self.dataset),
-                "fingerprint": self.fingerprint,
-                "size": self.size,
+        """Exactly what is meant to change the number, as plain data."""
+        written = Identity.written(
+            method=self.method,
+            version=self.version,
+            hyperparameters={
+                name: pretext_of(value, self.pretexts[value].id)
+                if isinstance(value, str) and value in self.pretexts
+                else plain(value)
+                for name, value in self.hyperparameters.items()
+                if name not in self.left_out
             },
-            "labels": self.labels if self.labels != "budget" else {"budget": self.budget},
-            "seed": self.seed,
-            "precision": self.precision,
-        }
-
-    def _hyperparameters(self) -> dict[str, Any]:
-        return {
-            name: {"method": value, "cell": self.pretexts[value].id}
-            if isinstance(value, str) and value in self.pretexts
-            else plain(value)
-            for name, value in self.hyperparameters.items()
-            if name not in self.left_out
-        }
+            recipe=_plain_recipe(self.recipe) if self.recipe else None,
+            stages={
+                name: (version, _plain_recipe(recipe))
+                for name, (version, recipe) in self.stages.items()
+            },
+            source=self.source,
+            backbone=self.backbone,
+            dataset=self.dataset,
+            fingerprint=self.fingerprint,
+            size=self.size,
+            labels=self.labels,
+            budget=self.budget,
+            seed=self.seed,
+            precision=self.precision,
+        )
+        return dict(written.plain)
 
     @functools.cached_property
     def id(self) -> str:
@@ -106,11 +86,6 @@ class Cell:
 
     def __hash__(self) -> int:
         return hash(self.id)
-
-
-def is_adopted(method: str) -> bool:
-    """Whether a method's name carries the name of weights from outside: `external:NAME`."""
-    return ":" in method and parse_name(method).argument is not None
 
 
 def _plain_recipe(recipe: Recipe) -> dict[str, Any]:

@@ -10,53 +10,52 @@ from ..api import Pretext, Recipe
 from ..errors import UserError
 from ..names import parse as parse_name
 from ..plugins import Registry
-from ..records import canonical, digest
+from ..records import canonical
 from .cell import Cell, plain
+from .identity import Identity
 from .parameters import Anatomy, anatomy, checked
 
 
-def cell_from_identity(identity: Mapping[str, Any], found: Registry) -> Cell:
+def cell_from(identity: Identity, found: Registry) -> Cell:
     """The cell whose identity this is; its pretexts are known by their ids alone.
 
     Raises:
         UserError: its method is not here, or is another by now.
     """
-    method = identity["method"]
-    entry = found.find("methods", parse_name(method["name"]))
+    name = identity.method or ""
+    entry = found.find("methods", parse_name(name))
     parts = anatomy(entry)
     version = getattr(parts.target, "version", 1)
-    if version != method["version"]:
+    if version != identity.version:
         raise UserError(
-            f"the cell was trained with version {method['version']} of {method['name']}, "
+            f"the cell was trained with version {identity.version} of {name}, "
             f"{entry.dist} {entry.version} has version {version}; install the one it was made with"
         )
-    labels = identity["labels"]
-    values, pretexts = _values(method["hyperparameters"], parts)
+    values, pretexts = _values(identity, parts)
     cell = Cell(
-        method=method["name"],
+        method=name,
         version=version,
-        backbone=identity["backbone"],
-        dataset=identity["dataset"]["name"],
-        fingerprint=identity["dataset"]["fingerprint"],
-        size=identity["dataset"]["size"],
-        seed=identity["seed"],
-        precision=identity["precision"],
-        labels="budget" if isinstance(labels, Mapping) else labels,
-        budget=labels["budget"] if isinstance(labels, Mapping) else None,
+        backbone=identity.backbone or "",
+        dataset=identity.dataset or "",
+        fingerprint=identity.fingerprint or "",
+        size=identity.size or 0,
+        seed=identity.seed,
+        precision=identity.precision or "",
+        labels=identity.labels,
+        budget=identity.budget,
         hyperparameters=values,
-        recipe=_recipe(method["recipe"]) if "recipe" in method else None,
+        recipe=_recipe(identity.recipe) if identity.trained else None,
         stages={
-            name: (stage["version"], _recipe(stage["recipe"]))
-            for name, stage in method.get("stages", {}).items()
+            stage: (number, _recipe(recipe)) for stage, (number, recipe) in identity.stages.items()
         },
         pretexts=pretexts,
-        left_out=tuple(name for name in values if name not in method["hyperparameters"]),
-        source=method.get("source"),
+        left_out=tuple(key for key in values if key not in identity.hyperparameters),
+        source=identity.source,
     )
-    if cell.id != digest(identity):
+    if cell.id != identity.id:
         raise UserError(
-            f"{method['name']} of {entry.dist} {entry.version} is not the one that the cell was "
-            f"trained with: its hyperparameters differ; install that version"
+            f"{name} of {entry.dist} {entry.version} is not the one that the cell was trained "
+            f"with: its hyperparameters differ; install that version"
         )
     return cell
 
@@ -76,20 +75,21 @@ def _tupled(saved: Any) -> Any:
     return tuple(map(_tupled, saved)) if isinstance(saved, list) else saved
 
 
-def _values(saved: Mapping[str, Any], parts: Anatomy) -> tuple[dict[str, Any], dict[str, Cell]]:
+def _values(identity: Identity, parts: Anatomy) -> tuple[dict[str, Any], dict[str, Cell]]:
     """Hyperparameters as the constructor takes them, and the pretexts they name."""
     values: dict[str, Any] = {}
     pretexts: dict[str, Cell] = {}
     added = getattr(parts.target, "added", {})
+    saved = identity.hyperparameters
     for name, kind in parts.hints.items():
         if name not in saved:
             if name not in added:
                 raise UserError(f"the cell knows no hyperparameter {name!r} of its method")
             values[name] = added[name]
         elif kind is Pretext:
-            values[name] = saved[name]["method"]
+            values[name] = saved[name]
             # all that an identity asks of a pretext
-            pretexts[values[name]] = cast(Cell, SimpleNamespace(id=saved[name]["cell"]))
+            pretexts[saved[name]] = cast(Cell, SimpleNamespace(id=identity.pretexts[name]))
         else:
             values[name] = _value(saved[name], kind, name)
     return values, pretexts

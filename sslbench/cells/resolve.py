@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..api import Labels, Pretext, Recipe
 from ..errors import UserError, suggestion
-from .cell import FIELDS, Cell, is_adopted
+from .cell import FIELDS, Cell
+from .identity import is_adopted
 from .parameters import Anatomy, anatomy, checked
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..disk import replacing
 from ..errors import EmptySelection, UnknownName, UserError
 from . import completion
 from .app import Command, State, quiet_libraries
@@ -278,11 +279,10 @@ def _sheet(
     path, severities = given["sheet"], given["severities"] or (1, 2, 3, 4, 5)
     rendered = Rendered(data, device, making=making)
     drawn = draw(data.test, rendered, corruptions=chosen, severities=severities)
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        drawn.save(part, "PNG")
-        part.replace(path)
+        with replacing(path) as part:
+            drawn.save(part, "PNG")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     return {"sheet": str(path), "width": drawn.width, "height": drawn.height}

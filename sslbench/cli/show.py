@@ -76,16 +76,15 @@ def _cell(what: str, root: Path, registry: Registry) -> CellFolder:
 
 def _say_cell(cell: CellFolder) -> None:
     identity, records = cell.identity(), cell.records()
+    plain = identity.plain if identity else {}
     train = _last(r for r in records if r.kind == "train")
     say(cell.id, bold=True)
     if identity:
-        own = identity
-        title = (own["method"]["name"], own["backbone"], own["dataset"]["name"])
-        say(f"{' · '.join(map(one_line, title))} · seed {own['seed']}")
+        say(f"{' · '.join(map(one_line, identity.title))} · seed {identity.seed}")
     say(f"{train.status if train else 'not trained'}; {cell.path}")
-    _section("identity", _flat({k: v for k, v in (identity or {}).items() if k != "method"}))
+    _section("identity", _flat({k: v for k, v in plain.items() if k != "method"}))
     if train:
-        method = (identity or {}).get("method", {})
+        method = plain.get("method", {})
         _section("method", [(k, v) for k, v in method.items() if isinstance(v, str | int)])
         _section("hyperparameters", _flat(train.hyperparameters))
         _section("recipe", _flat(train.recipe))
@@ -224,7 +223,7 @@ def _cell_plain(cell: CellFolder) -> dict[str, Any]:
     return {
         "id": cell.id,
         "path": str(cell.path),
-        "identity": cell.identity(),
+        "identity": identity.plain if (identity := cell.identity()) else None,
         "records": [r.model_dump(mode="json", by_alias=True) for r in cell.records()],
         "files": {p.name: p.stat().st_size for p in sorted(cell.path.iterdir()) if p.is_file()},
         "log": _log(cell),

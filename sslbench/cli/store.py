@@ -21,6 +21,7 @@ from .options import json_option, store_option
 from .text import ID, count, one_line, say, say_json, say_table, size
 
 if TYPE_CHECKING:
+    from ..cells.identity import Identity
     from ..store import CellFolder, Store
 
 LITTER = ("*.damaged-*", ".*.tmp")  # set aside; left by writers that died
@@ -42,7 +43,10 @@ def du(store: Path, as_json: bool) -> None:
     total = sum(w.bytes for w in found)
     _say_notices(opened)
     if as_json:
-        cells = [{**vars(w), "identity": None} | {"identity": w.identity} for w in found]
+        cells = [
+            {**vars(w), "identity": None} | {"identity": w.identity and w.identity.plain}
+            for w in found
+        ]
         say_json({"store": str(store), "bytes": total, "cells": cells})
         return
     say_table(
@@ -56,14 +60,13 @@ def du(store: Path, as_json: bool) -> None:
 class _Weighed:
     id: str
     bytes: int
-    identity: dict[str, Any] | None
+    identity: Identity | None
 
     @property
     def words(self) -> tuple[object, ...]:
         if self.identity is None:
             return ("?",) * 4
-        own = self.identity
-        return (own["method"]["name"], own["backbone"], own["dataset"]["name"], own["seed"])
+        return (*self.identity.title, self.identity.seed)
 
 
 def _weighed(cell: CellFolder) -> _Weighed:

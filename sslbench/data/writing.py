@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from ..arrays import DiskError
 from ..corruptions import ALL, SEVERITIES
 from ..corruptions.files import LABELS, checksum
+from ..disk import replacing
 from ..errors import UserError
 from .manifest import FORMAT, IMAGES, MANIFEST, made, read_manifest, without_subset
 from .opening import Data
@@ -90,7 +90,7 @@ def _begun(data: Data, folder: Path, rendered: Rendered) -> dict[str, Any]:
     """The manifest of the set that is there, or of a new one; its labels are laid down."""
     shown = "\n".join(prints(data.test.images)).encode()
     manifest = _manifest(data, folder, rendered.making.facts(), shown)
-    for litter in folder.glob(".*.part"):  # only now is the folder known to be ours
+    for litter in folder.glob(".*.tmp"):  # only now is the folder known to be ours
         litter.unlink()
     with _whole_file(folder / IMAGES) as file:
         file.write(shown)
@@ -195,15 +195,8 @@ class _Hashing:
 @contextlib.contextmanager
 def _whole_file(path: Path) -> Iterator[_Hashing]:
     """A file that bears its name only once it is whole and on the disk."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            yield _Hashing(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        yield _Hashing(file)
 
 
 @contextlib.contextmanager

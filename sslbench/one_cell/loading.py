@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..api import Place
-from ..cells.rebuilt import cell_from_identity
+from ..cells.rebuilt import cell_from
 from ..data import default_roots
 from ..disk import default_store
 from ..errors import UserError
@@ -49,7 +49,7 @@ def load(
         why = "; ".join(folder.notices) or "it is not trained"
         raise UserError(f"cell {folder.id[:12]} cannot be loaded: {why}; `sslbench run` trains it")
     found = registry(files=[Path(file) for file in plugins])
-    rebuilt = cell_from_identity(identity, found)
+    rebuilt = cell_from(identity, found)
     # an identity says what was learnt from; where that lies, the record of the training knows
     records = [r for r in folder.records() if r.kind == "train"]
     rebuilt = replace(rebuilt, dataset=records[-1].dataset) if records else rebuilt

@@ -13,8 +13,9 @@ from ..api import Backbone, Corrupted, Evaluator, Head, Judged, Method, Split, S
 from ..data import Data
 from ..errors import Unsuited, UserError
 from ..store import CellFolder
+from ..store.tensors import digest_of
 from ..train.feed import Feed, kept_generators, seed_all
-from ..train.state import sha256, tensors_of
+from ..train.state import tensors_of
 
 CACHED = 2**30  # bytes of features above which the disk is not asked to keep them
 BATCH = 512
@@ -107,7 +108,7 @@ class Frozen:
     def sha(self) -> str:
         """sha256 of the encoder's weights."""
         if self._sha is None:
-            self._sha = sha256(tensors_of(self.encoder))
+            self._sha = digest_of(tensors_of(self.encoder))
         return self._sha
 
     def stream(self, images: Tensor) -> Iterator[Tensor]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..api import Weights
-from ..cells.cell import Cell, is_adopted
+from ..cells.cell import Cell
+from ..cells.identity import Identity, is_adopted
 from ..cells.parameters import anatomy
 from ..cells.protocol import Judge, judged_identity, resolve_judge
 from ..cells.resolve import Context, Outline, Settings, check_settings, outline, recorded, resolve
@@ -18,7 +19,7 @@ from ..errors import EmptySelection, UserError
 from ..names import parse as parse_name
 from ..names import unplaced
 from ..plugins import Registry
-from ..records import Record, digest
+from ..records import Record, differences, digest
 from ..store import Store
 from .plan import Plan, Planned, PlannedJudge
 from .preflight import build_each, check_size
@@ -142,21 +143,21 @@ class _Cells:
         """Weights from outside that the store has for this data: those named, or all."""
         asked = {*(self.options.methods or ()), *self.options.only}
         backbones = {str(parse_name(name)) for name in self.options.backbones}
-        own = {"fingerprint": data.fingerprint, "size": data.size}
         for identity in planner.identities:
-            name, dataset = identity["method"]["name"], identity["dataset"]
-            if not is_adopted(name):
+            name = identity.method
+            if name is None or not identity.adopted:
                 continue
             if name not in asked and (
                 self.options.methods is not None
-                or (backbones and identity["backbone"] not in backbones)
+                or (backbones and identity.backbone not in backbones)
             ):
                 continue
-            if {**dataset, **own} != dataset or identity["precision"] != self.suite.precision:
+            own = identity.fingerprint, identity.size, identity.precision
+            if own != (data.fingerprint, data.size, self.suite.precision):
                 continue
-            from ..cells.rebuilt import cell_from_identity
+            from ..cells.rebuilt import cell_from
 
-            cell = cell_from_identity(identity, self.registry)
+            cell = cell_from(identity, self.registry)
             seen = planner.look(dataclasses.replace(cell, dataset=data.name), None)
             if seen.finished:
                 yield seen
@@ -246,17 +247,17 @@ class _Planner:
         return frozenset(folder.id for folder in self.store.cells())
 
     @functools.cached_property
-    def identities(self) -> list[dict[str, Any]]:
+    def identities(self) -> list[Identity]:
         """Of all cells in the store."""
         return [i for c in self.store.cells() if (i := c.identity())]
 
     @functools.cached_property
-    def _alike(self) -> dict[tuple[str, str, str, int], list[dict[str, Any]]]:
+    def _alike(self) -> dict[tuple[Any, ...], list[Identity]]:
         """Identities by what a cell is looked for."""
-        found: dict[tuple[str, str, str, int], list[dict[str, Any]]] = {}
+        found: dict[tuple[Any, ...], list[Identity]] = {}
         for each in self.identities:
-            names = each["method"]["name"], each["backbone"], each["dataset"]["name"]
-            found.setdefault((*names, each["seed"]), []).append(each)
+            key = each.method, each.backbone, each.dataset, each.seed
+            found.setdefault(key, []).append(each)
         return found
 
     def look(
@@ -308,12 +309,12 @@ class _Planner:
         """Which field differs from the nearest cell of the same method, backbone, dataset, seed."""
         alike = self._alike.get((cell.method, cell.backbone, unplaced(cell.dataset), cell.seed), ())
         own = cell.identity() if alike else {}
-        differences = sorted((_differences(other, own) for other in alike), key=len)
-        if not differences:
+        found = sorted((list(differences(other.plain, own)) for other in alike), key=len)
+        if not found:
             return ""
-        shown = differences[0][:3]
-        more = f" and {len(differences[0]) - 3} more" if len(differences[0]) > 3 else ""
-        return "; ".join(shown) + more
+        said = [f"{path}: {_shown(old)} -> {_shown(new)}" for path, old, new in found[0][:3]]
+        more = f" and {len(found[0]) - 3} more" if len(found[0]) > 3 else ""
+        return "; ".join(said) + more
 
 
 def _by_identity(records: Sequence[Record]) -> dict[tuple[str, str], Record]:
@@ -326,16 +327,5 @@ def _by_identity(records: Sequence[Record]) -> dict[tuple[str, str], Record]:
     return found
 
 
-def _differences(old: Any, new: Any, at: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = sorted({*old, *new})
-        return [
-            d for k in keys for d in _differences(old.get(k), new.get(k), f"{at}.{k}" if at else k)
-        ]
-    if old == new:
-        return []
-
-    def short(value: Any) -> str:
-        return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
-
-    return [f"{at}: {short(old)} -> {short(new)}"]
+def _shown(value: Any) -> str:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

@@ -15,6 +15,7 @@ import torch
 
 from ..api import Method, Recipe
 from ..cells.cell import Cell
+from ..cells.identity import Identity
 from ..errors import Interrupted
 from ..one_cell.building import Builder, Unsupported
 from ..records import Stage, digest
@@ -81,18 +82,12 @@ def estimate(plan: Plan, registry: Registry, device: str = "auto") -> list[Estim
     groups: dict[str, list[Planned]] = {}
     for planned in plan.open:
         if planned.state != "evaluate" and planned.cell.trained:
-            key = digest({**planned.cell.identity(), "seed": 0, "method": _seedless(planned.cell)})
+            key = digest(Identity(planned.cell.identity()).without_seed())
             groups.setdefault(key, []).append(planned)
     with tempfile.TemporaryDirectory(prefix="sslbench-timing-") as folder:
         builder = Builder(registry, plan.options.place, pick_device(device))
         trial = _Trial(builder, Store(Path(folder)))
         return [e for group in groups.values() for e in _timed(trial, group[0].cell, len(group))]
-
-
-def _seedless(cell: Cell) -> dict[str, object]:
-    """A pretext's cell is another for every seed."""
-    method = cell.identity()["method"]
-    return {**method, "hyperparameters": {k: str(v) for k, v in cell.hyperparameters.items()}}
 
 
 def _timed(trial: _Trial, cell: Cell, cells: int) -> Iterator[Estimate]:

@@ -94,10 +94,10 @@ def _check_name(cell: Cell, store: Store) -> None:
     """One name, one set of weights for a backbone; else a table would have two rows of that name."""
     for folder in store.cells():
         other = folder.identity()
-        if other is None or other["method"]["name"] != cell.method:
+        if other is None or other.method != cell.method:
             continue
-        held = other["method"]["hyperparameters"]["sha256"]
-        if other["backbone"] == cell.backbone and held != cell.hyperparameters["sha256"]:
+        held = other.hyperparameters["sha256"]
+        if other.backbone == cell.backbone and held != cell.hyperparameters["sha256"]:
             raise UserError(
                 f"the store {store.root} already has other weights of {cell.backbone} as "
                 f"{cell.method} (cell {folder.id[:12]}), or these with another mean and "

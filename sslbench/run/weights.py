@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..api import Backbone
 from ..errors import UserError
-from ..train.state import sha256, tensors_of
+from ..store.tensors import digest_of
+from ..train.state import tensors_of
 
 PREFIX = "external:"  # the method, and before what the weights are called
 PICKLED = (".pth", ".pt", ".bin", ".tar", ".ckpt")
@@ -71,7 +72,7 @@ class Fitted:
 
     @property
     def sha256(self) -> str:
-        return sha256(self.state)
+        return digest_of(self.state)
 
 
 def _name_of(file: Path) -> str:

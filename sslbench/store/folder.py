@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cells.identity import Identity
 from ..disk import cannot_write, make_folder, write_atomic
 from ..errors import UserError
 from ..records import NewerSchema, Record, canonical, digest, loads
 from .lease import _open_lock, _try_lock
-from .tensors import Damaged, _checksum, read_tensors
+from .tensors import Damaged, digest_of, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +86,7 @@ class CellFolder:
 
     # ---- identity ----
 
-    def identity(self) -> dict[str, Any] | None:
+    def identity(self) -> Identity | None:
         """As written, or None when there is none; a damaged one is set aside."""
         path = self.path / "identity.json"
         try:
@@ -98,7 +99,7 @@ class CellFolder:
         if digest(identity) != self.id:
             self.set_aside(path, "it does not hash to the name of its folder")
             return None
-        return dict(identity)
+        return Identity(identity)
 
     def write_identity(self, identity: Mapping[str, Any]) -> None:
         if self.identity() is None:
@@ -139,7 +140,7 @@ class CellFolder:
 
         ready = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         meta = {"plain": canonical(plain)}
-        meta["sha256"] = _checksum(ready, meta["plain"])
+        meta["sha256"] = digest_of(ready, meta["plain"])
         path = self.path / f"{name}.safetensors"
         write_atomic(path, save(ready, metadata=meta))
         return path

@@ -26,17 +26,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
         raise Damaged(str(error)) from error
-    if meta.get("sha256") != _checksum(tensors, meta.get("plain", "")):
+    if meta.get("sha256") != digest_of(tensors, meta.get("plain", "")):
         raise Damaged("its checksum does not hold")
     return tensors, json.loads(meta["plain"])
 
 
-def _checksum(tensors: Mapping[str, Tensor], plain: str) -> str:
+def digest_of(tensors: Mapping[str, Tensor], plain: str = "") -> str:
+    """sha256 of plain text, and of names, types, shapes and contents in the order of names."""
     import torch
 
     total = hashlib.sha256(plain.encode())
     for name in sorted(tensors):
-        tensor = tensors[name]
+        tensor = tensors[name].cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         if tensor.numel():
             total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -30,7 +30,7 @@ def details_of(
     if not trained:
         return None
     first = trained[0]
-    identity = {k: v for k, v in members[0].known.items() if k != "seed"}
+    identity = {k: v for k, v in members[0].known.plain.items() if k != "seed"}
     components = _components(members)
     return Details(
         _printable(identity),

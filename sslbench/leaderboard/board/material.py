@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from ...cells.identity import Identity
 from ...cells.suite import Suite
 from ...records import Record
 
@@ -14,7 +14,7 @@ from ...records import Record
 class Blank:
     """A cell that is meant, and that no record tells anything of."""
 
-    identity: Mapping[str, Any]
+    identity: Identity
     cell_id: str
     dataset: str
     state: str  # in the plan: missing stale failed unsupported

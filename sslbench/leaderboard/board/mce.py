@@ -33,8 +33,7 @@ def normalised(members: Sequence[Member], reference: str) -> tuple[list[Member],
 
 def _place(member: Member) -> tuple[str, ...]:
     """Where errors are of the same images."""
-    fingerprint = member.known.get("dataset", {}).get("fingerprint", "")
-    return member.dataset, str(fingerprint), member.backbone, str(member.seed)
+    return member.dataset, member.known.fingerprint or "", member.backbone, str(member.seed)
 
 
 def _judged(member: Member, reference: Member | None, name: str) -> Member:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ...cells.identity import Identity
 from ...records import canonical
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Member:
     dataset: str
     seed: int
     cell_id: str
-    identity: Mapping[str, Any] = field(default_factory=dict)  # {}: as its records have it
+    identity: Identity = field(default_factory=lambda: Identity({}))  # {}: as its records have it
     baseline: bool = False
     anchor: str | None = None  # its name, where the suite makes it the floor under training
     train: Record | None = None
@@ -32,10 +33,11 @@ class Member:
     attested: str = ""  # "re-judged" or "retrained", where somebody else vouches for its records
 
     @property
-    def known(self) -> Mapping[str, Any]:
+    def known(self) -> Identity:
         """Its identity, or what its records have of one."""
         records = [self.train, *self.evaluations.values()]
-        return self.identity or next((r.identity for r in records if r and r.identity), {})
+        found = (Identity(r.identity) for r in records if r and r.identity)
+        return self.identity if self.identity.plain else next(found, self.identity)
 
 
 def judged_as(record: Record) -> str:

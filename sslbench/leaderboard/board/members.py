@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ...cells.cell import is_adopted
+from ...cells.identity import Identity, is_adopted
 from ...cells.suite import Suite
 from ...errors import UserError
 from ...names import parse as parse_name
@@ -80,15 +80,15 @@ def _newest(attempts: Sequence[Record]) -> Record:
 
 def _foreign(train: Record, suite: Suite) -> str:
     """Why a cell is none of the suite's; empty where it is one. Any method may take part."""
-    identity = train.identity
-    recipe = identity["method"].get("recipe", {})
+    identity = Identity(train.identity)
+    recipe = identity.recipe
     datasets = {unplaced(name): name for name in suite.datasets}
-    epochs = [suite.epochs, suite.set.get(f"{identity['method']['name']}.epochs", suite.epochs)]
+    epochs = [suite.epochs, suite.set.get(f"{identity.method}.epochs", suite.epochs)]
     checks = [
-        ("data set", identity["dataset"]["name"], datasets),
-        ("backbone", identity["backbone"], _backbones(suite)),
-        ("seed", identity["seed"], suite.seeds),
-        ("precision", identity["precision"], (suite.precision,)),
+        ("data set", identity.dataset, datasets),
+        ("backbone", identity.backbone, _backbones(suite)),
+        ("seed", identity.seed, suite.seeds),
+        ("precision", identity.precision, (suite.precision,)),
     ]
     if suite.epochs is not None and recipe and train.status == "ok":
         checks.append(("budget of epochs", recipe.get("epochs"), dict.fromkeys(epochs)))
@@ -112,20 +112,21 @@ def _member(cell: _Attempts, suite: Suite, left: list[LeftOut], attested: str) -
             left.append(LeftOut(record.record_id, f"the suite has no judge {record.evaluator}"))
     for name, found in by_name.items():
         evaluations[name] = _current(found, left)
-    name = str(train.identity["method"]["name"])
+    identity = Identity(train.identity)
+    name = identity.method or ""
     return Member(
         method=name,
         backbone=train.backbone,
         dataset=_spelt(train.dataset, suite),
         seed=train.seed,
         cell_id=cell.id,
-        identity=train.identity,
+        identity=identity,
         baseline=name in suite.baselines,
         anchor=name if name == suite.floor else None,
         train=train,
         evaluations=evaluations,
         state="done",
-        trials=suite.tuning.trials if suite.tuning and "recipe" in train.identity["method"] else 0,
+        trials=suite.tuning.trials if suite.tuning and identity.trained else 0,
         attested=attested,
     )
 
@@ -210,8 +211,8 @@ def _missing(suite: Suite, found: Sequence[Member]) -> Iterator[Member]:
             continue  # weights from outside are what they are, whatever the seed
         for seed in suite.seeds:
             if seed not in row:
-                identity = {**like.identity, "seed": seed}
-                yield _gap(suite, like, seed, digest(identity), identity)
+                identity = Identity({**like.identity.plain, "seed": seed})
+                yield _gap(suite, like, seed, identity.id, identity)
     here = {(m.method, m.dataset, m.backbone) for m in found}
     names = dict.fromkeys((*suite.methods, *suite.baselines))
     for where in itertools.product(names, map(_canonical, suite.datasets), _backbones(suite)):
@@ -222,17 +223,17 @@ def _missing(suite: Suite, found: Sequence[Member]) -> Iterator[Member]:
                 blank = Member(
                     method=method, backbone=backbone, dataset=dataset, seed=seed, cell_id=cell_id
                 )
-                yield _gap(suite, blank, seed, cell_id, {})
+                yield _gap(suite, blank, seed, cell_id, Identity({}))
 
 
 def _blank(blank: Blank, suite: Suite) -> Member:
     """What a plan knows of a cell that nothing was recorded of."""
     identity = blank.identity
     like = Member(
-        method=str(identity["method"]["name"]),
-        backbone=str(identity["backbone"]),
+        method=identity.method or "",
+        backbone=identity.backbone or "",
         dataset=_spelt(blank.dataset, suite),
-        seed=int(identity["seed"]),
+        seed=identity.seed,
         cell_id=blank.cell_id,
     )
     gap = _gap(suite, like, like.seed, blank.cell_id, identity)
@@ -247,9 +248,7 @@ def _canonical(name: str) -> str:
     return str(parse_name(name))
 
 
-def _gap(
-    suite: Suite, like: Member, seed: int, cell_id: str, identity: Mapping[str, Any]
-) -> Member:
+def _gap(suite: Suite, like: Member, seed: int, cell_id: str, identity: Identity) -> Member:
     asked = [*suite.evaluators, *(suite.once if seed == suite.seeds[0] else ())]
     return dataclasses.replace(
         like,
@@ -268,10 +267,4 @@ def _gap(
 
 def _row_of(member: Member) -> str:
     """What the seeds of one row share: all of their identity but the seed, and pretexts' cells."""
-    identity: dict[str, Any] = {k: v for k, v in member.identity.items() if k != "seed"}
-    method = dict(identity.get("method", {}))
-    method["hyperparameters"] = {
-        key: value["method"] if isinstance(value, Mapping) and "cell" in value else value
-        for key, value in method.get("hyperparameters", {}).items()
-    }
-    return canonical({**identity, "method": method})
+    return canonical(member.identity.without_seed())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from ...cells.identity import Identity
 from ...cells.protocol import find_judge
 from ...cells.resolve import recorded
 from ...cells.suite import Suite
@@ -28,7 +29,9 @@ def material_of(plan: Plan, registry: Registry) -> Material:
             continue
         cell = planned.cell
         if planned.train is None:
-            blank = Blank(cell.identity(), cell.id, cell.dataset, planned.state, planned.why)
+            blank = Blank(
+                Identity(cell.identity()), cell.id, cell.dataset, planned.state, planned.why
+            )
             blanks.append(blank)
         else:
             judged = (judge.record for judge in planned.judges)

@@ -70,16 +70,14 @@ def build(
 
 def _setting(member: Member) -> Setting:
     identity = member.known
-    data, labels = identity.get("dataset", {}), identity.get("labels")
-    recipe = identity.get("method", {}).get("recipe", {})
     return Setting(
         printable(member.dataset),
         printable(member.backbone),
-        fingerprint=_plain_text(data.get("fingerprint")),
-        size=data.get("size"),
-        precision=_plain_text(identity.get("precision")),
-        epochs=recipe.get("epochs"),
-        budget=labels.get("budget") if isinstance(labels, Mapping) else None,
+        fingerprint=_plain_text(identity.fingerprint),
+        size=identity.size,
+        precision=_plain_text(identity.precision),
+        epochs=identity.recipe.get("epochs"),
+        budget=identity.budget,
     )
 
 
@@ -207,7 +205,7 @@ def _groups(members: Sequence[Member]) -> dict[str, Group]:
     """By the label of their row: a method, or one variant of it."""
     variants: dict[str, dict[str, list[Member]]] = {}
     for member in members:
-        own = canonical(_variant(member))
+        own = canonical(member.known.settings())
         variants.setdefault(member.method, {}).setdefault(own, []).append(member)
     groups: dict[str, Group] = {}
     for method, found in variants.items():
@@ -224,23 +222,8 @@ def _groups(members: Sequence[Member]) -> dict[str, Group]:
     return groups
 
 
-def _variant(member: Member) -> dict[str, Any]:
-    """What tells rows of one method apart, by the names the command line has for it."""
-    method = dict(member.known.get("method", {}))
-    method.pop("name", None)
-    flat = {**method.pop("hyperparameters", {}), **method.pop("recipe", {})}
-    for stage, parts in method.pop("stages", {}).items():
-        flat[f"{stage}.version"] = parts.get("version")
-        flat.update({f"{stage}.{key}": value for key, value in parts.get("recipe", {}).items()})
-    flat.update(method)
-    # a pretext's cell is another for every seed
-    return {
-        k: v["method"] if isinstance(v, Mapping) and "cell" in v else v for k, v in flat.items()
-    }
-
-
 def _parted(groups: Sequence[list[Member]]) -> Iterable[Group]:
-    variants = [_variant(group[0]) for group in groups]
+    variants = [group[0].known.settings() for group in groups]
     keys = sorted({key for variant in variants for key in variant})
     differing = [k for k in keys if len({canonical(v.get(k)) for v in variants}) > 1]
     for variant, group in zip(variants, groups, strict=True):
@@ -327,7 +310,7 @@ def _row(
         method=printable(first.method),
         baseline=first.baseline,
         anchor=printable(first.anchor) if first.anchor else None,
-        trained=any("recipe" in m.known.get("method", {}) for m in members),
+        trained=any(m.known.trained for m in members),
         cells={m.seed: m.cell_id for m in members},
         scores=scores,
         costs=_costs(members),
@@ -403,9 +386,9 @@ def _troubles(members: Sequence[Member], evaluators: Sequence[str]) -> tuple[Tro
 def _warned(members: Sequence[Member]) -> tuple[Flag, ...]:
     found: dict[tuple[str, str], dict[int, None]] = {}
     for member in members:
-        seen = member.known.get("labels", "none")
+        seen = member.known.labels
         if seen != "none" and not member.baseline:
-            how_many = "every label" if seen == "all" else f"{seen.get('budget')} labels"
+            how_many = "every label" if seen == "all" else f"{member.known.budget} labels"
             found.setdefault(("sees-labels", f"trained with {how_many}"), {})[member.seed] = None
         for record in (member.train, *member.evaluations.values()):
             for warning in record.warnings if record else ():

@@ -10,7 +10,6 @@ leaderboard.lock.json       the sha256 of each record, and of each file that was
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ...cells.suite import Suite, read_suite
-from ...disk import write_atomic
+from ...disk import sha256, write_atomic
 from ...errors import UserError
 from ...records import NewerSchema, Record, loads
 from ...store import record_name
@@ -112,7 +111,7 @@ def _kept(root: Path) -> Iterator[RecordFile]:
         first = ids.setdefault(record.record_id, name)
         if first != name:
             raise UserError(f"{root / first} and {root / name} are one record; remove one of them")
-        yield RecordFile(name, hashlib.sha256(content).hexdigest(), record)
+        yield RecordFile(name, sha256(content), record)
 
 
 def _names(root: Path) -> list[str]:
@@ -197,7 +196,7 @@ def is_inside(path: str) -> bool:
 def differences(folder: Leaderboard, lock: Lock) -> list[str]:
     """In what the folder is not what its lock says: a sentence each."""
     found = []
-    if _sha256((folder.root / SUITE).read_bytes()) != lock.suite:
+    if sha256((folder.root / SUITE).read_bytes()) != lock.suite:
         found.append(f"{SUITE} is not the one that was built from")
     here = {kept.path: {"id": kept.record.record_id, "sha256": kept.sha256} for kept in folder.kept}
     for path in sorted(here.keys() | lock.records.keys()):
@@ -209,15 +208,11 @@ def differences(folder: Leaderboard, lock: Lock) -> list[str]:
             found.append(f"{path} is not the one that was built from")
     attested = {f"{ATTESTATIONS}/{p.name}" for p in (folder.root / ATTESTATIONS).glob("*.json")}
     found += [f"{name} is not in the lock" for name in sorted(attested - lock.attestations.keys())]
-    for name, sha256 in sorted({**lock.attestations, **lock.generated}.items()):
+    for name, digest in sorted({**lock.attestations, **lock.generated}.items()):
         file = folder.root / name
-        if not file.is_file() or _sha256(file.read_bytes()) != sha256:
+        if not file.is_file() or sha256(file.read_bytes()) != digest:
             found.append(f"{name} is not what was built")
     return found
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 # ---- writing ---------------------------------------------------------------------------------
@@ -233,17 +228,17 @@ def write(folder: Leaderboard, board: Board, contents: Mapping[str, str]) -> lis
     check_ours(folder.root, ready, ready)
     lock = {
         "format": FORMAT,
-        "suite": _sha256((folder.root / SUITE).read_bytes()),
+        "suite": sha256((folder.root / SUITE).read_bytes()),
         "records": {
             kept.path: {"id": kept.record.record_id, "sha256": kept.sha256} for kept in folder.kept
         },
         "attestations": {
-            path.relative_to(folder.root).as_posix(): _sha256(path.read_bytes())
+            path.relative_to(folder.root).as_posix(): sha256(path.read_bytes())
             for path in sorted((folder.root / ATTESTATIONS).glob("*.json"))
         },
         "left_out": [{"record": each.record, "reason": each.reason} for each in board.left_out],
         "reference": bool(board.references),
-        "generated": {name: _sha256(content) for name, content in sorted(ready.items())},
+        "generated": {name: sha256(content) for name, content in sorted(ready.items())},
     }
     ready[LOCK] = (json.dumps(lock, indent=1) + "\n").encode()
     for name, content in ready.items():
@@ -264,8 +259,8 @@ def check_ours(root: Path, names: Iterable[str], ready: Mapping[str, bytes] = NO
             continue
         if file.is_symlink() or not file.is_file():
             raise UserError(f"{file} is no file of ours; move it away, or name another --out DIR")
-        known = {made.get(name), _sha256(ready[name]) if name in ready else None}
-        if _sha256(file.read_bytes()) not in known:
+        known = {made.get(name), sha256(ready[name]) if name in ready else None}
+        if sha256(file.read_bytes()) not in known:
             what = "was edited since it was built" if name in made else "was not built by sslbench"
             raise UserError(f"{file} {what}; move it away, or name another --out DIR")
 

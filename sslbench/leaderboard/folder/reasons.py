@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ...records import differences
 from ..board.board import Block, Column, Row, Score
 from ..board.printable import printable
 
@@ -92,20 +93,11 @@ def _identity(old: Seen, new: Seen) -> Iterator[Reason]:
     """What the same cells are by now: version, hyperparameters, the data's fingerprint."""
     if not (old.row and new.row and old.row.details and new.row.details):
         return
-    for path, before, after in _differing(old.row.details.identity, new.row.details.identity):
+    for path, before, after in differences(old.row.details.identity, new.row.details.identity):
         for prefix in PATHS:
             path = path.removeprefix(prefix)
         name = path.replace("method.version", "method version").replace("dataset.", "data set ")
         yield Reason("identity", f"{name} {shown(before)} -> {shown(after)}")
-
-
-def _differing(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Leaves of two trees that are not the same; None where one lacks it."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differing(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-    elif old != new:
-        yield path, old, new
 
 
 def _protocol(old: Seen, new: Seen) -> Iterator[Reason]:

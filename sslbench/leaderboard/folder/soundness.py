@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ...cells.identity import Identity
 from ...names import parse as parse_name
 from ...names import unplaced
-from ...records import MetricValue, Record, canonical, digest, loads
+from ...records import MetricValue, Record, canonical, loads
 
 COUNTED = ("top1", "top5", "acc", "own_acc")  # metrics of ours that are so many of n items
 OURS = "sslbench"  # the distribution whose metrics are known here
@@ -39,56 +40,50 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def misshapen(record: Record) -> bool:
     """Whether its identity lacks what a table is made from; cheaper than all its contradictions."""
-    identity = record.identity
     if record.kind == "evaluation":
-        judge = identity.get("evaluator")
-        sound = isinstance(judge, dict) and type(judge.get("version")) is int
-        return not (sound and record.evaluator and identity.get("cell") == record.cell_id)
-    method, data = identity.get("method"), identity.get("dataset")
-    if not (isinstance(method, dict) and isinstance(data, dict)):
-        return True
-    texts = [method.get("name"), data.get("name"), data.get("fingerprint")]
-    texts += [identity.get("backbone"), identity.get("precision")]
-    stages = method.get("stages", {})
-    parts = [method.get(name, {}) for name in ("hyperparameters", "recipe")]
-    parts += [stages, *(stages.values() if isinstance(stages, dict) else ())]
-    labels = identity.get("labels", "none")
-    return not (
-        all(isinstance(text, str) for text in texts)
-        and all(isinstance(part, dict) for part in parts)
-        and isinstance(labels, str | dict)
-        and type(data.get("size")) is int
-        and identity.get("seed") == record.seed
-    )
+        own = record.identity.get("cell") == record.cell_id
+    else:
+        own = record.identity.get("seed") == record.seed
+    return not (own and _shaped(record))
+
+
+def _shaped(record: Record) -> bool:
+    if record.kind == "train":
+        return Identity(record.identity).sound
+    judge = record.identity.get("evaluator")
+    shaped = isinstance(judge, dict) and type(judge.get("version")) is int
+    return shaped and bool(record.evaluator)
 
 
 def contradictions(record: Record) -> Iterator[str]:
     """Where a record's own fields and its identity disagree."""
+    if not _shaped(record):
+        yield "its identity is not one that sslbench writes"
+        return
     try:
         found = list((_of_training if record.kind == "train" else _of_judging)(record))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        found = [f"its identity is none that sslbench writes ({type(error).__name__}: {error})"]
+        found = [f"its identity is not one that sslbench writes ({error})"]
     yield from found
 
 
 def _of_training(record: Record) -> Iterator[str]:
-    identity, method = record.identity, record.identity["method"]
-    if digest(identity) != record.cell_id:
-        yield f"its identity makes cell {digest(identity)[:12]}, it claims {record.cell_id[:12]}"
+    identity = Identity(record.identity)
+    if identity.id != record.cell_id:
+        yield f"its identity makes cell {identity.id[:12]}, it claims {record.cell_id[:12]}"
     for name, said, meant in (
-        ("method", record.method, method["name"]),
-        ("backbone", record.backbone, identity["backbone"]),
-        ("dataset", unplaced(record.dataset), identity["dataset"]["name"]),
-        ("seed", record.seed, identity["seed"]),
+        ("method", record.method, identity.method),
+        ("backbone", record.backbone, identity.backbone),
+        ("dataset", unplaced(record.dataset), identity.dataset),
+        ("seed", record.seed, identity.seed),
     ):
         if said != meant:
             yield f"its {name} is {said}, its identity's {meant}"
-    chosen = {k: _spoken(v) for k, v in method["hyperparameters"].items()}
-    yield from _differing("hyperparameter", record.hyperparameters, chosen)
-    yield from _differing("recipe field", record.recipe, method.get("recipe", {}))
-    for stage, parts in method.get("stages", {}).items():
+    yield from _unlike("hyperparameter", record.hyperparameters, identity.hyperparameters)
+    yield from _unlike("recipe field", record.recipe, identity.recipe)
+    for stage, (_, recipe) in identity.stages.items():
         own = record.recipe.get(stage, {})
-        yield from _differing(f"recipe field of {stage}", own, parts["recipe"])
+        yield from _unlike(f"recipe field of {stage}", own, recipe)
     if record.evaluator or record.protocol or record.metrics:
         yield "it is of a training and has a judge's fields"
 
@@ -112,12 +107,7 @@ def protocol_of(judge: Mapping[str, Any]) -> str:
     return f"{own}-{judge['version']}{borrowed}{judge['name'].removeprefix(own)}{held}"
 
 
-def _spoken(value: Any) -> Any:
-    """A pretext goes by its name."""
-    return value["method"] if isinstance(value, Mapping) and "cell" in value else value
-
-
-def _differing(what: str, said: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[str]:
+def _unlike(what: str, said: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[str]:
     for name, value in meant.items():
         if name not in said or canonical(said[name]) != canonical(value):
             yield f"its {what} {name} is {said.get(name)!r}, its identity's {value!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ...cells.cell import is_adopted
+from ...cells.identity import is_adopted
 from ...cells.suite import Suite, read_suite
+from ...disk import sha256
 from ...errors import UserError
 from ...names import parse as parse_name
 from ...records import canonical, digest
@@ -98,7 +98,7 @@ def _kept(root: Path, found: list[Finding]) -> Iterator[RecordFile]:
             continue
         if place_of(record) != name:
             found.append(_error(name, f"its record belongs at {place_of(record)}"))
-        yield RecordFile(name, hashlib.sha256(content).hexdigest(), record)
+        yield RecordFile(name, sha256(content), record)
 
 
 def _content(path: Path, name: str) -> bytes:

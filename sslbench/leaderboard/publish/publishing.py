@@ -7,7 +7,6 @@ marker beside the pages has the sha256 of each file.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import html
 import json
 import re
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import quote
 
-from ...disk import write_atomic
+from ...disk import sha256, write_atomic
 from ...errors import CheckFailed, UserError
 from ..board.printable import printable
 from ..folder import folder as folders
@@ -163,7 +162,7 @@ def publish(files: Files, target: Target, *, dry_run: bool = False) -> Changes:
         )
     there = target.read(sorted({*files, *known}))
     changes = _changes(files, known, there, target.name)
-    marker = _marker({path: [_sha256(content)] for path, content in files.items()})
+    marker = _marker({path: [sha256(content)] for path, content in files.items()})
     if not changes.any and target.read([MARKER]).get(MARKER) == marker:
         return changes
     target.check([*changes.added, MARKER])
@@ -177,7 +176,7 @@ def publish(files: Files, target: Target, *, dry_run: bool = False) -> Changes:
 
 def _changes(files: Files, known: Known, there: Files, where: str) -> Changes:
     for path, found in there.items():
-        if files.get(path) != found and _sha256(found) not in known.get(path, ()):
+        if files.get(path) != found and sha256(found) not in known.get(path, ()):
             what = "was changed since it was" if path in known else "was not"
             raise UserError(f"{path} in {where} {what} published by sslbench; move it away")
     return Changes(
@@ -212,10 +211,6 @@ def _marker(known: Known) -> bytes:
     return (json.dumps(plain, indent=1) + "\n").encode()
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 class FolderTarget:
     """Files one by one, each whole; broken off, the same command goes on."""
 
@@ -247,7 +242,7 @@ class FolderTarget:
 
     def put(self, files: Mapping[str, bytes | None]) -> str:
         known = _known(self)
-        coming = {p: [_sha256(data)] for p, data in files.items() if data is not None}
+        coming = {p: [sha256(data)] for p, data in files.items() if data is not None}
         coming.pop(MARKER)
         both = {p: [*known.get(p, ()), *coming.get(p, ())] for p in known.keys() | coming.keys()}
         write_atomic(self.root / MARKER, _marker(both))

@@ -5,10 +5,6 @@ Entries are stored, dated and ordered alike, so that the same content gives the 
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
-import secrets
 import shutil
 import stat
 import zipfile
@@ -18,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
-from ...cells.cell import is_adopted
-from ...disk import make_folder
+from ...cells.identity import Identity
+from ...disk import make_folder, replacing, sha256_of
 from ...errors import UserError
 from ...records import canonical
 from ...store.tensors import Damaged, read_tensors
@@ -74,13 +70,13 @@ def manifest_of(folder: Leaderboard, files: Sequence[Mapping[str, Any]]) -> dict
         }
         for cell, record in sorted(trained.items())
     ]
-    data = {r.dataset: r.identity.get("dataset", {}) for r in trained.values()}
+    data = {r.dataset: Identity(r.identity) for r in trained.values()}
     return {
         "format": FORMAT,
         "suite": folder.suite.name,
         "seeds": list(folder.suite.seeds),
         "cells": cells,
-        "fingerprints": {name: own.get("fingerprint") for name, own in sorted(data.items())},
+        "fingerprints": {name: own.fingerprint for name, own in sorted(data.items())},
         "files": list(files),
     }
 
@@ -89,17 +85,16 @@ def model_name(cell_id: str) -> str:
     return f"{MODELS}/{cell_id}.safetensors"
 
 
-def has_weights(identity: Mapping[str, Any]) -> bool:
+def has_weights(identity: Identity) -> bool:
     """Whether nothing but its file has a cell's weights; else its identity builds them."""
-    method = identity.get("method", {})
-    return "recipe" in method or is_adopted(str(method.get("name", "")))
+    return identity.trained or identity.adopted
 
 
 def _weights(folder: Leaderboard, store: Store) -> dict[str, Path]:
     """The models of all cells that finished, by their names in the bundle."""
     found, lacking = {}, []
     finished = (k.record for k in folder.kept if k.record.kind == "train")
-    for record in (r for r in finished if r.status == "ok" and has_weights(r.identity)):
+    for record in (r for r in finished if r.status == "ok" and has_weights(Identity(r.identity))):
         path = store.cell(record.cell_id).path / "model.safetensors"
         title = f"{record.method} seed {record.seed} ({record.cell_id[:12]})"
         if not path.is_file():
@@ -127,38 +122,25 @@ def _listed(name: str, path: Path) -> dict[str, Any]:
     return {"path": name, "sha256": sha256_of(path), "size": path.stat().st_size}
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # ---- the archive -----------------------------------------------------------------------------
 
 
 def write(out: Path, manifest: bytes, sources: Mapping[str, Path]) -> int:
     """The archive, whole or not at all; returns its bytes."""
     make_folder(out.parent)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(entry(MANIFEST), manifest)
-                for name, path in sorted(sources.items()):
-                    info = entry(name)
-                    info.file_size = path.stat().st_size
-                    with archive.open(info, "w") as into, path.open("rb") as content:
-                        shutil.copyfileobj(content, into, BLOCK)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
+        with replacing(out) as temporary, zipfile.ZipFile(temporary, "x") as archive:
+            archive.writestr(entry(MANIFEST), manifest)
+            for name, path in sorted(sources.items()):
+                info = entry(name)
+                info.file_size = path.stat().st_size
+                with archive.open(info, "w") as into, path.open("rb") as content:
+                    shutil.copyfileobj(content, into, BLOCK)
     except OSError as error:
         raise UserError(
             f"cannot write {out}: {error.strerror or error}; free space or rights, or name another "
             f"--out FILE"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return out.stat().st_size
 
 

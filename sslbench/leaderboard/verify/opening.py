@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...cells.identity import Identity
 from ...cells.protocol import judged_identity
-from ...cells.rebuilt import cell_from_identity
+from ...cells.rebuilt import cell_from
 from ...errors import CheckFailed
 from ...plan.plan import Planned
 from ...plan.planning import make_plan
 from ...plan.selection import Selection
-from ...records import Record, canonical
+from ...records import Record, canonical, differences
 from ...store import Store, newest
 from ...store.tensors import Damaged, read_tensors
 from ...train.options import RunOptions
@@ -57,7 +58,7 @@ class Opened:
 
     def weights(self, record: Record) -> dict[str, Tensor] | None:
         """Of a cell's model; None where its identity builds them."""
-        if not has_weights(record.identity):
+        if not has_weights(Identity(record.identity)):
             return None
         path = self.folder.root / model_name(record.cell_id)
         title = f"{record.method} seed {record.seed} ({record.cell_id[:12]})"
@@ -98,7 +99,7 @@ def check_data(opened: Opened, fingerprints: Mapping[str, str]) -> None:
     for record in opened.folder.records:
         if record.kind != "train":
             continue
-        theirs, here = record.identity["dataset"]["fingerprint"], fingerprints[record.dataset]
+        theirs, here = Identity(record.identity).fingerprint, fingerprints[record.dataset]
         if here != theirs:
             raise opened.refusal(
                 f"{record.method} seed {record.seed} is of {record.dataset} with fingerprint "
@@ -143,7 +144,7 @@ def _alike(planned: Planned, record: Record) -> bool:
 
 def _tuned(opened: Opened, record: Record, like: Planned, registry: Registry) -> Planned:
     """The cell of a record, judged as `like` is."""
-    cell = replace(cell_from_identity(record.identity, registry), dataset=record.dataset)
+    cell = replace(cell_from(Identity(record.identity), registry), dataset=record.dataset)
     records = opened.store.cell(cell.id).records()
     judges = tuple(
         replace(each, record=newest(records, "evaluation", judged_identity(cell, each.judge)))
@@ -155,7 +156,7 @@ def _tuned(opened: Opened, record: Record, like: Planned, registry: Registry) ->
 def _foreign(record: Record, planned: Iterable[Planned]) -> str:
     """How a cell differs from the nearest that the suite asks for."""
     alike = [p.cell.identity() for p in planned if p.cell.method == record.method]
-    found = [list(_differences(record.identity, each)) for each in alike]
+    found = [_differing(record.identity, each) for each in alike]
     nearest = min(found, key=len, default=[])
     said = f": {'; '.join(nearest[:SHOWN])}" if nearest else ""
     return (
@@ -170,16 +171,15 @@ def _check_judges(opened: Opened, planned: Planned) -> None:
     for each in planned.judges:
         other = said.get(each.judge.name)
         if each.record is None and other is not None:
-            differs = _differences(other.identity["evaluator"], each.judge.identity())
+            differs = _differing(other.identity["evaluator"], each.judge.identity())
             raise opened.refusal(
                 f"{planned.cell.title} was judged by {other.protocol}, which is another here: "
-                f"{'; '.join(list(differs)[:SHOWN])}"
+                f"{'; '.join(differs[:SHOWN])}"
             )
 
 
-def _differences(theirs: Any, ours: Any, at: str = "") -> Iterator[str]:
-    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
-        for key in sorted({*theirs, *ours}):
-            yield from _differences(theirs.get(key), ours.get(key), f"{at}.{key}" if at else key)
-    elif canonical(theirs) != canonical(ours):
-        yield f"{at} is {theirs!r}, {ours!r} is asked for"
+def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{path} is {theirs!r}, {ours!r} is asked for"
+        for path, theirs, ours in differences(theirs, ours)
+    ]

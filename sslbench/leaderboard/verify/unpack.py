@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...disk import sha256_of
 from ...errors import CheckFailed, UserError
 from ..folder.validate import GRAMMAR as RECORD
-from .bundle import FORMAT, MANIFEST, MODELS, SUITE, sha256_of, write
+from .bundle import FORMAT, MANIFEST, MODELS, SUITE, write
 
 ENTRIES = 200_000  # at most
 LARGEST = {MANIFEST: 2**26, SUITE: 2**20, "record": 2**24, "model": 2**33}  # bytes

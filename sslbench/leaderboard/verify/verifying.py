@@ -18,11 +18,11 @@ import torch
 from ... import __version__
 from ...api import Place
 from ...cells.protocol import Judge
+from ...disk import sha256_of
 from ...one_cell.environment import environment
 from ...plan.plan import Planned
 from ...records import Record, now
 from ..folder.attestation import ACCEPTED, REFUSED, sealed
-from .bundle import sha256_of
 from .noise import LEVEL, Joint, joint
 from .opening import Opened, cells_of, check_data, open_bundle
 from .rejudging import Bench, Rejudgement, Rejudging
