@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -20,6 +19,7 @@ from ..corruptions import ALL, SEVERITIES
 from ..corruptions.files import LABELS, checksum
 from ..disk import replacing
 from ..errors import UserError
+from ..store.lease import leased
 from .manifest import FORMAT, IMAGES, MANIFEST, made, read_manifest, without_subset
 from .opening import Data
 from .rendered import CHUNK, Making, Rendered, prints, set_name
@@ -213,11 +213,9 @@ def _array_file(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Ite
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One writer of a folder at a time; the lock goes with the process."""
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is being written by another process; wait for it") from None
+    with leased(folder / LOCK, waiting=lambda: False) as held:
+        if not held:
+            raise UserError(f"{folder} is being written by another process; wait for it")
         yield
 
 

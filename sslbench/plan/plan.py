@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..cells.cell import Cell
 from ..cells.protocol import Judge
@@ -11,9 +10,6 @@ from ..cells.suite import Suite
 from ..records import Record
 from ..store import Store
 from .selection import Selection
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

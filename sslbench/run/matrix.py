@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..events import CellDone, Listener
 from ..plan.plan import Plan
 from ..plan.planning import make_plan
 from ..plugins import Registry
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass

@@ -17,7 +17,7 @@ from ..cells.identity import Identity
 from ..disk import cannot_write, make_folder, write_atomic
 from ..errors import UserError
 from ..records import NewerSchema, Record, canonical, digest, loads
-from .lease import _open_lock, _try_lock
+from .lease import leased
 from .tensors import Damaged, digest_of, read_tensors
 
 if TYPE_CHECKING:
@@ -174,11 +174,7 @@ class CellFolder:
     def lock(self, waiting: Callable[[], bool] = lambda: True) -> Iterator[bool]:
         """Held by one process; yields False when `waiting` gave up. Gone with its process."""
         make_folder(self.path)
-        with _open_lock(self.path / ".lock") as file:
-            held = _try_lock(file)
-            while not held and waiting():
-                time.sleep(0.2)
-                held = _try_lock(file)
+        with leased(self.path / ".lock", waiting) as held:
             if held:
                 self._sweep()
             yield held

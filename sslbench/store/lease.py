@@ -1,30 +1,39 @@
-"""Who holds a cell: a lock on a file, gone with its process."""
+"""Who holds a cell or a folder: a lock on a file, gone with its process."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..disk import cannot_write
 
-if TYPE_CHECKING:
-    pass
+PATIENCE = 0.2  # seconds between two tries
 
 
 @contextlib.contextmanager
-def _open_lock(path: Path) -> Iterator[Any]:
+def leased(path: Path, waiting: Callable[[], bool] = lambda: True) -> Iterator[bool]:
+    """Whether this process alone holds the file; tries until `waiting` gives up.
+
+    Raises:
+        UserError: the file cannot be made.
+    """
     try:
         file = path.open("w")
     except OSError as error:
         raise cannot_write(path, error) from error
     with file:
-        yield file
+        held = _taken(file)
+        while not held and waiting():
+            time.sleep(PATIENCE)
+            held = _taken(file)
+        yield held
 
 
-def _try_lock(file: Any) -> bool:
+def _taken(file: Any) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

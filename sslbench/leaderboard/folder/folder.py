@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...cells.suite import Suite, read_suite
 from ...disk import sha256, write_atomic
@@ -31,9 +31,6 @@ from ..board.members import members_of
 from ..board.reference import references
 from .attestation import attested
 from .soundness import misshapen
-
-if TYPE_CHECKING:
-    pass
 
 SUITE, RECORDS, LOCK = "suite.yaml", "records", "leaderboard.lock.json"
 ATTESTATIONS = "attestations"
