@@ -19,7 +19,8 @@ import sslbench
 from sslbench.cli.app import program
 from sslbench.errors import UserError
 from sslbench.plugins import registry
-from sslbench.run.weights import Saved, WeightsRequest, fit, read
+from sslbench.run.external.fitting import WeightsRequest, fit
+from sslbench.run.external.reading import Saved, read
 from sslbench.store import Store
 
 TINY = """

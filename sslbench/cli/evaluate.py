@@ -114,8 +114,8 @@ def _taken_in(
         return options, []
     if "backbone" not in how:
         raise UserError("--encoder needs --backbone NAME: the network its weights are of")
-    from ..run.adopting import adopt
-    from ..run.weights import WeightsRequest
+    from ..run.external.adopting import adopt
+    from ..run.external.fitting import WeightsRequest
 
     stranger = WeightsRequest(encoder, **how)
     lines = adopt(stranger, options, registry)

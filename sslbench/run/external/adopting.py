@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..api import Backbone
-from ..cells.cell import Cell
-from ..cells.protocol import resolve_judge
-from ..data import open_data
-from ..errors import UserError
-from ..names import parse as parse_name
-from ..one_cell.building import Builder, backbone_of
-from ..one_cell.workbench import Workbench
-from ..plan.selection import Selection, suite_of
-from ..store import Store
-from ..train.device import pick_device
-from ..train.feed import kept_generators
-from .weights import Fitted, WeightsRequest, fit, read
+from ...api import Backbone
+from ...cells.cell import Cell
+from ...cells.protocol import resolve_judge
+from ...data import open_data
+from ...errors import UserError
+from ...names import parse as parse_name
+from ...one_cell.building import Builder, backbone_of
+from ...one_cell.workbench import Workbench
+from ...plan.selection import Selection, suite_of
+from ...store import Store
+from ...train.device import pick_device
+from ...train.feed import kept_generators
+from .fitting import Fitted, WeightsRequest, fit
+from .reading import read
 
 if TYPE_CHECKING:
-    from ..data import Pretraining
-    from ..plugins import Registry
+    from ...data import Pretraining
+    from ...plugins import Registry
 
 
 def adopt(asked: WeightsRequest, options: Selection, registry: Registry) -> list[str]:

@@ -1,44 +1,30 @@
-"""Weights that somebody else trained: read without running any code, and fitted onto a backbone."""
+"""Tensors of a file fitted onto a backbone: names matched, what is missing or odd told."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..api import Backbone
-from ..errors import UserError
-from ..store.tensors import digest_of
-from ..train.state import tensors_of
+from ...api import Backbone
+from ...errors import UserError
+from ...store.tensors import digest_of
+from ...train.state import tensors_of
+from .reading import PICKLED, Saved, listed
 
 PREFIX = "external:"  # the method, and before what the weights are called
-PICKLED = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 CALLED = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
-SHOWN = 10  # tensors named of each kind
-DEPTH = 4  # dictionaries within dictionaries
 COUNTERS = "num_batches_tracked"  # of batch norms: of no meaning once trained
 OUT = "-"  # in place of a new name
 PREFERRED = ("encoder_q", "online_encoder", "online", "teacher", "backbone", "model", "state_dict")
 PLACED = ("pos_embed", "relative_position_bias_table")  # tensors as long as the image has patches
 SMALL = "-small"
-
-
-class Saved(NamedTuple):
-    """One tensor of a file."""
-
-    place: str  # the dictionaries it lies in, "state_dict."; "" at the top
-    name: str
-    tensor: Tensor
-
-    @property
-    def whole(self) -> str:
-        return self.place + self.name
 
 
 @dataclass(frozen=True)
@@ -86,79 +72,6 @@ def _name_of(file: Path) -> str:
 # ---- reading ---------------------------------------------------------------------------------
 
 
-def read(path: Path) -> list[Saved]:
-    """Every tensor of a file. No code in it is run.
-
-    Raises:
-        UserError: it is not there, not whole, no file of weights, or would need a pickle.
-    """
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"--encoder {path} {what}; name a file: .safetensors, {', '.join(PICKLED)}")
-    if path.stat().st_size == 0:
-        raise UserError(f"--encoder {path} is empty; copy or download it again")
-    suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        content = _safetensors(path)
-    elif suffix in PICKLED:
-        content = _pickled(path)
-    else:
-        raise UserError(
-            f"--encoder {path} ends in {suffix or 'nothing'}; files of weights that can be read "
-            f"end in .safetensors, {', '.join(PICKLED)}"
-        )
-    found = list(_tensors(content))
-    if not found:
-        shown = type(content).__name__ if not isinstance(content, Mapping) else _some(content)
-        raise UserError(
-            f"{path} holds no tensors by name (found: {shown}); a file of "
-            f"`torch.save(model.state_dict(), FILE)` does"
-        )
-    return found
-
-
-def _safetensors(path: Path) -> Mapping[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is no readable safetensors file: {error}") from error
-
-
-def _pickled(path: Path) -> Any:
-    """What torch.save wrote, as long as it is tensors and plain data."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file breaks torch's reader anywhere
-        said = str(error)
-        wanted = re.search(r"(?:GLOBAL|[Cc]lass|global) ([A-Za-z_][\w.]*\.[\w.]+)", said)
-        if wanted or "TorchScript" in said or ("weights_only" in said and "Unsupported" in said):
-            what = wanted[1] if wanted else "a whole program"
-            raise UserError(
-                f"{path} holds more than tensors: it asks for {what}, and to make one a pickle "
-                f"would be run, which can do anything. Where you trust the file, save its tensors "
-                f"alone: `torch.save(model.state_dict(), FILE)`, or safetensors' `save_file`"
-            ) from error
-        with path.open("rb") as file:
-            start = file.read(8)
-        why = f"it begins with {start!r}"
-        if start.startswith((b"PK", b"\x80")):
-            why = f"it is not whole ({(said.strip().splitlines() or [type(error).__name__])[0][:200]})"
-        raise UserError(f"{path} is no readable file of torch.save: {why}") from error
-
-
-def _tensors(content: Any, place: str = "", depth: int = 0) -> Iterator[Saved]:
-    if not isinstance(content, Mapping) or depth > DEPTH:
-        return
-    for key, value in content.items():
-        if isinstance(value, Tensor):
-            yield Saved(place, str(key), value.detach())
-        else:
-            yield from _tensors(value, f"{place}{key}.", depth + 1)
-
-
 # ---- fitting ---------------------------------------------------------------------------------
 
 
@@ -176,7 +89,7 @@ def fit(saved: Sequence[Saved], backbone: Backbone, asked: WeightsRequest) -> Fi
     for name, each in taken.items():
         state[f"net.{name}"] = each.tensor.to(own[name].dtype)
     if broken := [n for n, t in state.items() if t.is_floating_point() and not t.isfinite().all()]:
-        raise UserError(f"{asked.file} holds NaN or infinity in {_list(broken)}: nothing to judge")
+        raise UserError(f"{asked.file} holds NaN or infinity in {listed(broken)}: nothing to judge")
     used = {each.whole for each in taken.values()}
     said, beside = _normalisation(state, saved, prefix, asked)
     left = [each.whole for each in saved if each.whole not in used | beside]
@@ -251,7 +164,7 @@ def _prefix(
     if not counts:
         raise UserError(
             f"no tensor of {asked.file} has a name of {asked.backbone}'s: it has "
-            f"{_list(sorted(names))}; wanted are {_list(list(own))}; name another --backbone, or "
+            f"{listed(sorted(names))}; wanted are {listed(list(own))}; name another --backbone, or "
             f"the beginnings to replace with --keys OLD=NEW,..."
         )
     most = max(counts.values())
@@ -292,14 +205,14 @@ def _check_fit(
     faults = []
     if unread:
         kinds = [f"{n} is {_unread(named[n].tensor, own[n])}" for n in unread]
-        faults.append(f"no plain numbers ({len(unread)}): {_list(kinds)}")
+        faults.append(f"no plain numbers ({len(unread)}): {listed(kinds)}")
     if missing:
-        faults.append(f"missing ({len(missing)}): {_list(missing)}")
+        faults.append(f"missing ({len(missing)}): {listed(missing)}")
     if odd:
         shapes = [f"{n} {_shape(named[n].tensor)} for {_shape(own[n])}" for n in odd]
-        faults.append(f"of another shape ({len(odd)}): {_list(shapes)}{_stem(odd, named, asked)}")
+        faults.append(f"of another shape ({len(odd)}): {listed(shapes)}{_stem(odd, named, asked)}")
     if strays:
-        faults.append(f"without a place in it ({len(strays)}): {_list(strays)}")
+        faults.append(f"without a place in it ({len(strays)}): {listed(strays)}")
     if faults:
         under = f", looked for under {prefix!r}" if prefix else ""
         raise UserError(
@@ -374,15 +287,6 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
-def _list(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _some(content: Mapping[Any, Any]) -> str:
-    return _list([f"{key}: {type(value).__name__}" for key, value in content.items()]) or "nothing"
-
-
 def _grouped(names: Sequence[str], prefix: str) -> str:
     """Names by their beginnings, with counts."""
     depth = max(1, prefix.count("."))
@@ -392,4 +296,4 @@ def _grouped(names: Sequence[str], prefix: str) -> str:
         keep = depth + 1 if prefix and name.startswith(prefix) else depth
         groups[".".join(parts[:keep]) + (".*" if len(parts) > keep else "")] += 1
     shown = [f"{name} ({n})" if n > 1 else name for name, n in groups.items()]
-    return _list(shown)
+    return listed(shown)
