@@ -58,8 +58,26 @@ class State:
         return registry(installed=self.installed, files=self.files, block=self.block)
 
 
+# What help puts options under, in this order; an option says its own by `options.under`.
+ENCODER = "Weights from elsewhere"
+WHAT, PROTOCOL = "What to run", "The protocol (a change gives it another id)"
+WHERE, HOW, OUTPUT = "Where things lie", "How it is done", "Output"
+GROUPS = ("Options", ENCODER, WHAT, PROTOCOL, WHERE, HOW, OUTPUT)
+
+
 class Command(click.Command):
-    """A command of ours."""
+    """A command whose help shows its options in groups, where they have some."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = (p for p in self.get_params(ctx) if isinstance(p, click.Option))
+        shown = [(option, row) for option in options if (row := option.get_help_record(ctx))]
+        other = OUTPUT if any(hasattr(option, "group") for option, _ in shown) else "Options"
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option, row in shown:
+            groups.setdefault(getattr(option, "group", other), []).append(row)
+        for group in sorted(groups, key=GROUPS.index):
+            with formatter.section(group):
+                formatter.write_dl(groups[group])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
@@ -121,7 +139,9 @@ class Program(Commands):
             return None
         loaded = entry.load()
         if not isinstance(loaded, click.Command):
-            raise UserError(f"command {cmd_name!r} of {entry.dist} is {loaded!r}, none of click's")
+            raise UserError(
+                f"command {cmd_name!r} of {entry.dist} is {loaded!r}, not a command of click"
+            )
         return loaded
 
     def invoke(self, ctx: click.Context) -> None:
@@ -234,5 +254,6 @@ def program(**plugins: object) -> None:
     the leaderboard.
 
     Exit codes: 0 all well, 1 internal error, 2 usage, 3 some cell failed, 4 the selection is
-    empty, 5 a check failed, 6 a gate tripped, 130 interrupted.
+    empty, 5 a check failed, 6 `leaderboard diff --fail-on-change`
+    found a change, 130 interrupted.
     """

@@ -11,7 +11,7 @@ import click
 
 from ..errors import CheckFailed
 from .app import Commands, State
-from .options import json_option, store_option
+from .options import data_option, json_option, store_option
 from .plugins_new import new
 from .text import count, duration, one_line, say, say_json
 
@@ -123,12 +123,7 @@ def _state(plugin: PluginInfo) -> str:
     metavar="NAME",
     help="As what a family, or a dataset that wants a path, is checked. Repeatable.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where data lies, looked at before SSLBENCH_DATA.",
-)
+@data_option
 @store_option
 @json_option
 @click.pass_context

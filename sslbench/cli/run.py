@@ -11,10 +11,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UserError
-from . import completion
-from .app import INTERRUPTED, Command, State, quiet_libraries
+from .app import HOW, INTERRUPTED, OUTPUT, Command, State, quiet_libraries
 from .leaderboard.show import say_board
-from .options import SELECTION, asked, json_option, names, selection, several, typed, typed_again
+from .options import (
+    SELECTION,
+    asked,
+    json_option,
+    loudness,
+    placed,
+    selection,
+    track_option,
+    typed,
+    typed_again,
+    under,
+)
 from .progress import Reporter, Stop, reporter
 from .text import ID, count, one_line, say
 
@@ -29,61 +39,40 @@ FAILED = 3
 LISTED = 10  # failed cells named at the end
 
 
-placed = several(
-    click.option(
-        "--device",
-        default="auto",
-        show_default=True,
-        metavar="DEVICE",
-        help="cpu, cuda, cuda:N, mps.",
-    ),
-    click.option(
-        "--jobs",
-        type=click.IntRange(min=1),
-        default=None,
-        help="Cells at once, a process each.  [default: one a GPU, or one]",
-    ),
-)
-track_option = several(
-    click.option(
-        "--track",
-        callback=names,
-        metavar="A,B",
-        help="Show the run elsewhere too, such as tensorboard[dir=runs].",
-        shell_complete=completion.names("trackers"),
-    )
-)
-loudness = several(
-    click.option("-q", "--quiet", is_flag=True, help="Only the table and errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Warnings of libraries too."),
-)
-
-
 @click.command(cls=Command)
 @selection
 @placed
-@click.option(
-    "--watch",
-    metavar="JUDGE:EPOCHS",
-    help="Judge on the held-out tenth every so many epochs, such as knn:5.",
+@under(
+    HOW,
+    click.option(
+        "--watch",
+        metavar="EVALUATOR:EPOCHS",
+        help="Judge on the held-out tenth every so many epochs, such as knn:5.",
+    ),
+    click.option("--compile", is_flag=True, help="torch.compile the backbones."),
+    click.option(
+        "--checkpoint-seconds",
+        type=click.FloatRange(min=0),
+        default=60.0,
+        show_default=True,
+        metavar="S",
+        help="How often a running cell is saved.",
+    ),
+    click.option("--skip-failed", is_flag=True, help="Do not try failed cells again."),
 )
-@click.option("--compile", is_flag=True, help="torch.compile the backbones.")
-@click.option(
-    "--checkpoint-seconds",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    help="How often a running cell is saved.",
-)
-@click.option("--skip-failed", is_flag=True, help="Leave failed cells as they are.")
 @track_option
 @loudness
-@json_option
+@under(OUTPUT, json_option)
 @click.pass_context
 def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **given: Any) -> None:
     """Run what is missing and print the leaderboard.
 
     Finished cells are never computed again. Ctrl-C saves and stops; the same command goes on.
+
+    \b
+    Examples:
+      sslbench run --methods moco,swav
+      sslbench run --suite cifar --methods simclr --seeds 0 --data ~/data --download
     """
     state = ctx.ensure_object(State)
     state.verbose = state.verbose or verbose

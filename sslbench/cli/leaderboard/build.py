@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import UserError
-from ..app import Command, State, quiet_libraries
-from ..options import asked, of_suite, refuse_selection
+from ..app import OUTPUT, Command, State, quiet_libraries
+from ..options import asked, of_suite, refuse_selection, under
 from ..text import one_line, say
 
 if TYPE_CHECKING:
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("target", metavar="SUITE|DIR")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where the leaderboard of a suite is to be; one that is there gets what is new.",
-)
-@click.option(
-    "--reference",
-    is_flag=True,
-    help="Add published numbers on the same data, outside the ranking, now and in later builds.",
+@under(
+    OUTPUT,
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="The folder to write; a leaderboard that is there gets what is new.",
+    ),
+    click.option(
+        "--reference",
+        is_flag=True,
+        help="Add published numbers on the same data, unranked, now and in later builds.",
+    ),
 )
 @of_suite
 @click.pass_context
@@ -40,8 +43,13 @@ def build(
 ) -> None:
     """Write a leaderboard: tables, CSV, JSON, LaTeX and one page that needs no network.
 
-    Of a SUITE the records are taken from the store. A leaderboard's own DIR is built again from the
-    suite and the records in it: no data, no plugin and no store is needed.
+    The records of a SUITE are taken from the store. The folder DIR of a leaderboard is built again
+    from the suite and the records in it: no data, no plugin and no store is needed.
+
+    \b
+    Examples:
+      sslbench leaderboard build quick --out board
+      sslbench leaderboard build board
     """
     from ...leaderboard.folder.folder import board_of, read_lock, write
     from ...leaderboard.output.files import files_of

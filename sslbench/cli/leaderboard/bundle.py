@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..app import Command
-from ..options import of_suite
+from ..app import OUTPUT, Command
+from ..options import of_suite, under
 from ..text import count, say, size
 from .build import collected
 
@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("target", metavar="DIR|SUITE")
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE.zip",
-    help="The bundle; one that is there is replaced.",
-)
-@click.option(
-    "--without-models", is_flag=True, help="Records alone: nobody can verify such a bundle."
+@under(
+    OUTPUT,
+    click.option(
+        "--out",
+        required=True,
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE.zip",
+        help="The bundle; one that is there is replaced.",
+    ),
+    click.option(
+        "--without-models", is_flag=True, help="Records alone: nobody can verify such a bundle."
+    ),
 )
 @of_suite
 @click.pass_context

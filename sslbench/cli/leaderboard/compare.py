@@ -46,7 +46,7 @@ def compare(board: Path, pairs: tuple[str, ...], as_json: bool) -> None:
 def _pair(text: str) -> tuple[str, str]:
     names = split(text)
     if len(names) != 2:
-        raise UserError(f"{text!r} is no pair of rows; write A,B")
+        raise UserError(f"{text!r} is not a pair of rows; write A,B")
     return names[0], names[1]
 
 

@@ -38,9 +38,9 @@ FEW = 3  # differences that a conflict's line shows
 def merge(one: Path, other: Path, out: Path, skip_conflicts: bool, as_json: bool) -> None:
     """Unite two stores, or two leaderboards of one suite; A and B stay as they are.
 
-    Two sound records of one cell and judge that say different things are a conflict: it is listed,
-    neither is taken, and nothing is written (exit code 5) without --skip-conflicts. What took
-    longer or cost more is no conflict, nor is an attempt that failed.
+    Two sound records of one cell and evaluator that say different things are a conflict: it is
+    listed, neither is taken, and nothing is written (exit code 5) without --skip-conflicts. What took
+    longer or cost more is not a conflict, nor is an attempt that failed.
     """
     from ...leaderboard.folder.merge import merge as unite
 
