@@ -174,10 +174,10 @@ def test_help_is_whole() -> None:
           plan         Print every cell and its state.
           list         List what can be named, with a line on each.
           show         Show one cell, or one method, dataset, evaluator or suite.
-          leaderboard  Leaderboards: show, publish, check, compare.
-          plugins      Plugins.
+          leaderboard  Show, build, check, compare and publish leaderboards.
+          plugins      List, check and start plugins.
           corrupt      Corrupt a test split, as files or as a picture.
-          store        The folder with cells and records.
+          store        Look after the folder with cells and records.
           doctor       Check the installation, devices, plugins, data and store.
         """
     )
@@ -442,7 +442,7 @@ def test_an_interruption_outside_a_run_exits_with_130(monkeypatch: pytest.Monkey
         ("run --seeds 0,x", "'x' is no whole number; seeds look like 0,1,2"),
         ("run --seeds -1", "'-1' is no whole number"),
         ("run --device tpu", "--device"),
-        ("run --watch knn:x", "error: --watch 'knn:x' is not JUDGE:EPOCHS, such as knn:5"),
+        ("run --watch knn:x", "error: --watch 'knn:x' is not EVALUATOR:EPOCHS, such as knn:5"),
         ("run --watch knnn:5", "did you mean 'knn'"),
         ("run --batch 9000", "a batch of 9000 is larger than the"),
         ("run --datasets digits[train=10", "digits[train=10"),

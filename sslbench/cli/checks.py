@@ -164,7 +164,7 @@ def smoke(registry: Registry, options: Selection) -> DoctorCheck:
     if outcome.interrupted or faults or not outcome.trained:
         return DoctorCheck("smoke run", "ERROR", "; ".join(faults) or "it did not end")
     seconds = time.perf_counter() - start
-    done = f"{outcome.trained} cells trained, {outcome.evaluated} judgements, {seconds:.0f} s"
+    done = f"{outcome.trained} cells trained, {outcome.evaluated} evaluations, {seconds:.0f} s"
     return DoctorCheck("smoke run", "ok", done)
 
 

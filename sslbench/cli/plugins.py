@@ -24,7 +24,7 @@ WIDTH = 100
 
 @click.group(cls=Commands)
 def plugins() -> None:
-    """Plugins."""
+    """List, check and start plugins."""
 
 
 plugins.add_command(new)
@@ -121,7 +121,7 @@ def _state(plugin: PluginInfo) -> str:
     "examples",
     multiple=True,
     metavar="NAME",
-    help="As what a family, or a dataset that wants a path, is checked. Repeatable.",
+    help="Name to check as an example of a family, or of a dataset that wants a path. Repeatable.",
 )
 @data_option
 @store_option
@@ -137,7 +137,8 @@ def check(
 ) -> None:
     """Check that a plugin keeps every promise; a pass is noted in the store, and in records.
 
-    PLUGIN is an installed distribution, or a plugin's file. Exits 0 where all is kept, 5 where not.
+    DIST is an installed distribution, FILE.py a plugin that is one file. Exits with 5 where a
+    promise is not kept.
     """
     import tempfile
 

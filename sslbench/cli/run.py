@@ -127,7 +127,7 @@ def check(options: Selection, registry: Registry) -> None:
 
         judge, _, every = options.watch.partition(":")
         if not (every or "1").isdigit() or every == "0":
-            raise UserError(f"--watch {options.watch!r} is not JUDGE:EPOCHS, such as knn:5")
+            raise UserError(f"--watch {options.watch!r} is not EVALUATOR:EPOCHS, such as knn:5")
         resolve_judge(judge, registry)
 
 

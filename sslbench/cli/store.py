@@ -29,7 +29,7 @@ SPENT = ("features-*.safetensors", "resume-*.safetensors", "stage-*.safetensors"
 
 @click.group(cls=Commands)
 def store() -> None:
-    """The folder with cells and records."""
+    """Look after the folder with cells and records."""
 
 
 @store.command()

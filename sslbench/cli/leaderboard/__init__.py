@@ -39,4 +39,4 @@ class Lazy(Commands):
 
 @click.group(cls=Lazy)
 def leaderboard() -> None:
-    """Leaderboards: show, publish, check, compare."""
+    """Show, build, check, compare and publish leaderboards."""
