@@ -157,6 +157,29 @@ def test_the_import_paths_that_stay_are_there():
         assert importlib.import_module(name).__doc__
 
 
+def test_the_estimate_of_cifar_is_its_arithmetic():
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    said = " ".join(README.split())
+    suite = load_suite("cifar", registry(installed=False))
+    create = registry(installed=False).find("backbones", "resnet18-small").load()
+    backbone = create("resnet18-small", size=32)
+    with FlopCounterMode(display=False) as counter:
+        backbone(torch.rand(1, 3, 32, 32))
+    forward = counter.get_total_flops()
+    assert f"{forward / 1e9:.2f} x 10^9" in said
+    # forwards a step and image; a backward pass is worth two of them
+    passes = {"simclr": 6, "moco": 4, "swav": 6, "deepcluster": 4, "scan": 10, "supervised": 3}
+    assert {*passes} == {*suite.methods, "supervised"}
+    assert f"come to {sum(passes.values())} times" in said
+    assert f"{suite.epochs} epochs" in said
+    whole = forward * sum(passes.values()) * 50_000 * suite.epochs * len(suite.seeds)
+    assert f"{whole / 1e18:.1f} x 10^18" in said
+    for speed, hours in re.findall(r"\| (\d+) x 10\^12, [^|]*\| (\d+) hours \|", said):
+        assert round(whole / float(speed) / 1e12 / 3600) == int(hours)
+
+
 # ---- tables of fields ------------------------------------------------------------------------
 
 
