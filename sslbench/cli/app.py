@@ -43,7 +43,7 @@ ANYWHERE = (
 
 @dataclass
 class State:
-    """What every command knows."""
+    """What every command knows: the command line as typed, and the plugins."""
 
     args: tuple[str, ...] = ()  # as typed
     files: tuple[Path, ...] = ()
@@ -86,7 +86,7 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """A group that suggests what was meant."""
+    """A group of commands that suggests the nearest name for an unknown one."""
 
     command_class = Command
 
@@ -100,7 +100,7 @@ class Commands(click.Group):
 
 
 class Program(Commands):
-    """`sslbench`. Everything that ends it ends here."""
+    """`sslbench` itself. Every exit code is decided here."""
 
     def main(self, args: Any = None, prog_name: Any = None, *more: Any, **extra: Any) -> Any:
         typed = list(sys.argv[1:] if args is None else args)
@@ -148,7 +148,7 @@ class Program(Commands):
         super().invoke(ctx)  # what a command returns is no exit code
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Help works whatever plugins do: theirs are described without being loaded."""
+        """Describes plugins' commands without loading them, so that help works whatever they do."""
         entries = ctx.ensure_object(State).registry.entries("commands")
         with formatter.section("Commands"):
             rows = []
@@ -160,7 +160,7 @@ class Program(Commands):
 
 
 def _plugins_apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Options about plugins decide which commands there are, wherever they stand."""
+    """The options about plugins, and the rest: they may stand anywhere, and are read first."""
     first: list[str] = []
     rest: list[str] = []
     queue = list(args)
@@ -179,7 +179,7 @@ def _plugins_apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _ended(work: Any, state: State) -> int:
-    """Runs `work`; the exit code of however it ended, said in a sentence where it was not well."""
+    """Runs `work` and returns the exit code; a failure is said in one sentence."""
     try:
         code = work()
     except UserError as error:
@@ -207,7 +207,7 @@ def _internal(error: Exception, state: State) -> None:
 
 @contextlib.contextmanager
 def quiet_libraries(*, verbose: bool) -> Iterator[None]:
-    """Warnings and logs of libraries stay off the terminal, here and in the processes that work."""
+    """Keeps warnings and logs of libraries off the terminal, here and in worker processes."""
     import logging
     import warnings
 

@@ -124,7 +124,7 @@ def evaluate(
 def _taken_in(
     encoder: Path | None, how: dict[str, Any], options: Selection, registry: Registry
 ) -> list[str]:
-    """Takes the weights into the store; from then on the options are about them alone."""
+    """Takes the weights into the store, and narrows the options to them."""
     if encoder is None:
         if how:
             raise UserError(

@@ -42,7 +42,7 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def names(ctx: click.Context, param: click.Parameter, value: str | None) -> Names:
-    """What is given but empty stays empty, not default."""
+    """The names of a comma list: () where the option names none, None where it was not given."""
     return None if value is None else split(value)
 
 
@@ -192,7 +192,7 @@ loudness = under(
 
 
 def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
-    """The options of a bench; what names nothing at all is an empty selection."""
+    """The selection that these options make. EmptySelection where one of them names nothing."""
     from ..api import Place
     from ..data import default_roots
     from ..plan.selection import Selection
@@ -225,7 +225,7 @@ def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
 
 
 def refuse_selection(ctx: click.Context, folder: Path) -> None:
-    """UserError where options select cells, and a leaderboard's folder has the ones it has."""
+    """UserError where options select cells of a leaderboard's folder, which is read whole."""
     for param in ctx.command.params:
         source = ctx.get_parameter_source(param.name or "")
         if param.name in SELECTION | {"download"} and source is ParameterSource.COMMANDLINE:
@@ -241,7 +241,7 @@ def typed_again(state: State) -> str:
 
 
 def typed(ctx: click.Context, *words: str, keep: frozenset[str] = SELECTION) -> str:
-    """Another command with those options of this one that it takes too; arguments as options."""
+    """A command to type next: `words`, then those options of this command that are in `keep`."""
     parts: list[str] = ["sslbench", *words]
     for param in ctx.command.params:
         source = ctx.get_parameter_source(param.name or "")

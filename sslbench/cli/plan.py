@@ -119,7 +119,7 @@ def _why(planned: Planned) -> str:
 
 
 def _recipes(made: Plan) -> dict[str, str]:
-    """How each method and stage is optimised, once; the lr is the one scaling leads to."""
+    """Method or stage -> its recipe in a line; the lr is the one after scaling."""
     found: dict[str, str] = {}
     for planned in made.cells:
         cell = planned.cell
@@ -152,7 +152,7 @@ def _say_recipes(made: Plan) -> None:
 
 
 def _changed(made: Plan, registry: Registry) -> Iterable[str]:
-    """Finished cells of code that has changed since, under the same declared version."""
+    """Warnings about code that changed since cells were finished, under the same version."""
     stale: Counter[tuple[str, str]] = Counter()
 
     @functools.cache
@@ -219,7 +219,7 @@ def _say_times(estimates: list[Estimate]) -> None:
 
 
 def _detectable(made: Plan, registry: Registry) -> list[Detectable]:
-    """Of the methods asked for; the suite's others tell of the spread."""
+    """Detectable differences of the chosen methods; the suite's others help to estimate the spread."""
     from ..leaderboard.board.power import detectable
     from ..plan.planning import make_plan
     from .leaderboard.show import board_of

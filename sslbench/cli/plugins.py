@@ -1,4 +1,4 @@
-"""`sslbench plugins`: what was found, what it provides, and whether it keeps its promises."""
+"""`sslbench plugins`: lists, checks and starts plugins."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ plugins.add_command(new)
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, store: Path, as_json: bool) -> None:
-    """List plugins, what they provide, whether they passed the conformance kit, their errors."""
+    """List plugins and what they provide.
+
+    And whether they passed the conformance kit, and how loading them failed.
+    """
     registry = ctx.ensure_object(State).registry
     found = [(plugin, _conformance(plugin, registry, store)) for plugin in registry.plugins]
     if as_json:
@@ -79,7 +82,7 @@ def _unchecked(plugin: PluginInfo) -> str:
 
 
 def _conformance(plugin: PluginInfo, registry: Registry, store: Path) -> str:
-    """ "built in", "kit 1" where all that it provides has passed that one, "" else."""
+    """ "built in"; "kit 1" where everything it provides has passed kit 1; or ""."""
     from ..store.passed import kit_passed
 
     entries = registry.of(plugin).values()
@@ -135,10 +138,10 @@ def check(
     store: Path,
     as_json: bool,
 ) -> None:
-    """Check that a plugin keeps every promise; a pass is noted in the store, and in records.
+    """Check that a plugin keeps every promise.
 
-    DIST is an installed distribution, FILE.py a plugin that is one file. Exits with 5 where a
-    promise is not kept.
+    A pass is noted in the store, and in later records. DIST is an installed distribution, FILE.py a
+    plugin that is one file. Exits with 5 where a promise is not kept.
     """
     import tempfile
 
@@ -181,7 +184,7 @@ def _with_file(plugin: str, state: State) -> Registry:
 
 
 def _checked(kit: Kit, *, aloud: bool) -> Iterator[Result]:
-    """Each result, said as it comes."""
+    """Prints each result as it comes."""
     for check in kit.checks():
         result = kit.run(check)
         if aloud:

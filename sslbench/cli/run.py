@@ -91,7 +91,7 @@ def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
 def perform(
     ctx: click.Context, plan: Plan, trackers: Sequence[NamedTracker], *, quiet: bool, as_json: bool
 ) -> Outcome:
-    """Does what is open, and ends with the table whatever happens."""
+    """Does what is missing, and prints the table whatever happens."""
     state = ctx.ensure_object(State)
     table = typed(ctx, "leaderboard", "show")
     named = ("leaderboard", "build", plan.options.suite, "--out", "DIR")
@@ -114,7 +114,7 @@ def exit_code(outcome: Outcome) -> int:
 
 
 def check(options: Selection, registry: Registry) -> None:
-    """What would otherwise fail in every process."""
+    """Checks --device and --watch once, before worker processes would all fail on them."""
     if options.device != "auto":
         from ..train.device import pick_device
 
@@ -169,7 +169,7 @@ def _run(
 
 
 def _as_it_stands(plan: Plan, registry: Registry) -> Plan:
-    """The plan after a run that broke off."""
+    """The plan anew, with what a run had done when it broke off."""
     from ..plan.planning import make_plan
 
     after = make_plan(plan.options, registry, preflight=False)
@@ -204,7 +204,7 @@ def _end(plan: Plan, registry: Registry, outcome: Outcome | None, ending: _Endin
 
 
 def _notices(plan: Plan, before: set[Path]) -> list[str]:
-    """What was not used, here and by the processes that worked."""
+    """Sentences about damaged files that were not used, here or in worker processes."""
     notices = list(plan.store.notices)
     for path in sorted(_set_aside(plan) - before):
         whole = path.with_name(path.name.partition(".damaged-")[0])
@@ -214,7 +214,7 @@ def _notices(plan: Plan, before: set[Path]) -> list[str]:
 
 
 def _set_aside(plan: Plan) -> set[Path]:
-    """Damaged files that lie in the store, and are not used."""
+    """The damaged files that were renamed in the store."""
     cells = plan.store.root / "cells"
     return {*cells.glob("??/*/*.damaged-*"), *cells.glob("??/*/records/*.damaged-*")}
 

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard`: tables, pages, and what makes them worth trusting."""
+"""`sslbench leaderboard`: shows, builds, checks, compares and publishes leaderboards."""
 
 from __future__ import annotations
 

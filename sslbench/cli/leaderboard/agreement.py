@@ -20,9 +20,9 @@ from .show import board_of, of_folder, published
 @under(OUTPUT, json_option)
 @click.pass_context
 def agreement(ctx: click.Context, /, board: Path | None, as_json: bool, **given: Any) -> None:
-    """Print whether the evaluators of a suite put the methods in the same order (Kendall's tau).
+    """Print whether evaluators put the methods in the same order.
 
-    Or those of the leaderboard in DIR.
+    By Kendall's tau, for the leaderboard in DIR or for a suite's records in the store.
     """
     from ...leaderboard.board.agreement import as_markdown, between, steadiness
     from ...leaderboard.output.text import title

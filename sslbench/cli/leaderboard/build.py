@@ -1,4 +1,4 @@
-"""`sslbench leaderboard build`: a leaderboard that a stranger can read and check."""
+"""`sslbench leaderboard build`: writes the folder of a leaderboard."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 def build(
     ctx: click.Context, /, target: str, out: Path | None, reference: bool, **given: Any
 ) -> None:
-    """Write a leaderboard: tables, CSV, JSON, LaTeX and one page that needs no network.
+    """Write the tables, data and page of a leaderboard.
+
+    They are README.md, CSV, JSON, LaTeX, and one page of HTML that needs no network.
 
     The records of a SUITE are taken from the store. The folder DIR of a leaderboard is built again
     from the suite and the records in it: no data, no plugin and no store is needed.
@@ -67,7 +69,7 @@ def build(
 
 @contextlib.contextmanager
 def _nothingcollected() -> Iterator[None]:
-    """Of 100,000 records nothing is ever garbage, and looking for some takes seconds."""
+    """Turns garbage collection off: with 100,000 records it takes seconds and finds nothing."""
     before = gc.isenabled()
     gc.disable()
     try:

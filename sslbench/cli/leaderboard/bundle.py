@@ -1,4 +1,4 @@
-"""`sslbench leaderboard bundle`: records with the weights that they are of."""
+"""`sslbench leaderboard bundle`: packs records with their weights."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 def bundle(
     ctx: click.Context, /, target: str, out: Path, without_models: bool, **given: Any
 ) -> None:
-    """Write the records and weights of a leaderboard into one file, for others to verify.
+    """Write records and weights into one file.
 
-    The records are those of the leaderboard DIR, or the store's of a SUITE; the weights are the
-    store's. The same content gives the same bytes.
+    Others can verify it. The records are those of the leaderboard DIR, or the store's of a SUITE;
+    the weights are the store's. The same content gives the same bytes.
     """
     from ...leaderboard.folder.folder import read
     from ...leaderboard.verify.bundle import pack

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard verify`: judges somebody's weights again, and says whether it was so."""
+"""`sslbench leaderboard verify`: judges the weights of a bundle again, and compares."""
 
 from __future__ import annotations
 
@@ -52,10 +52,11 @@ def cells(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, bundle: Path, as_json: bool, **given: Any) -> None:
-    """Judge cells of a bundle again from their weights, and accept or refuse its numbers.
+    """Judge cells of a bundle again from their weights.
 
-    A number is accepted inside its evaluator's own noise, measured here on weights that differ in
-    their last bit. Exits with 5, and the numbers that differ, where it is refused.
+    Its numbers are accepted or refused. A number is accepted inside its evaluator's own noise,
+    measured here on weights that differ in their last bit. Exits with 5, and the numbers that
+    differ, where it is refused.
     """
     from ...api import Place
     from ...data import default_roots
