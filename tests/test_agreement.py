@@ -8,6 +8,7 @@ import math
 import pytest
 from scipy.stats import kendalltau
 
+from sslbench.cells.identity import Identity
 from sslbench.corruptions import BENCHMARK, EXTRA
 from sslbench.leaderboard import build
 from sslbench.leaderboard.board.agreement import as_markdown, between, steadiness
@@ -37,8 +38,9 @@ def member(method, seed, judged, *, baseline=False, components=None):
         )
         more = {"components": components or {}, "protocol": f"{judge}-1", "evaluator": judge}
         evaluations[judge] = Record(kind="evaluation", metrics=values, **more, **shared).sealed()
-    own = {k: shared[k] for k in ("cell_id", "identity", "method", "backbone", "dataset", "seed")}
-    return Member(**own, evaluations=evaluations, baseline=baseline)
+    own = {k: shared[k] for k in ("cell_id", "method", "backbone", "dataset", "seed")}
+    of = Identity(shared["identity"])
+    return Member(**own, identity=of, evaluations=evaluations, baseline=baseline)
 
 
 def block_of(members):

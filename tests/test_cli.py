@@ -155,7 +155,8 @@ def test_help_is_whole() -> None:
           missing, and prints the leaderboard.
 
           Exit codes: 0 all well, 1 internal error, 2 usage, 3 some cell failed, 4 the
-          selection is empty, 5 a check failed, 6 a gate tripped, 130 interrupted.
+          selection is empty, 5 a check failed, 6 `leaderboard diff --fail-on-change`
+          found a change, 130 interrupted.
 
         Options:
           --plugin FILE.py  Load a plugin that is one file. Repeatable; here or after
@@ -172,13 +173,102 @@ def test_help_is_whole() -> None:
           plan         Print every cell and its state.
           list         List what can be named, with a line on each.
           show         Show one cell, or one method, dataset, evaluator or suite.
-          leaderboard  Leaderboards: show, publish, check, compare.
-          plugins      Plugins.
+          leaderboard  Show, build, check, compare and publish leaderboards.
+          plugins      List, check and start plugins.
           corrupt      Corrupt a test split, as files or as a picture.
-          store        The folder with cells and records.
+          store        Look after the folder with cells and records.
           doctor       Check the installation, devices, plugins, data and store.
         """
     )
+
+
+def test_help_of_run_is_whole_and_in_groups() -> None:
+    assert call("run", "--help").output == dedent(
+        """\
+        Usage: sslbench run [OPTIONS]
+
+          Run what is missing and print the leaderboard.
+
+          Finished cells are never computed again. Ctrl-C saves and stops; the same
+          command goes on.
+
+          Examples:
+            sslbench run --methods moco,swav
+            sslbench run --suite cifar --methods simclr --seeds 0 --data ~/data --download
+
+        What to run:
+          --suite NAME|PATH  The protocol, by name or as a YAML file.  [default: quick]
+          --methods A,B      Methods, instead of the suite's; its baselines stay.
+          --backbones A,B    Backbones, instead of the suite's.
+          --datasets A,B     Datasets, such as digits,fashion-mnist[train=10000].
+          --evaluators A,B   Evaluators, such as knn,linear; full: all of them.
+          --transfer-to A,B  Judge the encoders on these datasets too.
+          --layers           Let linear judge the feature maps of every stage too.
+          --seeds 0,1,2      Seeds, instead of the suite's.
+
+        The protocol (a change gives it another id):
+          --epochs N                  Epochs of each stage.  [x>=0]
+          --batch N                   Images a step.  [x>=1]
+          --precision fp32|bf16|fp16  Precision of training.
+          --set METHOD.PARAM=VALUE    A hyperparameter or recipe field. Repeatable.
+
+        Where things lie:
+          --store DIR    The folder with cells and records.  [default: (SSLBENCH_STORE,
+                         or ./sslbench-store)]
+          --data DIR     Where data lies; looked in before SSLBENCH_DATA.
+          --download     Fetch data that is not there.
+          --skip-broken  Leave out broken images and count them.
+
+        How it is done:
+          --device DEVICE           cpu, cuda, cuda:N or mps; auto: a GPU if there is
+                                    one.  [default: auto]
+          --jobs N                  Cells at once, a process each.  [default: one a GPU,
+                                    or one]  [x>=1]
+          --watch EVALUATOR:EPOCHS  Judge on the held-out tenth every so many epochs,
+                                    such as knn:5.
+          --compile                 torch.compile the backbones.
+          --checkpoint-seconds S    How often a running cell is saved.  [default: 60.0;
+                                    x>=0]
+          --skip-failed             Do not try failed cells again.
+
+        Output:
+          --track A,B    Show the run elsewhere too, such as tensorboard[dir=runs].
+          -q, --quiet    Only the table and errors.
+          -v, --verbose  Warnings of libraries too.
+          --json         JSON on standard output, and nothing else.
+          -h, --help     Show this message and exit.
+
+        --plugin FILE.py, --no-plugin NAME and --no-plugins may stand here too: see
+        sslbench --help.
+        """
+    )
+
+
+def groups_of(help: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in help.splitlines():
+        if line.endswith(":") and not line.startswith(" "):
+            found[line[:-1]] = []
+        elif flag := re.match(r"  (?:-\w, )?(--[a-z-]+)", line):
+            found[[*found][-1]].append(flag[1])
+    return found
+
+
+@pytest.mark.parametrize(
+    "line", ["plan", "evaluate", "leaderboard build", "leaderboard show", "leaderboard agreement"]
+)
+def test_an_option_stands_in_the_group_and_words_that_it_has_in_run(line: str) -> None:
+    """The lines of a group that all these commands share are the same lines."""
+    of_run, here = call("run", "--help").output, call(*line.split(), "--help").output
+    for group in ("The protocol (a change gives it another id):", "Where things lie:"):
+        shared = of_run.partition(group)[2].partition("\n\n")[0]
+        assert f"{group}{shared}\n\n" in here
+    found = groups_of(here)
+    for name, options in groups_of(of_run).items():
+        for option in {*options} & {each for group in found.values() for each in group}:
+            assert option in found[name]
+    assert list(found)[-1] == "Output"
+    assert found["Output"][-1] == "--help"
 
 
 def options_of(command: click.Command) -> str:

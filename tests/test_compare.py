@@ -69,4 +69,4 @@ def test_the_command_prints_each_pair_and_json_alone(tmp_path):
     assert set(plain[0]["differences"]) == {"0", "1", "2"}
     wrong = CliRunner().invoke(program, [*line[:-1], "moco"])
     assert wrong.exit_code == 2
-    assert "'moco' is no pair of rows; write A,B" in wrong.output
+    assert "'moco' is not a pair of rows; write A,B" in wrong.output

@@ -55,7 +55,7 @@ def test_a_set_is_written_line_by_line_and_then_found_there(tmp_path):
     assert lines[2].startswith(
         "out/digits-regen-c: 2 corruptions made, 0 already there, 10.5 MiB, in "
     )
-    assert lines[3].startswith("not complete: judges refuse it until all 19 are there")
+    assert lines[3].startswith("not complete: evaluators refuse it until all 19 are there")
     assert len(lines) == 4
     array = np.load(tmp_path / "out" / "digits-regen-c" / "contrast.npy")
     data = open_data("digits", registry(installed=False), Place())

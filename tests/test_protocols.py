@@ -24,7 +24,7 @@ A golden file (`tests/evaluators/golden`) pins each one's numbers on fixed featu
 they cannot move under the same id.
 
 Whatever is chosen is chosen on the held-out tenth of train; labels of test are read last. Features are
-computed once for each encoder and split, in float32 on every device, and shared by all judges.
+computed once for each encoder and split, in float32 on every device, and shared by all evaluators.
 """
 
 

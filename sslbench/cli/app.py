@@ -43,7 +43,7 @@ ANYWHERE = (
 
 @dataclass
 class State:
-    """What every command knows."""
+    """What every command knows: the command line as typed, and the plugins."""
 
     args: tuple[str, ...] = ()  # as typed
     files: tuple[Path, ...] = ()
@@ -58,8 +58,26 @@ class State:
         return registry(installed=self.installed, files=self.files, block=self.block)
 
 
+# What help puts options under, in this order; an option says its own by `options.under`.
+ENCODER = "Weights from elsewhere"
+WHAT, PROTOCOL = "What to run", "The protocol (a change gives it another id)"
+WHERE, HOW, OUTPUT = "Where things lie", "How it is done", "Output"
+GROUPS = ("Options", ENCODER, WHAT, PROTOCOL, WHERE, HOW, OUTPUT)
+
+
 class Command(click.Command):
-    """A command of ours."""
+    """A command whose help shows its options in groups, where they have some."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = (p for p in self.get_params(ctx) if isinstance(p, click.Option))
+        shown = [(option, row) for option in options if (row := option.get_help_record(ctx))]
+        other = OUTPUT if any(hasattr(option, "group") for option, _ in shown) else "Options"
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option, row in shown:
+            groups.setdefault(getattr(option, "group", other), []).append(row)
+        for group in sorted(groups, key=GROUPS.index):
+            with formatter.section(group):
+                formatter.write_dl(groups[group])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
@@ -68,7 +86,7 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """A group that suggests what was meant."""
+    """A group of commands that suggests the nearest name for an unknown one."""
 
     command_class = Command
 
@@ -82,7 +100,7 @@ class Commands(click.Group):
 
 
 class Program(Commands):
-    """`sslbench`. Everything that ends it ends here."""
+    """`sslbench` itself. Every exit code is decided here."""
 
     def main(self, args: Any = None, prog_name: Any = None, *more: Any, **extra: Any) -> Any:
         typed = list(sys.argv[1:] if args is None else args)
@@ -121,14 +139,16 @@ class Program(Commands):
             return None
         loaded = entry.load()
         if not isinstance(loaded, click.Command):
-            raise UserError(f"command {cmd_name!r} of {entry.dist} is {loaded!r}, none of click's")
+            raise UserError(
+                f"command {cmd_name!r} of {entry.dist} is {loaded!r}, not a command of click"
+            )
         return loaded
 
     def invoke(self, ctx: click.Context) -> None:
         super().invoke(ctx)  # what a command returns is no exit code
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Help works whatever plugins do: theirs are described without being loaded."""
+        """Describes plugins' commands without loading them, so that help works whatever they do."""
         entries = ctx.ensure_object(State).registry.entries("commands")
         with formatter.section("Commands"):
             rows = []
@@ -140,7 +160,7 @@ class Program(Commands):
 
 
 def _plugins_apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Options about plugins decide which commands there are, wherever they stand."""
+    """The options about plugins, and the rest: they may stand anywhere, and are read first."""
     first: list[str] = []
     rest: list[str] = []
     queue = list(args)
@@ -159,7 +179,7 @@ def _plugins_apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _ended(work: Any, state: State) -> int:
-    """Runs `work`; the exit code of however it ended, said in a sentence where it was not well."""
+    """Runs `work` and returns the exit code; a failure is said in one sentence."""
     try:
         code = work()
     except UserError as error:
@@ -187,7 +207,7 @@ def _internal(error: Exception, state: State) -> None:
 
 @contextlib.contextmanager
 def quiet_libraries(*, verbose: bool) -> Iterator[None]:
-    """Warnings and logs of libraries stay off the terminal, here and in the processes that work."""
+    """Keeps warnings and logs of libraries off the terminal, here and in worker processes."""
     import logging
     import warnings
 
@@ -234,5 +254,6 @@ def program(**plugins: object) -> None:
     the leaderboard.
 
     Exit codes: 0 all well, 1 internal error, 2 usage, 3 some cell failed, 4 the selection is
-    empty, 5 a check failed, 6 a gate tripped, 130 interrupted.
+    empty, 5 a check failed, 6 `leaderboard diff --fail-on-change`
+    found a change, 130 interrupted.
     """

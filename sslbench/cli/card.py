@@ -93,7 +93,7 @@ def as_markdown(name: str, card: Mapping[str, Any]) -> str:
     parts.append("\n".join(["| metric | what it is |", "| --- | --- |", *rows]))
     if card["parameters"]:
         rows = [
-            f"| `{key}` | `{_default(row)}` | {row['what']}; {row['range']} |"
+            f"| `{key}` | `{_default(row)}` | {row['what'].rstrip('.')}; {row['range']} |"
             for key, row in card["parameters"].items()
         ]
         heads = ["| parameter | default | what it is |", "| --- | --- | --- |"]

@@ -98,7 +98,7 @@ def _product(device: torch.device, kind: torch.dtype, side: int) -> float:
 
 
 def blas() -> Iterator[DoctorCheck]:
-    """By what numpy and torch multiply."""
+    """The libraries by which numpy and torch multiply matrices."""
     import numpy as np
     import torch
 
@@ -139,7 +139,7 @@ def disk(what: str, folder: Path) -> DoctorCheck:
 
 
 def smoke(registry: Registry, options: Selection) -> DoctorCheck:
-    """A first method and the baselines of a suite, one seed, one epoch, in a store that goes again."""
+    """Runs a suite's first method and baselines, one seed and epoch, in a store that is deleted."""
     from ..cells.suite import load_suite
     from ..errors import UserError
     from ..plan.planning import make_plan
@@ -164,7 +164,7 @@ def smoke(registry: Registry, options: Selection) -> DoctorCheck:
     if outcome.interrupted or faults or not outcome.trained:
         return DoctorCheck("smoke run", "ERROR", "; ".join(faults) or "it did not end")
     seconds = time.perf_counter() - start
-    done = f"{outcome.trained} cells trained, {outcome.evaluated} judgements, {seconds:.0f} s"
+    done = f"{outcome.trained} cells trained, {outcome.evaluated} evaluations, {seconds:.0f} s"
     return DoctorCheck("smoke run", "ok", done)
 
 

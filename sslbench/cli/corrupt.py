@@ -16,7 +16,7 @@ from ..disk import replacing
 from ..errors import EmptySelection, UnknownName, UserError
 from . import completion
 from .app import Command, State, quiet_libraries
-from .options import Names, json_option, names, split
+from .options import Names, data_option, device_option, download_option, json_option, names, split
 from .text import count, duration, one_line, say, say_json, size
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _severities(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write DIR/NAME-regen-c in the published layout. Judges find it with --data DIR.",
+    help="Write DIR/NAME-regen-c in the published layout. Evaluators find it with --data DIR.",
 )
 @click.option(
     "--sheet",
@@ -55,7 +55,7 @@ def _severities(
     "--corruptions",
     callback=names,
     metavar="A,B",
-    help="Some of the 19, such as fog,snow. Judges want them all.",
+    help="Some of the 19, such as fog,snow. Evaluators want them all.",
 )
 @click.option(
     "--severities",
@@ -74,18 +74,12 @@ def _severities(
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of what is drawn. Another one makes a set of another name.",
+    metavar="N",
+    help="Seed of what is drawn. Another one makes a set of another name.",
 )
-@click.option(
-    "--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:N, mps."
-)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where data lies, looked at before SSLBENCH_DATA.",
-)
-@click.option("--download", is_flag=True, help="Fetch data that is not there.")
+@device_option
+@data_option
+@download_option
 @json_option
 @click.pass_context
 def corrupt(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
@@ -203,7 +197,7 @@ def _say_written(written: dict[str, Any], *, err: bool) -> None:
     )
     if not written["complete"]:
         say(
-            "not complete: judges refuse it until all 19 are there; the same command without "
+            "not complete: evaluators refuse it until all 19 are there; the same command without "
             "--corruptions makes the rest",
             err=err,
             fg="yellow",

@@ -154,7 +154,7 @@ def _suites(
 
 
 def _jsonable(value: Any) -> Any:
-    """As JSON has it, else as Python writes it."""
+    """The value as JSON can hold it, or as Python writes it."""
     from ..cells.cell import plain
 
     try:

@@ -17,7 +17,7 @@ import click
 from ..errors import CheckFailed, UserError
 from .app import Command, State, quiet_libraries
 from .checks import DoctorCheck, blas, disk, faiss_build, precisions, smoke
-from .options import json_option, store_option
+from .options import data_option, json_option, store_option
 from .text import one_line, say_json, say_table, size
 
 if TYPE_CHECKING:
@@ -39,13 +39,10 @@ SMALL = 10_000  # images of a dataset that is simply opened
 
 @click.command(cls=Command)
 @store_option
+@data_option
 @click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where data lies, looked at before SSLBENCH_DATA.",
+    "--smoke", "short", is_flag=True, help="Train and judge a small cell too; about a minute."
 )
-@click.option("--smoke", "short", is_flag=True, help="Train and judge a little; about a minute.")
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, store: Path, data: Path | None, short: bool, as_json: bool) -> None:

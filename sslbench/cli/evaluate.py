@@ -1,4 +1,4 @@
-"""`sslbench evaluate`: judges what is trained, or a stranger's weights, and trains nothing."""
+"""`sslbench evaluate`: judges what is trained, or weights from elsewhere, and trains nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import click
 
 from ..errors import EmptySelection, UserError
 from . import completion
-from .app import Command, State, quiet_libraries
-from .options import asked, json_option, of_suite, typed
-from .run import check, doing, exit_code, loudness, made, perform, placed, track_option
+from .app import ENCODER, OUTPUT, Command, State, quiet_libraries
+from .options import asked, json_option, loudness, of_suite, placed, track_option, typed, under
+from .run import check, doing, exit_code, made, perform
 from .text import count, say
 
 if TYPE_CHECKING:
@@ -43,28 +43,43 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     "suite", default="quick", metavar="[SUITE]", shell_complete=completion.names("suites")
 )
 @of_suite
-@click.option(
-    "--encoder",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Weights from outside: .safetensors, or .pth and its like if they hold tensors alone.",
+@under(
+    ENCODER,
+    click.option(
+        "--encoder",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The weights: .safetensors, or .pth and its like if they hold tensors alone.",
+    ),
+    click.option("--backbone", metavar="NAME", help="The network that the weights are of."),
+    click.option(
+        "--name",
+        metavar="NAME",
+        help="They stand in the table as external:NAME.  [default: the file's name]",
+    ),
+    click.option(
+        "--keys",
+        default="",
+        metavar="OLD=NEW,...",
+        help="Replace beginnings of tensors' names in the file; OLD=- leaves those tensors out.",
+    ),
+    click.option(
+        "--mean",
+        callback=numbers,
+        metavar="R,G,B",
+        help="Mean by which images were normalised when the weights were trained.",
+    ),
+    click.option(
+        "--std",
+        callback=numbers,
+        metavar="R,G,B",
+        help="Standard deviation by which images were normalised then.",
+    ),
 )
-@click.option("--backbone", metavar="NAME", help="The network that --encoder's weights are of.")
-@click.option(
-    "--name", metavar="NAME", help="They enter the table as external:NAME.  [default: the file's]"
-)
-@click.option(
-    "--keys",
-    default="",
-    metavar="OLD=NEW,...",
-    help="Beginnings of names in the file to replace; OLD=- leaves tensors out.",
-)
-@click.option("--mean", callback=numbers, metavar="R,G,B", help="That they were trained with.")
-@click.option("--std", callback=numbers, metavar="R,G,B", help="Likewise.")
 @placed
 @track_option
 @loudness
-@json_option
+@under(OUTPUT, json_option)
 @click.pass_context
 def evaluate(
     ctx: click.Context,
@@ -77,7 +92,12 @@ def evaluate(
 ) -> None:
     """Judge what a suite has finished; train nothing.
 
-    With --encoder: judge weights from outside on the suite's datasets.
+    With --encoder: judge weights from elsewhere on the suite's datasets.
+
+    \b
+    Examples:
+      sslbench evaluate fashion --evaluators fewshot,retrieval
+      sslbench evaluate quick --encoder resnet18.pth --backbone resnet18
     """
     from ..plan.planning import make_plan
 
@@ -105,7 +125,7 @@ def evaluate(
 def _taken_in(
     encoder: Path | None, how: dict[str, Any], options: Selection, registry: Registry
 ) -> tuple[Selection, list[str]]:
-    """Takes the weights into the store; the options are about them alone then."""
+    """Takes the weights into the store, and narrows the options to them."""
     if encoder is None:
         if how:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they come to."""
+"""The options that several commands share, and the selection they come to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from ..disk import STORE, default_store
 from ..errors import EmptySelection, UserError
 from . import completion
-from .app import State
+from .app import HOW, OUTPUT, PROTOCOL, WHAT, WHERE, State
 
 if TYPE_CHECKING:
     from ..plan.selection import Selection
@@ -42,7 +42,7 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def names(ctx: click.Context, param: click.Parameter, value: str | None) -> Names:
-    """What is given but empty stays empty, not default."""
+    """The names of a comma list: () where the option names none, None where it was not given."""
     return None if value is None else split(value)
 
 
@@ -55,21 +55,51 @@ def seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> Seed
     return tuple(dict.fromkeys(map(int, items)))
 
 
-def store_option(function: F) -> F:
-    return click.option(
-        "--store",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=default_store,
-        show_default=f"SSLBENCH_STORE, or ./{STORE}",
-        metavar="DIR",
-        help="Folder with cells and records.",
-    )(function)
+def several(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """These options, in this order, as one decorator."""
+    return lambda function: functools.reduce(lambda f, option: option(f), options[::-1], function)
 
 
-def json_option(function: F) -> F:
-    return click.option(
-        "--json", "as_json", is_flag=True, help="JSON on standard output, and nothing else."
-    )(function)
+def under(group: str, *options: Callable[[F], F]) -> Callable[[F], F]:
+    """These options, shown under a heading of their command's help: one of `app.GROUPS`."""
+
+    def decorate(function: F) -> F:
+        before = len(getattr(function, "__click_params__", ()))
+        decorated = several(*options)(function)
+        for param in decorated.__click_params__[before:]:  # type: ignore[attr-defined]  # click's
+            param.group = group
+        return decorated
+
+    return decorate
+
+
+store_option: Callable[[Any], Any] = click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_store,
+    show_default=f"SSLBENCH_STORE, or ./{STORE}",
+    metavar="DIR",
+    help="The folder with cells and records.",
+)
+data_option: Callable[[Any], Any] = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where data lies; looked in before SSLBENCH_DATA.",
+)
+download_option: Callable[[Any], Any] = click.option(
+    "--download", is_flag=True, help="Fetch data that is not there."
+)
+device_option: Callable[[Any], Any] = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="DEVICE",
+    help="cpu, cuda, cuda:N or mps; auto: a GPU if there is one.",
+)
+json_option: Callable[[Any], Any] = click.option(
+    "--json", "as_json", is_flag=True, help="JSON on standard output, and nothing else."
+)
 
 
 def _names(kind: str, help: str) -> Callable[[F], F]:
@@ -82,11 +112,6 @@ def _names(kind: str, help: str) -> Callable[[F], F]:
     )
 
 
-def several(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """These options, in this order, as one decorator."""
-    return lambda function: functools.reduce(lambda f, option: option(f), options[::-1], function)
-
-
 _SUITE: Callable[[Any], Any] = click.option(
     "--suite",
     default="quick",
@@ -95,23 +120,29 @@ _SUITE: Callable[[Any], Any] = click.option(
     help="The protocol, by name or as a YAML file.",
     shell_complete=completion.names("suites"),
 )
-of_suite = several(
-    _names("methods", "Methods beside the suite's baselines."),
+_cells = under(
+    WHAT,
+    _names("methods", "Methods, instead of the suite's; its baselines stay."),
     _names("backbones", "Backbones, instead of the suite's."),
     _names("datasets", "Datasets, such as digits,fashion-mnist[train=10000]."),
-    _names("evaluators", "Judges, such as knn,linear; full: all of them."),
+    _names("evaluators", "Evaluators, such as knn,linear; full: all of them."),
     click.option(
         "--transfer-to",
         callback=names,
         metavar="A,B",
-        help="Judge on these datasets too.",
+        help="Judge the encoders on these datasets too.",
         shell_complete=completion.names("datasets"),
     ),
-    click.option("--layers", is_flag=True, help="Let linear judge the maps of each stage too."),
+    click.option(
+        "--layers", is_flag=True, help="Let linear judge the feature maps of every stage too."
+    ),
     click.option("--seeds", callback=seeds, metavar="0,1,2", help="Seeds, instead of the suite's."),
-    click.option("--epochs", type=click.IntRange(min=0), help="Epochs of each stage."),
-    click.option("--batch", type=click.IntRange(min=1), help="Images a step."),
-    click.option("--precision", metavar="fp32|bf16|fp16", help="Instead of the suite's."),
+)
+_changes = under(
+    PROTOCOL,
+    click.option("--epochs", type=click.IntRange(min=0), metavar="N", help="Epochs of each stage."),
+    click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Images a step."),
+    click.option("--precision", metavar="fp32|bf16|fp16", help="Precision of training."),
     click.option(
         "--set",
         "set_",
@@ -120,24 +151,49 @@ of_suite = several(
         help="A hyperparameter or recipe field. Repeatable.",
         shell_complete=completion.settings,
     ),
+)
+_places = under(
+    WHERE,
     store_option,
-    click.option(
-        "--data",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Where data lies, looked at before SSLBENCH_DATA.",
-    ),
-    click.option("--download", is_flag=True, help="Fetch data that is not there."),
+    data_option,
+    download_option,
     click.option("--skip-broken", is_flag=True, help="Leave out broken images and count them."),
 )
+of_suite = several(_cells, _changes, _places)
 KEPT = "suite methods backbones datasets evaluators seeds epochs batch precision set_ store data"
 # what a command typed next needs again
 SELECTION = frozenset([*KEPT.split(), "transfer_to", "layers", "skip_broken"])
-selection = several(_SUITE, of_suite)  # which cells: for `run`, `plan` and `leaderboard show`
+selection = several(under(WHAT, _SUITE), of_suite)  # which cells
+placed = under(
+    HOW,
+    device_option,
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        callback=lambda ctx, param, value: value or 0,
+        metavar="N",
+        help="Cells at once, a process each.  [default: one a GPU, or one]",
+    ),
+)
+track_option = under(
+    OUTPUT,
+    click.option(
+        "--track",
+        callback=names,
+        metavar="A,B",
+        help="Show the run elsewhere too, such as tensorboard[dir=runs].",
+        shell_complete=completion.names("trackers"),
+    ),
+)
+loudness = under(
+    OUTPUT,
+    click.option("-q", "--quiet", is_flag=True, help="Only the table and errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Warnings of libraries too."),
+)
 
 
 def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
-    """The options of a bench; what names nothing at all is an empty selection."""
+    """The selection that these options make. EmptySelection where one of them names nothing."""
     from ..api import Place
     from ..data import default_roots
     from ..plan.selection import Selection
@@ -170,7 +226,7 @@ def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
 
 
 def refuse_selection(ctx: click.Context, folder: Path) -> None:
-    """UserError where options select cells, and a leaderboard's folder has the ones it has."""
+    """UserError where options select cells of a leaderboard's folder, which is read whole."""
     for param in ctx.command.params:
         source = ctx.get_parameter_source(param.name or "")
         if param.name in SELECTION | {"download"} and source is ParameterSource.COMMANDLINE:
@@ -186,7 +242,7 @@ def typed_again(state: State) -> str:
 
 
 def typed(ctx: click.Context, *words: str, keep: frozenset[str] = SELECTION) -> str:
-    """Another command with those options of this one that it takes too; arguments as options."""
+    """A command to type next: `words`, then those options of this command that are in `keep`."""
     parts: list[str] = ["sslbench", *words]
     for param in ctx.command.params:
         source = ctx.get_parameter_source(param.name or "")

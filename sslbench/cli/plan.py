@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .app import Command, State, quiet_libraries
-from .options import asked, json_option, selection, typed
+from .app import HOW, OUTPUT, Command, State, quiet_libraries
+from .options import asked, device_option, json_option, selection, typed, under
 from .text import ID, count, duration, one_line, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -26,24 +26,35 @@ STATES = ("done", "missing", "stale", "evaluate", "failed", "unsupported")
 
 @click.command(cls=Command)
 @selection
-@click.option("--time", is_flag=True, help="Time real steps of what is to do, and add up.")
-@click.option(
-    "--mde",
-    is_flag=True,
-    help="Say how large a difference between methods must be for these seeds to show it.",
+@under(
+    OUTPUT,
+    click.option("--time", is_flag=True, help="Time real steps of what is to do, and add up."),
+    click.option(
+        "--mde",
+        is_flag=True,
+        help="Say how large a difference between methods must be for these seeds to show it.",
+    ),
 )
-@click.option(
-    "--device", default="auto", show_default=True, metavar="DEVICE", help="On which to time."
-)
-@json_option
+@under(HOW, device_option)
+@under(OUTPUT, json_option)
 @click.pass_context
 def plan(
     ctx: click.Context, /, time: bool, mde: bool, device: str, as_json: bool, **given: Any
 ) -> None:
     """Print every cell and its state. Nothing is trained, nothing is written.
 
-    done; missing; stale: the store has its like with another identity, and which field differs;
-    evaluate: trained, still to be judged; failed; unsupported: its method says why.
+    \b
+    done         trained and judged
+    missing      nothing of it is in the store
+    stale        the store has one like it; which field differs is said
+    evaluate     trained, still to be judged
+    failed       it was tried, and failed
+    unsupported  its method cannot be trained so, and says why
+
+    \b
+    Examples:
+      sslbench plan --suite fashion --time
+      sslbench plan --suite quick --methods moco,swav --mde
     """
     from ..plan.planning import make_plan
 
@@ -108,7 +119,7 @@ def _why(planned: Planned) -> str:
 
 
 def _recipes(made: Plan) -> dict[str, str]:
-    """How each method and stage is optimised, once; the lr is the one scaling leads to."""
+    """Method or stage -> its recipe in a line; the lr is the one after scaling."""
     found: dict[str, str] = {}
     for planned in made.cells:
         cell = planned.cell
@@ -141,7 +152,7 @@ def _say_recipes(made: Plan) -> None:
 
 
 def _changed(made: Plan, registry: Registry) -> Iterable[str]:
-    """Finished cells of code that has changed since, under the same declared version."""
+    """Warnings about code that changed since cells were finished, under the same version."""
     stale: Counter[tuple[str, str]] = Counter()
 
     @functools.cache
@@ -208,7 +219,7 @@ def _say_times(estimates: list[Estimate]) -> None:
 
 
 def _detectable(made: Plan, registry: Registry) -> list[Detectable]:
-    """Of the methods asked for; the suite's others tell of the spread."""
+    """Detectable differences of the chosen methods; the suite's others help to estimate the spread."""
     from ..leaderboard.board.power import detectable
     from ..plan.planning import make_plan
     from .leaderboard.show import board_of
@@ -231,7 +242,16 @@ def _say_detectable(found: Sequence[Detectable]) -> None:
     if not found:
         say("no difference can be looked for: no cell's settings are known yet")
         return
-    heads = ("dataset", "backbone", "judge", "seeds", "spread", "one pair", "all pairs", "needed")
+    heads = (
+        "dataset",
+        "backbone",
+        "evaluator",
+        "seeds",
+        "spread",
+        "one pair",
+        "all pairs",
+        "needed",
+    )
     say_table(heads, [_row(each) for each in found])
     say(
         "smallest true difference that a paired t test by seed finds 4 times in 5 (5 %, two-sided): "

@@ -1,4 +1,4 @@
-"""`sslbench plugins`: what was found, what it provides, and whether it keeps its promises."""
+"""`sslbench plugins`: lists, checks and starts plugins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from ..errors import CheckFailed
 from .app import Commands, State
-from .options import json_option, store_option
+from .options import data_option, json_option, store_option
 from .plugins_new import new
 from .text import count, duration, one_line, say, say_json
 
@@ -24,7 +24,7 @@ WIDTH = 100
 
 @click.group(cls=Commands)
 def plugins() -> None:
-    """Plugins."""
+    """List, check and start plugins."""
 
 
 plugins.add_command(new)
@@ -38,7 +38,10 @@ plugins.add_command(new)
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, store: Path, as_json: bool) -> None:
-    """List plugins, what they provide, whether they passed the conformance kit, their errors."""
+    """List plugins and what they provide.
+
+    And whether they passed the conformance kit, and how loading them failed.
+    """
     registry = ctx.ensure_object(State).registry
     found = [(plugin, _conformance(plugin, registry, store)) for plugin in registry.plugins]
     if as_json:
@@ -79,7 +82,7 @@ def _unchecked(plugin: PluginInfo) -> str:
 
 
 def _conformance(plugin: PluginInfo, registry: Registry, store: Path) -> str:
-    """ "built in", "kit 1" where all that it provides has passed that one, "" else."""
+    """ "built in"; "kit 1" where everything it provides has passed kit 1; or ""."""
     from ..plugins.passed import kit_passed
 
     entries = registry.of(plugin).values()
@@ -121,14 +124,9 @@ def _state(plugin: PluginInfo) -> str:
     "examples",
     multiple=True,
     metavar="NAME",
-    help="As what a family, or a dataset that wants a path, is checked. Repeatable.",
+    help="Name to check as an example of a family, or of a dataset that wants a path. Repeatable.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where data lies, looked at before SSLBENCH_DATA.",
-)
+@data_option
 @store_option
 @json_option
 @click.pass_context
@@ -140,9 +138,10 @@ def check(
     store: Path,
     as_json: bool,
 ) -> None:
-    """Check that a plugin keeps every promise; a pass is noted in the store, and in records.
+    """Check that a plugin keeps every promise.
 
-    PLUGIN is an installed distribution, or a plugin's file. Exits 0 where all is kept, 5 where not.
+    A pass is noted in the store, and in later records. DIST is an installed distribution, FILE.py a
+    plugin that is one file. Exits with 5 where a promise is not kept.
     """
     import tempfile
 
@@ -187,7 +186,7 @@ def _with_file(plugin: str, state: State) -> Registry:
 
 
 def _checked(kit: Kit, *, aloud: bool) -> Iterator[Result]:
-    """Each result, said as it comes."""
+    """Prints each result as it comes."""
     for check in kit.checks():
         result = kit.run(check)
         if aloud:

@@ -28,10 +28,10 @@ from .text import one_line, say
 )
 @click.pass_context
 def new(ctx: click.Context, name: str, kind: str, out: Path) -> None:
-    """Write a package that installs, passes its own tests and runs; then make it yours.
+    """Write the package of a plugin, to make yours.
 
-    NAME is that of the distribution, such as sslbench-spread; what it provides is called by the
-    rest of it: spread.
+    It installs, passes its own tests and runs. NAME is the distribution's, such as sslbench-spread;
+    what it provides is then called spread.
     """
     entries = ctx.ensure_object(State).registry.entries(f"{kind}s")
     taken = {entry.name: entry.dist for entry in entries.values()}

@@ -41,7 +41,7 @@ class Reporter(Protocol):
 
 
 def reporter(cells: int, *, quiet: bool, err: bool) -> Reporter:
-    """The one that suits where the output goes."""
+    """Bars on a terminal, lines elsewhere, nothing with -q."""
     stream = sys.stderr if err else sys.stdout
     if quiet:
         return Silent()
@@ -52,7 +52,7 @@ def reporter(cells: int, *, quiet: bool, err: bool) -> Reporter:
 
 @dataclass
 class Tally:
-    """How far a matrix is."""
+    """How many cells are done, and how long the rest will take."""
 
     cells: int
     begun: float = 0.0  # when the first cell started; processes take seconds to
@@ -108,7 +108,7 @@ class Silent:
 
 
 class Lines:
-    """A line for each epoch, judge and cell."""
+    """A line for each epoch, evaluation and cell."""
 
     def __init__(self, cells: int, *, err: bool) -> None:
         self.tally, self.err = Tally(cells), err
@@ -263,7 +263,7 @@ class Stop:
 
 
 def kill() -> None:
-    """At once: no record, no table; the last checkpoint is what is left."""
+    """Ends the program at once, without a record or a table; the last checkpoint stays."""
     import multiprocessing
 
     for child in multiprocessing.active_children():

@@ -12,10 +12,20 @@ import click
 
 from ..errors import UserError
 from ..train.options import RunOptions, Watch
-from . import completion
-from .app import INTERRUPTED, Command, State, quiet_libraries
+from .app import HOW, INTERRUPTED, OUTPUT, Command, State, quiet_libraries
 from .leaderboard.show import say_board
-from .options import SELECTION, asked, json_option, names, selection, several, typed, typed_again
+from .options import (
+    SELECTION,
+    asked,
+    json_option,
+    loudness,
+    placed,
+    selection,
+    track_option,
+    typed,
+    typed_again,
+    under,
+)
 from .progress import Reporter, Stop, reporter
 from .text import ID, count, one_line, say
 
@@ -28,37 +38,6 @@ if TYPE_CHECKING:
 
 FAILED = 3
 LISTED = 10  # failed cells named at the end
-
-
-placed = several(
-    click.option(
-        "--device",
-        default="auto",
-        show_default=True,
-        metavar="DEVICE",
-        help="cpu, cuda, cuda:N, mps.",
-    ),
-    click.option(
-        "--jobs",
-        type=click.IntRange(min=1),
-        default=None,
-        callback=lambda ctx, param, value: value or 0,
-        help="Cells at once, a process each.  [default: one a GPU, or one]",
-    ),
-)
-track_option = several(
-    click.option(
-        "--track",
-        callback=names,
-        metavar="A,B",
-        help="Show the run elsewhere too, such as tensorboard[dir=runs].",
-        shell_complete=completion.names("trackers"),
-    )
-)
-loudness = several(
-    click.option("-q", "--quiet", is_flag=True, help="Only the table and errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Warnings of libraries too."),
-)
 
 
 def watch(ctx: click.Context, param: click.Parameter, value: str | None) -> Watch | None:
@@ -79,29 +58,38 @@ def doing(given: Mapping[str, Any], names: Sequence[str], **more: Any) -> RunOpt
 @click.command(cls=Command)
 @selection
 @placed
-@click.option(
-    "--watch",
-    callback=watch,
-    metavar="EVALUATOR:EPOCHS",
-    help="Judge on the held-out tenth every so many epochs, such as knn:5.",
+@under(
+    HOW,
+    click.option(
+        "--watch",
+        callback=watch,
+        metavar="EVALUATOR:EPOCHS",
+        help="Judge on the held-out tenth every so many epochs, such as knn:5.",
+    ),
+    click.option("--compile", is_flag=True, help="torch.compile the backbones."),
+    click.option(
+        "--checkpoint-seconds",
+        type=click.FloatRange(min=0),
+        default=60.0,
+        show_default=True,
+        metavar="S",
+        help="How often a running cell is saved.",
+    ),
+    click.option("--skip-failed", is_flag=True, help="Do not try failed cells again."),
 )
-@click.option("--compile", is_flag=True, help="torch.compile the backbones.")
-@click.option(
-    "--checkpoint-seconds",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    help="How often a running cell is saved.",
-)
-@click.option("--skip-failed", is_flag=True, help="Leave failed cells as they are.")
 @track_option
 @loudness
-@json_option
+@under(OUTPUT, json_option)
 @click.pass_context
 def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **given: Any) -> None:
     """Run what is missing and print the leaderboard.
 
     Finished cells are never computed again. Ctrl-C saves and stops; the same command goes on.
+
+    \b
+    Examples:
+      sslbench run --methods moco,swav
+      sslbench run --suite cifar --methods simclr --seeds 0 --data ~/data --download
     """
     state = ctx.ensure_object(State)
     state.verbose = state.verbose or verbose
@@ -118,7 +106,7 @@ def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
 def perform(
     ctx: click.Context, plan: Plan, trackers: Sequence[NamedTracker], *, quiet: bool, as_json: bool
 ) -> Outcome:
-    """Does what is open, and ends with the table whatever happens."""
+    """Does what is missing, and prints the table whatever happens."""
     state = ctx.ensure_object(State)
     table = typed(ctx, "leaderboard", "show")
     named = ("leaderboard", "build", plan.options.suite, "--out", "DIR")
@@ -141,7 +129,7 @@ def exit_code(outcome: Outcome) -> int:
 
 
 def check(options: Selection, registry: Registry) -> None:
-    """What would otherwise fail in every process."""
+    """Checks --device and --watch once, before worker processes would all fail on them."""
     if options.how.device != "auto":
         from ..train.device import pick_device
 
@@ -193,7 +181,7 @@ def _run(
 
 
 def _as_it_stands(plan: Plan, registry: Registry) -> Plan:
-    """The plan after a run that broke off."""
+    """The plan anew, with what a run had done when it broke off."""
     from ..plan.planning import make_plan
 
     after = make_plan(plan.options, registry, preflight=False)
@@ -228,7 +216,7 @@ def _end(plan: Plan, registry: Registry, outcome: Outcome | None, ending: _Endin
 
 
 def _notices(plan: Plan, before: set[Path]) -> list[str]:
-    """What was not used, here and by the processes that worked."""
+    """Sentences about damaged files that were not used, here or in worker processes."""
     notices = list(plan.store.notices)
     for path in sorted(_set_aside(plan) - before):
         whole = path.with_name(path.name.partition(".damaged-")[0])
@@ -238,7 +226,7 @@ def _notices(plan: Plan, before: set[Path]) -> list[str]:
 
 
 def _set_aside(plan: Plan) -> set[Path]:
-    """Damaged files that lie in the store, and are not used."""
+    """The damaged files that were renamed in the store."""
     cells = plan.store.root / "cells"
     return {*cells.glob("??/*/*.damaged-*"), *cells.glob("??/*/records/*.damaged-*")}
 

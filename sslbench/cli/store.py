@@ -1,4 +1,4 @@
-"""`sslbench store`: what it weighs, what can go, and encoders to take away."""
+"""`sslbench store`: sizes, records, cleaning up, and encoders to copy out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPENT = ("features-*.safetensors", "resume-*.safetensors", "stage-*.safetensors"
 
 @click.group(cls=Commands)
 def store() -> None:
-    """The folder with cells and records."""
+    """Look after the folder with cells and records."""
 
 
 @store.command()
@@ -77,7 +77,7 @@ def _weighed(cell: CellFolder) -> _Weighed:
 @store_option
 @json_option
 def ls(store: Path, as_json: bool) -> None:
-    """List every record as it stands; whether it is sound is seen when it is used."""
+    """List every record, without checking whether it is damaged."""
     opened = _open(store)
     found = list(_records(opened))
     if as_json:
@@ -91,7 +91,7 @@ HEADS = ("cell", "method", "backbone", "dataset", "seed", "what", "status", "met
 
 
 def _records(opened: Store) -> Iterator[tuple[str, ...]]:
-    """A line of texts each, read without the checks that reading for use makes."""
+    """A row of texts for each record, read without checks."""
     for folder in opened.cells():
         for path in _files(f"{folder.path}/records"):
             try:
@@ -158,10 +158,10 @@ def _confirmed(question: str) -> bool:
 @store.command()
 @store_option
 def gc(store: Path) -> None:
-    """Remove what can be done without: damaged and temporary files, cached features, corrupted
-    images that were kept, and the resume state of finished cells.
+    """Remove what is not needed any more.
 
-    Cells that a run works on are left alone.
+    That is damaged and temporary files, cached features, corrupted images that were kept, and the
+    resume state of finished cells. Cells that a run works on are left alone.
     """
     opened = _open(store)
     spare = [*store.glob(".*.tmp"), *store.glob("scratch/corrupted/*.npy")]

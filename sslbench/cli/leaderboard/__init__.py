@@ -1,4 +1,4 @@
-"""`sslbench leaderboard`: tables, pages, and what makes them worth trusting."""
+"""`sslbench leaderboard`: shows, builds, checks, compares and publishes leaderboards."""
 
 from __future__ import annotations
 
@@ -39,4 +39,4 @@ class Lazy(Commands):
 
 @click.group(cls=Lazy)
 def leaderboard() -> None:
-    """Leaderboards: show, publish, check, compare."""
+    """Show, build, check, compare and publish leaderboards."""

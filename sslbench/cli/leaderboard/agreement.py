@@ -1,4 +1,4 @@
-"""`sslbench leaderboard agreement`: do the judges put the methods in the same order?"""
+"""`sslbench leaderboard agreement`: do the evaluators put the methods in the same order?"""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from ..app import Command, State, quiet_libraries
-from ..options import asked, json_option, refuse_selection, selection
+from ..app import OUTPUT, Command, State, quiet_libraries
+from ..options import asked, json_option, refuse_selection, selection, under
 from ..text import say, say_json
 from .show import board_of, of_folder, published
 
@@ -17,12 +17,12 @@ from .show import board_of, of_folder, published
 @click.command(cls=Command)
 @of_folder
 @selection
-@json_option
+@under(OUTPUT, json_option)
 @click.pass_context
 def agreement(ctx: click.Context, /, board: Path | None, as_json: bool, **given: Any) -> None:
-    """Print whether the judges of a suite put the methods in the same order (Kendall's tau).
+    """Print whether evaluators put the methods in the same order.
 
-    Or those of the leaderboard in DIR.
+    By Kendall's tau, for the leaderboard in DIR or for a suite's records in the store.
     """
     from ...leaderboard.board.agreement import as_markdown, between, steadiness
     from ...leaderboard.output.text import title

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard build`: a leaderboard that a stranger can read and check."""
+"""`sslbench leaderboard build`: writes the folder of a leaderboard."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import UserError
-from ..app import Command, State, quiet_libraries
-from ..options import asked, of_suite, refuse_selection
+from ..app import OUTPUT, Command, State, quiet_libraries
+from ..options import asked, of_suite, refuse_selection, under
 from ..text import one_line, say
 
 if TYPE_CHECKING:
@@ -22,26 +22,36 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("target", metavar="SUITE|DIR")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where the leaderboard of a suite is to be; one that is there gets what is new.",
-)
-@click.option(
-    "--reference",
-    is_flag=True,
-    help="Add published numbers on the same data, outside the ranking, now and in later builds.",
+@under(
+    OUTPUT,
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="The folder to write; a leaderboard that is there gets what is new.",
+    ),
+    click.option(
+        "--reference",
+        is_flag=True,
+        help="Add published numbers on the same data, unranked, now and in later builds.",
+    ),
 )
 @of_suite
 @click.pass_context
 def build(
     ctx: click.Context, /, target: str, out: Path | None, reference: bool, **given: Any
 ) -> None:
-    """Write a leaderboard: tables, CSV, JSON, LaTeX and one page that needs no network.
+    """Write the tables, data and page of a leaderboard.
 
-    Of a SUITE the records are taken from the store. A leaderboard's own DIR is built again from the
-    suite and the records in it: no data, no plugin and no store is needed.
+    They are README.md, CSV, JSON, LaTeX, and one page of HTML that needs no network.
+
+    The records of a SUITE are taken from the store. The folder DIR of a leaderboard is built again
+    from the suite and the records in it: no data, no plugin and no store is needed.
+
+    \b
+    Examples:
+      sslbench leaderboard build quick --out board
+      sslbench leaderboard build board
     """
     from ...leaderboard.folder.folder import board_of, read_lock, write
     from ...leaderboard.output.files import files_of
@@ -59,7 +69,7 @@ def build(
 
 @contextlib.contextmanager
 def _nothingcollected() -> Iterator[None]:
-    """Of 100,000 records nothing is ever garbage, and looking for some takes seconds."""
+    """Turns garbage collection off: with 100,000 records it takes seconds and finds nothing."""
     before = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard bundle`: records with the weights that they are of."""
+"""`sslbench leaderboard bundle`: packs records with their weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..app import Command
-from ..options import of_suite
+from ..app import OUTPUT, Command
+from ..options import of_suite, under
 from ..text import count, say, size
 from .build import collected
 
@@ -19,25 +19,28 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("target", metavar="DIR|SUITE")
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE.zip",
-    help="The bundle; one that is there is replaced.",
-)
-@click.option(
-    "--without-models", is_flag=True, help="Records alone: nobody can verify such a bundle."
+@under(
+    OUTPUT,
+    click.option(
+        "--out",
+        required=True,
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE.zip",
+        help="The bundle; one that is there is replaced.",
+    ),
+    click.option(
+        "--without-models", is_flag=True, help="Records alone: nobody can verify such a bundle."
+    ),
 )
 @of_suite
 @click.pass_context
 def bundle(
     ctx: click.Context, /, target: str, out: Path, without_models: bool, **given: Any
 ) -> None:
-    """Write the records and weights of a leaderboard into one file, for others to verify.
+    """Write records and weights into one file.
 
-    The records are those of the leaderboard DIR, or the store's of a SUITE; the weights are the
-    store's. The same content gives the same bytes.
+    Others can verify it. The records are those of the leaderboard DIR, or the store's of a SUITE;
+    the weights are the store's. The same content gives the same bytes.
     """
     from ...leaderboard.folder.folder import read
     from ...leaderboard.verify.bundle import pack

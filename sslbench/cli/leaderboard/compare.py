@@ -25,10 +25,11 @@ HEADS = ("protocol", "minus", "n", "difference", "95 %", "p", "Holm", "better")
 @click.argument("pairs", metavar="A,B...", nargs=-1, required=True)
 @json_option
 def compare(board: Path, pairs: tuple[str, ...], as_json: bool) -> None:
-    """Compare pairs of rows of the leaderboard in DIR by the seeds they share.
+    """Compare pairs of rows by the seeds they share.
 
-    `compare DIR moco,swav` prints moco minus swav under each protocol: the mean, its t interval, the
-    p of a paired t test, and the p by Holm's correction for all the pairs that were asked for.
+    `compare DIR moco,swav` prints moco minus swav in the leaderboard DIR, under each protocol: the
+    mean, its t interval, the p of a paired t test, and the p by Holm's correction for all pairs
+    that were asked for.
     """
     from ...leaderboard.board.pairs import compared
     from ...leaderboard.output.text import title
@@ -46,7 +47,7 @@ def compare(board: Path, pairs: tuple[str, ...], as_json: bool) -> None:
 def _pair(text: str) -> tuple[str, str]:
     names = split(text)
     if len(names) != 2:
-        raise UserError(f"{text!r} is no pair of rows; write A,B")
+        raise UserError(f"{text!r} is not a pair of rows; write A,B")
     return names[0], names[1]
 
 

@@ -38,7 +38,7 @@ CHANGED = 6  # exit code of --fail-on-change
 def diff(
     ctx: click.Context, /, old: str, new: str, form: str, fail_on_change: bool, as_json: bool
 ) -> None:
-    """Print for each table, ranking column and row the rank and mean before and after, and why.
+    """Print which ranks and means changed, and why.
 
     OLD and NEW are folders of leaderboards, or git:REVISION:PATH of the repository here.
     """

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard merge`: two stores, or two leaderboards, as one."""
+"""`sslbench leaderboard merge`: unites two stores, or two leaderboards."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ FEW = 3  # differences that a conflict's line shows
 )
 @json_option
 def merge(one: Path, other: Path, out: Path, skip_conflicts: bool, as_json: bool) -> None:
-    """Unite two stores, or two leaderboards of one suite; A and B stay as they are.
+    """Unite two stores, or two leaderboards of one suite.
 
-    Two sound records of one cell and judge that say different things are a conflict: it is listed,
-    neither is taken, and nothing is written (exit code 5) without --skip-conflicts. What took
-    longer or cost more is no conflict, nor is an attempt that failed.
+    A and B stay as they are.
+
+    Two sound records of one cell and evaluator that say different things are a conflict: it is
+    listed, neither is taken, and nothing is written (exit code 5) without --skip-conflicts. What took
+    longer or cost more is not a conflict, nor is an attempt that failed.
     """
     from ...leaderboard.folder.merge import merge as unite
 

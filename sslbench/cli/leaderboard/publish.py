@@ -38,11 +38,11 @@ def publish(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Publish the leaderboard DIR, or every one in DIR, as GitHub Pages serves it.
+    """Publish leaderboards as GitHub Pages serves them.
 
-    Only files that a leaderboard's lock names are published, and only what was published before is
-    replaced or removed. A branch is written without a checkout: your working tree and index stay as
-    they are.
+    DIR is a leaderboard, or a folder of leaderboards. Only files that a leaderboard's lock names
+    are published, and only what was published before is replaced or removed. A branch is written
+    without a checkout: your working tree and index stay as they are.
     """
     from ...leaderboard.publish.publishing import pages
     from ...leaderboard.publish.publishing import publish as bring

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..app import Command, State, quiet_libraries
-from ..options import asked, json_option, refuse_selection, selection
+from ..app import OUTPUT, Command, State, quiet_libraries
+from ..options import asked, json_option, refuse_selection, selection, under
 from ..text import one_line, say, terminal_width
 
 if TYPE_CHECKING:
@@ -27,18 +27,28 @@ of_folder = click.argument(
 @click.command(cls=Command)
 @of_folder
 @selection
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(FORMATS),
-    default="text",
-    show_default=True,
-    help="Of what is printed.",
+@under(
+    OUTPUT,
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(FORMATS),
+        default="text",
+        show_default=True,
+        metavar="FORMAT",
+        help=f"What is printed: {', '.join(FORMATS)}.",
+    ),
+    json_option,
 )
-@json_option
 @click.pass_context
 def show(ctx: click.Context, /, board: Path | None, form: str, as_json: bool, **given: Any) -> None:
-    """Print the table of a suite, or of the leaderboard in DIR. Nothing is run."""
+    """Print the table of a suite, or of the leaderboard in DIR. Nothing is run.
+
+    \b
+    Examples:
+      sslbench leaderboard show --suite fashion
+      sslbench leaderboard show leaderboards/fashion --format markdown
+    """
     from ...plan.planning import make_plan
 
     form = "json" if as_json else form

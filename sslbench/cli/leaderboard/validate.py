@@ -1,4 +1,4 @@
-"""`sslbench leaderboard validate`: what a leaderboard's files say against themselves."""
+"""`sslbench leaderboard validate`: checks a leaderboard's files against each other."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ COLOURS = {"error": "red", "warning": "yellow"}
 @json_option
 @click.pass_context
 def validate(ctx: click.Context, /, root: Path, as_json: bool) -> None:
-    """Check a leaderboard's folder: records, identities, seeds, numbers, lock.
+    """Check the folder of a leaderboard.
 
-    Needs no data, no plugin and no weights. Exits with 5 where there is an error.
+    Its records, identities, seeds, numbers and lock are checked. It needs no data, no plugin and no
+    weights. Exits with 5 where there is an error.
     """
     from ...leaderboard.folder.validate import refused
     from ...leaderboard.folder.validate import validate as findings_of

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard verify`: judges somebody's weights again, and says whether it was so."""
+"""`sslbench leaderboard verify`: judges the weights of a bundle again, and compares."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from ...errors import CheckFailed, UserError
 from ..app import Command, State, quiet_libraries
-from ..options import json_option
+from ..options import data_option, json_option
 from ..text import count, one_line, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def cells(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
-    """As verify.VerificationRequest has it."""
+    """The number of cells: 0 for one of each row, ALL for all."""
     from ...leaderboard.verify.verifying import ALL
 
     if value is None:
@@ -39,13 +39,10 @@ def cells(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
     help="How many to judge again, drawn at random.  [default: one of each row]",
 )
 @click.option("--retrain", is_flag=True, help="Train the drawn cells again, too.")
+@data_option
 @click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where data lies, looked at before SSLBENCH_DATA.",
+    "--device", default="cpu", show_default=True, metavar="cpu|cuda|auto", help="Where to judge."
 )
-@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|auto")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -55,10 +52,11 @@ def cells(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, bundle: Path, as_json: bool, **given: Any) -> None:
-    """Judge cells of a bundle again from their weights, and accept or refuse its numbers.
+    """Judge cells of a bundle again from their weights.
 
-    A number is accepted inside its judge's own noise, measured here on weights that differ in
-    their last bit. Exits with 5, and the numbers that differ, where it is refused.
+    Its numbers are accepted or refused. A number is accepted inside its evaluator's own noise,
+    measured here on weights that differ in their last bit. Exits with 5, and the numbers that
+    differ, where it is refused.
     """
     from ...api import Place
     from ...data import default_roots

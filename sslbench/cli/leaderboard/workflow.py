@@ -18,9 +18,10 @@ from ..text import say
     help="Write the files there, such as .github/workflows, instead of printing them.",
 )
 def workflow(out: Path | None) -> None:
-    """Print the workflows of a repository of leaderboards: check, comment, publish.
+    """Print workflows that check submissions and publish.
 
-    What a submission must contain stands at the top of the first.
+    They are for a repository of leaderboards on GitHub. What a submission must contain stands at
+    the top of the first.
     """
     from ...leaderboard.publish.submission import templates, write
 
