@@ -50,10 +50,10 @@ def cells_of(options: Selection) -> set[str]:
         {},
         {"epochs": 3, "batch": 64},
         {"batch": 128},  # the suite's own, and above what it sets for one method
-        {"set": ("moco.temperature=0.5", "moco.queue=256", "moco.lr=1e-3"), "seeds": (0, 1)},
-        {"methods": ("mine", "simclr"), "set": ("mine.temperature=0.7",), "evaluators": ("knn",)},
+        {"set": {"moco.temperature": 0.5, "moco.queue": 256, "moco.lr": 1e-3}, "seeds": (0, 1)},
+        {"methods": ("mine", "simclr"), "set": {"mine.temperature": 0.7}, "evaluators": ("knn",)},
         {"suite": "tuned.yaml"},
-        {"suite": "tuned.yaml", "epochs": 3, "set": ("mine.lr=0.1",)},
+        {"suite": "tuned.yaml", "epochs": 3, "set": {"mine.lr": 0.1}},
     ],
     ids=lambda asked: " ".join(asked) or "as it is",
 )

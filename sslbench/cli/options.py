@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from ..cells.yaml12 import value as read_value
+from ..cells.yaml12 import written
 from ..errors import EmptySelection, UserError
 from ..store import STORE, default_store
 from . import completion
@@ -53,6 +55,20 @@ def seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> Seed
     if bad := [item for item in items if not (item.isascii() and item.isdigit())]:
         raise click.BadParameter(f"{bad[0]!r} is no whole number; seeds look like 0,1,2")
     return tuple(dict.fromkeys(map(int, items)))
+
+
+def settings(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> dict[str, Any]:
+    """Each value read once, as a suite's file would have it."""
+    found: dict[str, Any] = {}
+    for item in value:
+        name, sign, text = item.partition("=")
+        key = name.strip()
+        if not sign or not key:
+            raise UserError(f"--set {item!r} is not METHOD.PARAMETER=VALUE")
+        if key in found:
+            raise UserError(f"--set {key} is given twice; keep one of the two")
+        found[key] = read_value(text, f"--set {item}")
+    return found
 
 
 def store_option(function: F) -> F:
@@ -116,6 +132,7 @@ of_suite = several(
         "--set",
         "set_",
         multiple=True,
+        callback=settings,
         metavar="METHOD.PARAM=VALUE",
         help="A hyperparameter or recipe field. Repeatable.",
         shell_complete=completion.settings,
@@ -196,8 +213,8 @@ def typed(ctx: click.Context, *words: str, keep: frozenset[str] = SELECTION) -> 
         flag = max(param.opts, key=len) if isinstance(param, click.Option) else f"--{param.name}"
         if isinstance(param, click.Option) and param.is_flag:
             parts.append(flag)
-        elif isinstance(param, click.Option) and param.multiple:
-            parts += [text for each in value for text in (flag, str(each))]
+        elif isinstance(value, Mapping):
+            parts += [text for k, v in value.items() for text in (flag, f"{k}={written(v)}")]
         else:
             parts += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     return shlex.join([*parts, *_plugin_options(ctx.ensure_object(State))])
