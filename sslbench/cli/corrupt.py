@@ -16,6 +16,7 @@ from ..errors import EmptySelection, UnknownName, UserError
 from . import completion
 from .app import Command, State, quiet_libraries
 from .options import Names, json_option, names, split
+from .options import device as device_option
 from .text import count, duration, one_line, say, say_json, size
 
 if TYPE_CHECKING:
@@ -76,7 +77,12 @@ def _severities(
     help="Of what is drawn. Another one makes a set of another name.",
 )
 @click.option(
-    "--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:N, mps."
+    "--device",
+    default="auto",
+    callback=device_option,
+    show_default=True,
+    metavar="DEVICE",
+    help="cpu, cuda, cuda:N, mps.",
 )
 @click.option(
     "--data",

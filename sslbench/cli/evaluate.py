@@ -78,13 +78,13 @@ def evaluate(
 
     With --encoder: judge weights from outside on the suite's datasets.
     """
-    from ..plan.planning import make_plan
-
     state = ctx.ensure_object(State)
     state.verbose = state.verbose or verbose
     how = {name: value for name in OF_ENCODER if (value := given.pop(name))}
     with quiet_libraries(verbose=state.verbose):
         options = asked(state, given, train=False, jobs=given["jobs"] or 0, device=given["device"])
+        from ..plan.planning import make_plan
+
         check(options, state.registry)
         trackers = made(given["track"], state.registry)
         lines = _taken_in(encoder, how, options, state.registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from ..cells.suite import LARGEST_SEED
 from ..cells.yaml12 import value as read_value
 from ..cells.yaml12 import written
 from ..errors import EmptySelection, UserError
@@ -21,6 +23,8 @@ from .app import State
 if TYPE_CHECKING:
     from ..plan.selection import Selection
 
+MOST_SEEDS = 1000  # of one range
+_DEVICES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps", "none": "cpu"}
 F = TypeVar("F", bound=Callable[..., Any])
 Names = tuple[str, ...] | None
 Seeds = tuple[int, ...] | None
@@ -49,12 +53,40 @@ def names(ctx: click.Context, param: click.Parameter, value: str | None) -> Name
 
 
 def seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> Seeds:
+    """`0,1,2`, or `0-2` for the same."""
     if value is None:
         return None
-    items = split(value)
-    if bad := [item for item in items if not (item.isascii() and item.isdigit())]:
-        raise click.BadParameter(f"{bad[0]!r} is no whole number; seeds look like 0,1,2")
-    return tuple(dict.fromkeys(map(int, items)))
+    found = [seed for item in split(value) for seed in _seeds(item)]
+    return tuple(dict.fromkeys(found))
+
+
+def _seeds(item: str) -> Sequence[int]:
+    match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", item)
+    if match is None:
+        raise UserError(f"--seeds: {item!r} is not a whole number; seeds look like 0,1,2 or 0-4")
+    ends = match[1], match[2] or match[1]
+    # of more digits than 19 Python need not read any
+    first, last = (int(end) if len(end) <= 19 else LARGEST_SEED + 1 for end in ends)
+    if last > LARGEST_SEED:
+        raise UserError(
+            f"--seeds: {item[:20]}... has {len(item)} digits; the largest seed is {LARGEST_SEED}"
+        )
+    if last < first:
+        raise UserError(f"--seeds: {item} runs backwards; write {last}-{first}")
+    if last - first >= MOST_SEEDS:
+        raise UserError(
+            f"--seeds: {item} are {last - first + 1:,} seeds; a range holds {MOST_SEEDS:,} at most"
+        )
+    return range(first, last + 1)
+
+
+def device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Its form alone: whether it is here is known where torch is."""
+    if re.fullmatch(r"auto|(cpu|cuda|mps)(:[0-9]{1,4})?", value):
+        return value
+    meant = _DEVICES.get(value.partition(":")[0].lower())
+    hint = f"did you mean {meant}?" if meant else "write auto, cpu, cuda, cuda:N or mps"
+    raise UserError(f"--device {value!r} is not a device; {hint}")
 
 
 def settings(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> dict[str, Any]:
@@ -124,7 +156,12 @@ of_suite = several(
         shell_complete=completion.names("datasets"),
     ),
     click.option("--layers", is_flag=True, help="Let linear judge the maps of each stage too."),
-    click.option("--seeds", callback=seeds, metavar="0,1,2", help="Seeds, instead of the suite's."),
+    click.option(
+        "--seeds",
+        callback=seeds,
+        metavar="0,1,2",
+        help="Seeds, instead of the suite's, or 0-2.",
+    ),
     click.option("--epochs", type=click.IntRange(min=0), help="Epochs of each stage."),
     click.option("--batch", type=click.IntRange(min=1), help="Images a step."),
     click.option("--precision", metavar="fp32|bf16|fp16", help="Instead of the suite's."),
@@ -155,14 +192,15 @@ selection = several(_SUITE, of_suite)  # which cells: for `run`, `plan` and `lea
 
 def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
     """The options of a bench; what names nothing at all is an empty selection."""
-    from ..api import Place
-    from ..data import default_roots
-    from ..plan.selection import Selection
-
     for name in ("backbones", "datasets", "evaluators", "transfer_to", "seeds"):
         if given[name] == ():
             flag = name.replace("_", "-")
             raise EmptySelection(f"the selection is empty: --{flag} names none")
+    _check_names(state, given)
+    from ..api import Place
+    from ..data import default_roots
+    from ..plan.selection import Selection
+
     roots = default_roots(given["data"])
     return Selection(
         suite=given["suite"],
@@ -184,6 +222,23 @@ def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
         installed=state.installed,
         **more,
     )
+
+
+def _check_names(state: State, given: Mapping[str, Any]) -> None:
+    """Before torch is imported, which takes seconds."""
+    from ..plan.named import Named
+
+    Named(
+        suite=given["suite"],
+        methods=given["methods"],
+        backbones=given["backbones"] or (),
+        datasets=given["datasets"] or (),
+        evaluators=given["evaluators"] or (),
+        transfer_to=given["transfer_to"] or (),
+        set=given["set_"],
+        watch=given.get("watch"),
+        trackers=given.get("track") or (),
+    ).check(state.registry)
 
 
 def refuse_selection(ctx: click.Context, folder: Path) -> None:

@@ -12,6 +12,7 @@ import click
 
 from .app import Command, State, quiet_libraries
 from .options import asked, json_option, selection, typed
+from .options import device as device_option
 from .text import ID, count, duration, one_line, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ STATES = ("done", "missing", "stale", "evaluate", "failed", "unsupported")
     help="Say how large a difference between methods must be for these seeds to show it.",
 )
 @click.option(
-    "--device", default="auto", show_default=True, metavar="DEVICE", help="On which to time."
+    "--device",
+    default="auto",
+    callback=device_option,
+    show_default=True,
+    metavar="DEVICE",
+    help="On which to time.",
 )
 @json_option
 @click.pass_context
@@ -45,11 +51,12 @@ def plan(
     done; missing; stale: the store has its like with another identity, and which field differs;
     evaluate: trained, still to be judged; failed; unsupported: its method says why.
     """
-    from ..plan.planning import make_plan
-
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
-        made = make_plan(asked(state, given, device=device), state.registry)
+        options = asked(state, given, device=device)
+        from ..plan.planning import make_plan
+
+        made = make_plan(options, state.registry)
         estimates = _estimates(made, state.registry, device) if time else []
         found = _detectable(made, state.registry) if mde else []
     for notice in made.store.notices:

@@ -14,7 +14,17 @@ from ..errors import UserError
 from . import completion
 from .app import INTERRUPTED, Command, State, quiet_libraries
 from .leaderboard.show import say_board
-from .options import SELECTION, asked, json_option, names, selection, several, typed, typed_again
+from .options import (
+    SELECTION,
+    asked,
+    device,
+    json_option,
+    names,
+    selection,
+    several,
+    typed,
+    typed_again,
+)
 from .progress import Reporter, Stop, reporter
 from .text import ID, count, one_line, say
 
@@ -33,6 +43,7 @@ placed = several(
     click.option(
         "--device",
         default="auto",
+        callback=device,
         show_default=True,
         metavar="DEVICE",
         help="cpu, cuda, cuda:N, mps.",
@@ -135,11 +146,9 @@ def check(options: Selection, registry: Registry) -> None:
             raise UserError(f"--device: {one_line(error).partition('.')[0]}") from error
     if options.watch is not None:
         from ..cells.protocol import resolve_judge
+        from ..plan.named import watched_judge
 
-        judge, _, every = options.watch.partition(":")
-        if not (every or "1").isdigit() or every == "0":
-            raise UserError(f"--watch {options.watch!r} is not JUDGE:EPOCHS, such as knn:5")
-        resolve_judge(judge, registry)
+        resolve_judge(watched_judge(options.watch)[0], registry)
 
 
 def made(names: tuple[str, ...] | None, registry: Registry) -> list[NamedTracker]:

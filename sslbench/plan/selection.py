@@ -18,26 +18,7 @@ from ..names import Name
 from ..names import parse as parse_name
 from ..plugins import Registry
 from ..records import digest
-
-SETS = {  # names that stand for several judges
-    "full": (
-        "knn",
-        "linear[layers=true]",
-        "mlp",
-        "clustering[over=true,stability=true]",
-        "fewshot",
-        "retrieval",
-        "anomaly",
-        "geometry",
-        "calibration",
-        "corruption",  # as published, where it is
-        "corruption[set=regen]",
-        "tent[set=regen]",
-        "bn-adapt[set=regen]",
-        "finetune",
-        "cost",
-    )
-}
+from .named import spelt_out
 
 
 @dataclass
@@ -108,7 +89,7 @@ def _overridden(suite: Suite, options: Selection) -> tuple[Suite, dict[str, Any]
     """The suite with the options applied, and those of them that change its protocol."""
     changed: dict[str, Any] = {}
     suite = dataclasses.replace(
-        suite, evaluators=_spelt_out(suite.evaluators), once=_spelt_out(suite.once)
+        suite, evaluators=spelt_out(suite.evaluators), once=spelt_out(suite.once)
     )
     judges = _judges(suite, options)
     for key in ("backbones", "datasets", "evaluators", "seeds", "epochs", "batch", "precision"):
@@ -128,13 +109,8 @@ def _overridden(suite: Suite, options: Selection) -> tuple[Suite, dict[str, Any]
     return suite, changed
 
 
-def _spelt_out(judges: Sequence[str]) -> tuple[str, ...]:
-    """Without names that stand for several."""
-    return tuple(dict.fromkeys(each for name in judges for each in SETS.get(name, (name,))))
-
-
 def _judges(suite: Suite, options: Selection) -> tuple[str, ...]:
-    judges = _spelt_out(options.evaluators or suite.evaluators)
+    judges = spelt_out(options.evaluators or suite.evaluators)
     if options.layers:
         judges = _with(judges, "linear", layers=True)
     if options.transfer_to:

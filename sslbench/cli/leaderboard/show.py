@@ -39,8 +39,6 @@ of_folder = click.argument(
 @click.pass_context
 def show(ctx: click.Context, /, board: Path | None, form: str, as_json: bool, **given: Any) -> None:
     """Print the table of a suite, or of the leaderboard in DIR. Nothing is run."""
-    from ...plan.planning import make_plan
-
     form = "json" if as_json else form
     if board is not None:
         refuse_selection(ctx, board)
@@ -49,6 +47,8 @@ def show(ctx: click.Context, /, board: Path | None, form: str, as_json: bool, **
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
         options = asked(state, given)
+        from ...plan.planning import make_plan
+
         # Building a backbone is the only way to learn that timm does not know its name.
         plan = make_plan(options, state.registry, preflight=bool(options.backbones))
     for notice in plan.store.notices:

@@ -10,6 +10,7 @@ import click
 
 from ...errors import CheckFailed, UserError
 from ..app import Command, State, quiet_libraries
+from ..options import device as device_option
 from ..options import json_option
 from ..text import count, one_line, say, say_json, say_table
 
@@ -45,7 +46,13 @@ def cells(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
     metavar="DIR",
     help="Where data lies, looked at before SSLBENCH_DATA.",
 )
-@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda|auto")
+@click.option(
+    "--device",
+    default="cpu",
+    callback=device_option,
+    show_default=True,
+    metavar="cpu|cuda|auto",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
