@@ -341,7 +341,10 @@ def test_an_interruption_outside_a_run_exits_with_130(monkeypatch: pytest.Monkey
         ("run --datasets digts", "error: unknown dataset 'digts'; did you mean 'digits'"),
         ("run --evaluators knnn", "error: unknown evaluator 'knnn'; did you mean 'knn'"),
         ("run --suite quik", "error: unknown suite 'quik'; did you mean 'quick'"),
-        ("run --suite gone.yaml", "error: no suite file gone.yaml"),
+        (
+            "run --suite gone.yaml",
+            "error: there is no suite file gone.yaml; `sslbench list suites`",
+        ),
         ("run --set moco.temprature=1", "did you mean 'temperature'"),
         ("run --set mocco.lr=1", "error: unknown method 'mocco'; did you mean 'moco'"),
         ("run --set scan.agre.lr=1", "scan has no stage 'agre'; did you mean 'agree'"),
@@ -349,8 +352,8 @@ def test_an_interruption_outside_a_run_exits_with_130(monkeypatch: pytest.Monkey
         ("run --set moco.temperature=warm", "expects a number above 0, got 'warm'"),
         ("run --evaluators knn[kk=3]", "did you mean 'k'"),
         ("run --precision fp8", "precision 'fp8' is none of fp32, bf16, fp16"),
-        ("run --seeds 0,x", "'x' is no whole number; seeds look like 0,1,2"),
-        ("run --seeds -1", "'-1' is no whole number"),
+        ("run --seeds 0,x", "'x' is not a whole number; seeds look like 0,1,2 or 0-4"),
+        ("run --seeds -1", "'-1' is not a whole number"),
         ("run --device tpu", "--device"),
         ("run --watch knn:x", "error: --watch 'knn:x' is not JUDGE:EPOCHS, such as knn:5"),
         ("run --watch knnn:5", "did you mean 'knn'"),
@@ -908,7 +911,7 @@ def test_a_cell_is_rebuilt_from_its_identity(method: str, monkeypatch: pytest.Mo
 
     found = registry(installed=False)
     setting = Context("test_resnet", "digits", "f" * 64, 32, 1, "fp32", 40)
-    asked: dict[str, Any] = {"scan.agree.lr": "0.5", "swav.crops": "[2, 1]"}
+    asked: dict[str, Any] = {"scan.agree.lr": 0.5, "swav.crops": [2, 1]}
     cell = resolve(method, found, setting, Settings((({"epochs": 3}, asked),)))
     identity = json.loads(json.dumps(cell.identity()))
     rebuilt = cell_from_identity(identity, found)

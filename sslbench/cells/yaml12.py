@@ -107,7 +107,7 @@ def written(value: Any) -> str:
 
 
 def _inside(value: Any) -> str:
-    return _text(value, inside=",[]{}:") if isinstance(value, str) else written(value)
+    return _text(value, inside=",[]{}:?") if isinstance(value, str) else written(value)
 
 
 def _text(text: str, *, inside: str) -> str:
@@ -142,6 +142,14 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_text(self, text: str) -> Any:
+        # line breaks of 1.1, which PyYAML folds into spaces outside double quotes
+        style = '"' if set(text) & set("\x85\u2028\u2029") else None
+        return self.represent_scalar(f"{_CORE}str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 # ---- from events to values -------------------------------------------------------------------

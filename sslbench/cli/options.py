@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..cells.suite import LARGEST_SEED
 from ..cells.yaml12 import value as read_value
 from ..cells.yaml12 import written
 from ..errors import EmptySelection, UserError
@@ -61,6 +60,8 @@ def seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> Seed
 
 
 def _seeds(item: str) -> Sequence[int]:
+    from ..cells.suite import LARGEST_SEED
+
     match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", item)
     if match is None:
         raise UserError(f"--seeds: {item!r} is not a whole number; seeds look like 0,1,2 or 0-4")

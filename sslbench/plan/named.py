@@ -83,7 +83,8 @@ class Named:
     def _more(self, suite: Suite) -> tuple[str, ...]:
         """Judges beside those of every cell."""
         watched = () if self.watch is None else (watched_judge(self.watch)[0],)
-        return (*(() if self.evaluators else suite.once), *watched)
+        tuned = (suite.tuning.judge,) if suite.tuning else ()
+        return (*(() if self.evaluators else suite.once), *watched, *tuned)
 
 
 def watched_judge(text: str) -> tuple[str, int]:
