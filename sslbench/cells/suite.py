@@ -206,10 +206,9 @@ _LISTS = frozenset(f.name for f in dataclasses.fields(Suite) if f.type == "Texts
 
 
 def _unknown(at: Sequence[int | str], path: Path) -> str:
-    kind, before = (Tuning, "tuning.") if at[0] == "tuning" else (Suite, "")
-    known = [f"{before}{f.name}" for f in dataclasses.fields(kind)]
-    key = ".".join(map(str, at))
-    return f"the suite {path} has no field {key!r}{suggestion(key, known)}"
+    kind = Tuning if at[0] == "tuning" else Suite
+    near = suggestion(str(at[-1]), [f.name for f in dataclasses.fields(kind)])
+    return f"the suite {path} has no field {'.'.join(map(str, at))!r}{near}"
 
 
 def _shown(value: Any) -> str:
