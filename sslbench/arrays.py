@@ -21,6 +21,7 @@ from .disk import replacing
 from .errors import UserError
 
 SHARE = 0.25  # of the machine's memory; a larger array is laid down in a file and memory-mapped
+LARGEST_SIDE = 1024  # pixels of a stored image
 BLOCK = 2**25  # bytes handled at a time where an array may be too large to hold
 
 Bytes = NDArray[np.uint8]
@@ -51,6 +52,19 @@ def too_large(shape: tuple[int, ...]) -> bool:
 
 
 # ---- keeping -------------------------------------------------------------------------------
+
+
+def side(size: object, what: str) -> int:
+    """The side of stored images that `size=` asks for.
+
+    Raises:
+        UserError: it is not a whole number from 1 to LARGEST_SIDE.
+    """
+    if type(size) is int and 1 <= size <= LARGEST_SIDE:
+        return size
+    raise UserError(
+        f"{what}: size is a side in pixels such as 32, {LARGEST_SIDE:,} at most, not {size!r}"
+    )
 
 
 def gather(blocks: Iterable[Bytes], *, shape: tuple[int, ...], scratch: Path | None) -> Stored:

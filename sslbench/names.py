@@ -29,13 +29,16 @@ _NAME = re.compile(
     re.ASCII | re.VERBOSE,
 )
 _WORDS: dict[str, Scalar] = {
-    **dict.fromkeys(("null", "Null", "NULL", "~"), None),
+    **dict.fromkeys(("", "null", "Null", "NULL", "~"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys((".inf", "+.inf"), math.inf),
-    "-.inf": -math.inf,
-    ".nan": math.nan,
+    **{f"{sign}{word}": math.inf for word in (".inf", ".Inf", ".INF") for sign in ("", "+")},
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
 }
+_WHOLE = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_REAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+LONGEST = 400  # characters of a number: more than any float needs, fewer than Python refuses
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class Name:
     def __str__(self) -> str:
         """The canonical spelling: parameters sorted, values as short as they stay unambiguous."""
         items = ",".join(f"{key}={_written(self.params[key])}" for key in sorted(self.params))
-        bracket = f"[{items}]" if items or (self.argument or "").endswith("]") else ""
+        argument = self.argument or ""
+        marked = items or argument.endswith("]") or _unclosed(argument)  # else read as a bracket
+        bracket = f"[{items}]" if marked else ""
         return f"{self.base}{'' if self.argument is None else f':{self.argument}'}{bracket}"
 
     def __hash__(self) -> int:
@@ -60,48 +65,78 @@ def parse(text: str) -> Name:
     """Reads a name.
 
     Raises:
-        UserError: the text is no name.
+        UserError: the text is not a name.
     """
     match = _NAME.fullmatch(text.strip())
+    if match is None and _unclosed(text):
+        raise UserError(
+            f"the bracket of {_shown(text)} is not closed; a bracket looks like [size=64,train=1000]"
+        )
     if match is None:
         raise UserError(
-            f"{text!r} is no name; names look like cifar10, folder:/data/x or cifar10[train=1000]"
+            f"{_shown(text)} is not a name; "
+            f"names look like cifar10, folder:/data/x or cifar10[train=1000]"
         )
     base, argument, params = match["base"], match["argument"], match["params"]
     try:
+        if params is None and _unclosed(argument or ""):
+            raise ValueError("its bracket is not closed")
         if params is None and argument and argument.endswith("]"):
             raise ValueError("its bracket holds a bracket")
         return Name(base, argument, dict(_pairs(params or "")))
     except ValueError as fault:
-        path = f"; where the bracket is part of the path, write {text.strip()}[]"
+        path = f"; where the bracket is part of the path, write {text.strip()[:LONGEST]}[]"
         raise UserError(
-            f"{text!r} cannot be read: {fault}; a bracket looks like [size=64,train=1000]"
+            f"{_shown(text)} cannot be read: {fault}; a bracket looks like [size=64,train=1000]"
             f"{path if argument else ''}"
         ) from fault
 
 
 def scalar(text: str) -> Scalar:
-    """A scalar of YAML 1.2: null, true, 3, 1e-3, 'quoted', "quoted", or just text.
+    """A scalar of YAML 1.2, in its core schema: null, true, 3, 1e-3, 0xff, 'quoted', or just text.
 
-    PyYAML speaks 1.1, to which 1e-3 is text, 010 is eight and 1:30 is ninety.
+    PyYAML speaks 1.1, to which 1e-3 is text, 010 is eight, 1:30 is ninety and yes is true.
 
     Raises:
-        ValueError: a quote is not closed, or a number is longer than Python reads.
+        ValueError: a quote is not closed, or a number is longer than LONGEST.
     """
     text = text.strip()
-    if text in _WORDS:
-        return _WORDS[text]
-    if re.fullmatch(r"[-+]?\d+", text, re.ASCII):
-        return int(text)
-    if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text, re.ASCII):
-        return float(text)
     if text.startswith('"'):
         return str(json.loads(text))
     if text.startswith("'"):
         if len(text) < 2 or not text.endswith("'"):
             raise ValueError(f"the quote of {text} is not closed")
         return text[1:-1].replace("''", "'")
-    return text
+    return plain_scalar(text)
+
+
+def plain_scalar(text: str) -> Scalar:
+    """What text without quotes stands for.
+
+    Raises:
+        ValueError: it is a number longer than LONGEST.
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    whole = _WHOLE.fullmatch(text)
+    if not whole and not _REAL.fullmatch(text):
+        return text
+    if len(text) > LONGEST:
+        raise ValueError(
+            f"a number of {len(text):,} characters is longer than the {LONGEST} that are read"
+        )
+    if not whole:
+        return float(text)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+def _unclosed(text: str) -> bool:
+    """Whether text ends in the beginning of a bracket, such as `photos[size=32`."""
+    return re.search(r"\[\s*[A-Za-z_]\w*\s*=[^\]]*$", text) is not None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= LONGEST else f"{text[:60]}...")
 
 
 def _pairs(params: str) -> Iterator[tuple[str, Scalar]]:
@@ -110,7 +145,7 @@ def _pairs(params: str) -> Iterator[tuple[str, Scalar]]:
     while params[place:].strip():
         match = _ITEM.match(params, place)
         if match is None or not match[2].strip():
-            raise ValueError(f"{params[place:].strip()!r} is no key=value")
+            raise ValueError(f"{params[place:].strip()!r} is not key=value")
         key, place = match[1], match.end()
         if key in seen:
             raise ValueError(f"it sets {key!r} twice")

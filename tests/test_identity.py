@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -31,8 +33,8 @@ def test_a_value_equal_to_the_default_is_the_same_cell():
 
 
 def test_a_whole_number_and_the_same_float_are_one_cell():
-    assert cell("simclr", **{"simclr.warmup": "10.0"}).id == cell("simclr").id
-    assert cell("simclr", **{"simclr.blur": 1}).id == cell("simclr", **{"simclr.blur": "1.0"}).id
+    assert cell("simclr", **{"simclr.warmup": 10.0}).id == cell("simclr").id
+    assert cell("simclr", **{"simclr.blur": 1}).id == cell("simclr", **{"simclr.blur": 1.0}).id
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_what_changes_the_number_changes_the_id(field, value):
     assert cell(here=dataclasses.replace(HERE, **{field: value})).id != cell().id
 
 
-TYPED = {"scan": {"scan.agree.lr": "0.5"}, "swav": {"swav.crops": "[2, 1]"}}
+TYPED = {"scan": {"scan.agree.lr": 0.5}, "swav": {"swav.crops": [2, 1]}}
 
 
 @pytest.mark.parametrize("method", [e for e in REG.names("methods") if e != "external"])
@@ -104,7 +106,7 @@ def test_where_a_folder_lies_changes_nothing():
 
 
 def test_the_last_layer_of_settings_wins_and_stages_get_what_is_for_all():
-    layers = Settings((({"epochs": 5}, {"moco.lr": 1}), ({}, {"moco.lr": "0.5"})))
+    layers = Settings((({"epochs": 5}, {"moco.lr": 1}), ({}, {"moco.lr": 0.5})))
     found = resolve("moco", REG, HERE, layers)
     assert (found.recipe.epochs, found.recipe.lr) == (5, 0.5)
     assert resolve("scan", REG, HERE, layers).stages["agree"][1].epochs == 5
@@ -155,14 +157,16 @@ def test_a_hyperparameter_added_later_keeps_old_ids():
 @pytest.mark.parametrize(
     ("value", "kind", "expected"),
     [
-        ("0.1", float, 0.1),
-        ("1e-3", float, 0.001),
-        ("3", int, 3),
-        ("true", bool, True),
+        (0.1, float, 0.1),
+        (1, float, 1.0),
+        (3, int, 3),
+        (1e1, int, 10),
+        (True, bool, True),
         ("none", str, "none"),
         ("5", str, "5"),
-        ("null", float | None, None),
-        ("[2, 6]", tuple[int, int], (2, 6)),
+        (None, float | None, None),
+        ([2, 6], tuple[int, int], (2, 6)),
+        ({"head": {"lr": 2}}, Mapping[str, Mapping[str, Any]], {"head": {"lr": 2}}),
         ("simclr", Pretext, "simclr"),
     ],
 )
@@ -174,9 +178,14 @@ def test_values_are_read_by_their_type(value, kind, expected):
     ("value", "kind", "words"),
     [
         ("warm", float, "expects a number, got 'warm'"),
-        ("0.5", int, "expects an integer"),
-        ("true", int, "expects an integer"),
+        (0.5, int, "expects an integer"),
+        (True, int, "expects an integer, got true"),
         ("maybe", bool, "expects true or false"),
+        ("yes", bool, "expects true or false, got 'yes'"),
+        ("true", bool, "got 'true'; write true without quotes"),
+        ("0x10", int, "got '0x10'; write 0x10 without quotes"),
+        (["1", 2], tuple[int, int], "expects a list of an integer, an integer"),
+        (5, str, "expects text, got 5; write '5' in quotes"),
     ],
 )
 def test_a_wrong_type_says_what_was_expected(value, kind, words):
@@ -227,7 +236,7 @@ def test_no_parameter_of_an_evaluator_may_lack_a_default():
 def test_a_partial_may_set_the_recipe_of_a_stage():
     name = "scan-imagenet"
     assert (cell(name).stages["agree"][1].lr, cell(name).recipe.lr) == (5.0, 0.03)
-    assert cell(name, **{f"{name}.agree.lr": "0.5"}).stages["agree"][1].lr == 0.5
+    assert cell(name, **{f"{name}.agree.lr": 0.5}).stages["agree"][1].lr == 0.5
     assert cell("scan").stages["agree"][1].lr == 1e-4
 
 

@@ -240,7 +240,7 @@ def test_a_shared_parameter_answers_to_each_of_its_names():
         ({"schedule": "zigzag"}, "'zigzag'; there are"),
         ({"optimizer": "sgd", "nesterov": True, "momentum": 0.0}, "'sgd' cannot be made"),
         ({"optimizer": "adahessian"}, "second derivatives"),
-        ({"optimizer": "kron"}, "dice of its own"),
+        ({"optimizer": "kron"}, "random numbers of its own"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_a_sentence(recipe, sentence):

@@ -110,8 +110,9 @@ SOUND = OWN.replace("2024-05-01", "'2024-05-01'")
         ),
         ("backbone", "backbon", "backbon"),
         ("mine top1", "cifar10 top1", "two values of top1 under one protocol"),
-        ("format: 1", "format: [1", "no readable YAML"),
-        ("format: 1", "- a", "no readable YAML"),
+        ("format: 1", "format: [1", "line 3: expected ',' or ']'"),
+        ("format: 1", "- a", "line 3: it does not go on from the lines above"),
+        ("format: 1", "format: 1\nformat: 1", "line 3: 'format' stands here and in line 2"),
     ],
 )
 def test_a_file_that_is_none_is_refused_in_a_sentence(tmp_path, old, new, said):

@@ -35,7 +35,7 @@ class Cell:
     recipe: Recipe | None  # None: judged, never trained
     stages: Mapping[str, tuple[int, Recipe]] = field(default_factory=dict)  # version, recipe
     pretexts: Mapping[str, Cell] = field(default_factory=dict)  # by method name
-    left_out: tuple[str, ...] = ()  # hyperparameters at the value that keeps old ids alive
+    left_out: tuple[str, ...] = ()  # hyperparameters added since, at their old value: not hashed
     source: str | None = None  # sha256 of a method that lives in a file
 
     def identity(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -11,12 +12,13 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from ..api import Method, Pretext, Recipe, Weights
 from ..errors import UserError
+from ..names import LONGEST, plain_scalar
 from .cell import FIELDS
+from .yaml12 import written
 
 if TYPE_CHECKING:
     from ..plugins import Entry
@@ -87,25 +89,36 @@ def _signature(function: Any, what: str) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def checked(value: Any, kind: Any, *, what: str) -> Any:
-    """`value` as `kind`, or a sentence that says what was expected."""
+    """`value` as `kind`, or a sentence that says what was expected.
+
+    A list may be a tuple, 10 a number and 1e1 an integer; text is never anything but text.
+    """
     if kind in (Pretext, Weights):
         kind = str
     adapter = _adapter(kind)
     if adapter is None:
         return value  # a type only its method understands
-    tries = [value]
-    if isinstance(value, str):
-        tries = [_scalar(value), value]
-    for each in tries:
-        if isinstance(each, bool) and not _admits_bool(kind):
-            continue
-        try:
-            found = adapter.validate_python(each)
-        except ValidationError:
-            continue
-        if not _endless(found):
-            return found
-    raise UserError(f"{what} expects {described(kind)}, got {value!r}")
+    if not isinstance(value, bool) or _admits_bool(kind):
+        with contextlib.suppress(ValidationError):
+            found = adapter.validate_python(value)
+            if not _endless(found) and not _read_from_text(value, found):
+                return found
+    raise UserError(f"{what} expects {described(kind)}, got {_shown(value)}{_quotes(value, kind)}")
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else written(value)
+
+
+def _quotes(value: Any, kind: Any) -> str:
+    """What would work where quotes are all that is wrong."""
+    if typing.get_origin(kind) is typing.Annotated:
+        kind = typing.get_args(kind)[0]
+    if isinstance(value, str) and kind in (int, float, bool) and len(value) <= LONGEST:
+        fits = isinstance(plain_scalar(value), bool if kind is bool else int | float)
+        return f"; write {value} without quotes" if fits else ""
+    text = kind is str and isinstance(value, int | float)
+    return f"; write '{written(value)}' in quotes" if text else ""
 
 
 def _endless(value: Any) -> bool:
@@ -114,19 +127,25 @@ def _endless(value: Any) -> bool:
     return any(isinstance(each, float) and not math.isfinite(each) for each in values)
 
 
+def _read_from_text(value: Any, found: Any) -> bool:
+    """Whether pydantic took a text such as 'yes' or '3' for what it is not."""
+    if isinstance(value, str):
+        return isinstance(found, bool | int | float)
+    if isinstance(value, Mapping) and isinstance(found, Mapping):
+        pairs = zip(value.values(), found.values(), strict=False)
+    elif isinstance(value, list | tuple) and isinstance(found, list | tuple):
+        pairs = zip(value, found, strict=False)
+    else:
+        return False
+    return any(_read_from_text(*pair) for pair in pairs)
+
+
 @functools.cache
 def _adapter(kind: Any) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(kind)
     except PydanticUserError:
         return None
-
-
-def _scalar(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
 
 
 def _admits_bool(kind: Any) -> bool:

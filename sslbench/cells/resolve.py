@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..api import Labels, Pretext, Recipe
 from ..errors import UserError, suggestion
-from .cell import FIELDS, Cell
+from .cell import FIELDS, Cell, plain
 from .identity import is_adopted
 from .parameters import Anatomy, anatomy, checked
+from .yaml12 import written
 
 if TYPE_CHECKING:
     from ..plugins import Entry, Registry
@@ -49,6 +50,19 @@ def _recipe_types() -> dict[str, Any]:
     return typing.get_type_hints(Recipe)
 
 
+# of a recipe's fields, as api.Recipe says them: what must hold, in words
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lr": (lambda v: v >= 0, "0 or more"),
+    "momentum": (lambda v: 0 <= v <= 1, "from 0 to 1"),
+    "betas": (lambda v: all(0 <= each < 1 for each in v), "from 0 to below 1, each"),
+    "weight_decay": (lambda v: v >= 0, "0 or more"),
+    "weight_decay_end": (lambda v: v is None or v >= 0, "0 or more, or null"),
+    "lr_end": (lambda v: v >= 0, "0 or more"),
+    "warmup": (lambda v: v >= 0, "0 or more"),
+    "clip": (lambda v: v is None or v > 0, "above 0, or null"),
+}
+
+
 def resolve_recipe(recipe: Recipe, overrides: Mapping[str, Any], *, what: str) -> Recipe:
     # Defaults too: 10 and 10.0 must not be two cells.
     values = {name: overrides.get(name, getattr(recipe, name)) for name in FIELDS}
@@ -57,6 +71,9 @@ def resolve_recipe(recipe: Recipe, overrides: Mapping[str, Any], *, what: str) -
     )
     if resolved.epochs < 0 or resolved.batch < 1:
         raise UserError(f"{what} asks for {resolved.epochs} epochs of batch {resolved.batch}")
+    for name, (holds, words) in _RANGES.items():
+        if not holds(found := getattr(resolved, name)):
+            raise UserError(f"{what}.{name} must be {words}, not {written(plain(found))}")
     return resolved
 
 
@@ -185,7 +202,7 @@ def check_settings(registry: Registry, settings: Settings, methods: set[str]) ->
         method, _, rest = key.partition(".")
         entry = registry.find("methods", method)  # UnknownName with a suggestion
         if not rest:
-            raise UserError(f"--set {key}=... lacks a parameter: METHOD.PARAMETER=VALUE")
+            raise UserError(f"the setting {key!r} is not METHOD.PARAMETER")
         if method not in methods:
             continue  # resolved, and so checked, where it is used
         stage, _, leaf = rest.rpartition(".")

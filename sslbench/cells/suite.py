@@ -3,28 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, TypeAdapter
+from pydantic import ValidationError as Invalid
 
-from ..errors import UserError, suggestion
+from ..errors import UnknownName, UserError, suggestion
 from ..plugins import Registry
+from . import yaml12
+from .yaml12 import written
 
 NEEDED = ("summary", "datasets", "backbones", "methods", "baselines", "evaluators", "seeds")
+ENDINGS = (".yaml", ".yml")  # of a suite's file, in capitals too
+LARGEST_SEED = 2**63 - 1
+
+
+def _whole(value: Any) -> Any:
+    """1e1 is ten."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _choices(choices: Any) -> Any:
+    if isinstance(choices, list) and choices:
+        return choices
+    if isinstance(choices, Mapping) and set(choices) == {"times"}:
+        ends = choices["times"]
+        numbers = isinstance(ends, list) and all(type(end) in (int, float) for end in ends)
+        if numbers and len(ends) == 2 and 0 < ends[0] < ends[1]:
+            return choices
+    raise ValueError("a list of values, or {times: [low, high]} with 0 < low < high")
+
+
+Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
+Seed = Annotated[Whole, Ge(0), Le(LARGEST_SEED)]
+Texts = tuple[str, ...]
+Choices = Annotated[Any, AfterValidator(_choices)]
 
 
 @dataclass(frozen=True)
 class Tuning:
     """How a suite finds each method's recipe: the same number of random trials for all."""
 
-    trials: int
-    epochs: int  # of a trial, a stage
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    trials: Annotated[Whole, Ge(1)]
+    epochs: Annotated[Whole, Ge(1)]  # of a trial, a stage
     judge: str  # its first metric on the held-out tenth of train chooses
-    seed: int  # of the trials' cells, and of the draws; none of the suite's own
-    space: Mapping[str, Any]  # METHOD.PARAM or *.PARAM -> a list of values, or {times: [low, high]}
+    seed: Seed  # of the trials' cells, and of the draws; none of the suite's own
+    space: Mapping[str, Choices]  # METHOD.PARAM or *.PARAM -> a list, or {times: [low, high]}
     settled: frozenset[str] = frozenset()  # METHOD.PARAM that are set by hand: not searched
 
 
@@ -32,25 +62,27 @@ class Tuning:
 class Suite:
     """A named protocol."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     name: str
     summary: str
-    datasets: tuple[str, ...]
-    backbones: tuple[str, ...]
-    methods: tuple[str, ...]  # unless others are asked for
-    baselines: tuple[str, ...]
-    evaluators: tuple[str, ...]
-    seeds: tuple[int, ...]
-    once: tuple[str, ...] = ()  # evaluators that judge the first seed alone
-    epochs: int | None = None  # a stage, for all methods; None: each recipe's own
-    batch: int | None = None
+    datasets: Texts
+    backbones: Texts
+    methods: Texts  # unless others are asked for
+    baselines: Texts
+    evaluators: Texts
+    seeds: tuple[Seed, ...]
+    once: Texts = ()  # evaluators that judge the first seed alone
+    epochs: Annotated[Whole, Ge(0)] | None = None  # a stage, for all methods; None: each recipe's
+    batch: Annotated[Whole, Ge(1)] | None = None
     precision: str = "fp32"
-    labels: int | None = None  # the budget of methods that may see some
+    labels: Annotated[Whole, Ge(1)] | None = None  # the budget of methods that may see some
     floor: str | None = None  # the baseline that a trained method should beat
     normaliser: str | None = None  # the method by whose errors those under corruption are divided
-    requires: tuple[str, ...] = ()  # distributions
+    requires: Texts = ()  # distributions
     set: Mapping[str, Any] = field(default_factory=dict)  # METHOD.PARAM -> value
     tuning: Tuning | None = None
-    notes: tuple[str, ...] = ()  # what a reader of its tables must know
+    notes: Texts = ()  # what a reader of its tables must know
 
     def as_yaml(self) -> str:
         """A suite file that says all of it, and extends none."""
@@ -59,7 +91,7 @@ class Suite:
         if self.tuning:
             settled = plain["tuning"].pop("settled")
             plain["tuning"] |= {"settled": sorted(settled)} if settled else {}
-        return yaml.safe_dump(_listed(plain), sort_keys=False, allow_unicode=True, width=100)
+        return yaml12.dump(_listed(plain))
 
 
 def _listed(value: Any) -> Any:
@@ -70,7 +102,7 @@ def _listed(value: Any) -> Any:
 
 def load_suite(name: str, registry: Registry) -> Suite:
     """A suite by name, or from a YAML file's path, which may say its name."""
-    by_path = name.endswith((".yaml", ".yml"))
+    by_path = name.lower().endswith(ENDINGS)
     path = Path(name) if by_path else _home(name, registry)
     return _suite(path.stem if by_path else name, _content(path, registry), path)
 
@@ -81,7 +113,12 @@ def read_suite(path: Path) -> Suite:
 
 
 def _home(name: str, registry: Registry) -> Path:
-    return Path(str(registry.find("suites", name).load()))
+    try:
+        return Path(str(registry.find("suites", name).load()))
+    except UnknownName as error:
+        if not Path(name).is_file():
+            raise
+        raise UserError(f"{error}; a suite's file ends in .yaml, {name} does not") from error
 
 
 def _content(
@@ -89,113 +126,119 @@ def _content(
 ) -> dict[str, Any]:
     """A file's fields over those of the suite it extends; of `set`, each setting by itself."""
     if not path.is_file():
-        raise UserError(f"no suite file {path}")
+        raise UserError(
+            f"there is no suite file {path}; `sslbench list suites` has names of suites"
+        )
     if path in asking:
         raise UserError(f"the suite {path} extends itself")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
-        raise UserError(f"the suite {path} is no readable YAML: {error}") from error
+    content = yaml12.read(path, f"the suite {path}")
     if not isinstance(content, Mapping):
-        raise UserError(f"the suite {path} must be a mapping of fields")
+        raise UserError(f"the suite {path} must be a mapping of fields, such as summary: TEXT")
     own = dict(content)
     if "extends" not in own:
         return own
     if registry is None:
         raise UserError(f"the suite {path} must be whole, and extends {own['extends']!r}")
     whole = _content(_home(str(own.pop("extends")), registry), registry, (*asking, path))
-    if isinstance(own.get("set"), Mapping):
-        own["set"] = {**whole.get("set", {}), **own["set"]}
+    if isinstance(own.get("set"), Mapping) and isinstance(whole.get("set"), Mapping):
+        own["set"] = {**whole["set"], **own["set"]}
     whole.pop("name", None)
     return {**whole, **own}
 
 
 def _suite(name: str, content: Mapping[str, Any], path: Path) -> Suite:
-    known = {f.name: f for f in dataclasses.fields(Suite)}
-    for key in content:
-        if key not in known:
-            raise UserError(f"the suite {path} has no field {key!r}{suggestion(str(key), known)}")
-    if lacking := [key for key in NEEDED if key not in content]:
-        raise UserError(f"the suite {path} lacks {', '.join(lacking)}")
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        if str(known[key].type).startswith("tuple"):
-            if not isinstance(value, list):
-                raise UserError(f"{key} of the suite {path} must be a list, not {value!r}")
-            value = tuple(value if key == "seeds" else map(str, value))
-        values[key] = value
-    seeds = values["seeds"]
-    sound = all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not sound or not seeds or len(set(seeds)) < len(seeds):
+    try:
+        suite = _SUITE.validate_python({"name": name, **content})
+    except Invalid as error:
+        raise UserError(_sentence(error, path)) from error
+    seeds = suite.seeds
+    if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(
             f"seeds of the suite {path} must be whole numbers, each once, not {list(seeds)}"
         )
-    settings = values.get("set", {})
-    if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
-        raise UserError(f"set of the suite {path} must map METHOD.PARAMETER to values")
-    _check_kinds(values, path)
-    _check_named(values, path)
-    if "tuning" in values:
-        values["tuning"] = _tuning(values["tuning"], values["seeds"], path)
-    values["name"] = str(values.get("name", name))
-    return Suite(**values)
+    _check_named(suite, path)
+    if suite.tuning:
+        _check_tuning(suite.tuning, seeds, path)
+    return suite
 
 
-def _check_kinds(values: Mapping[str, Any], path: Path) -> None:
-    kinds = {
-        "a text": (str, ("name", "summary", "precision", "floor", "normaliser")),
-        "a whole number": (int, ("epochs", "batch", "labels")),
-    }
-    for what, (kind, keys) in kinds.items():
-        for key in keys:
-            value = values.get(key)
-            if value is not None and type(value) is not kind:
-                raise UserError(f"{key} of the suite {path} must be {what}, not {value!r}")
+_SUITE = TypeAdapter(Suite)
+_WANTED = {  # pydantic's word for what went wrong -> what would work
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "frozen_set_type": "a list",
+    "mapping_type": "a mapping of METHOD.PARAMETER to values",
+    "dict_type": "a mapping of METHOD.PARAMETER to values",
+    "dataclass_type": "a mapping of fields",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+    "value_error": "{error}",
+}
 
 
-def _check_named(values: Mapping[str, Any], path: Path) -> None:
-    methods = (*values["methods"], *values["baselines"])
+def _sentence(error: Invalid, path: Path) -> str:
+    """The first fault: which field, what was found, what would work."""
+    faults = error.errors()
+    for fault in faults:
+        if fault["type"] == "unexpected_keyword_argument":
+            return _unknown(fault["loc"], path)
+    lacking = [".".join(map(str, f["loc"])) for f in faults if f["type"] == "missing"]
+    if lacking:
+        return f"the suite {path} lacks {', '.join(lacking)}"
+    fault = faults[0]
+    at, found = fault["loc"], fault["input"]
+    wanted = _WANTED.get(fault["type"], fault["msg"]).format(**fault.get("ctx", {}))
+    if at[0] in _LISTS and len(at) == 2:  # one of a list
+        return (
+            f"{at[0]} of the suite {path} must be a list of texts, not of {_shown(found)}; "
+            f"write {_as_text(found)} in quotes"
+        )
+    where = f"{at[0] if at[0] == 'seeds' else '.'.join(map(str, at[:2]))} of the suite {path}"
+    if at[:2] == ("tuning", "space") and len(at) > 2:
+        where += f": {at[2]}"
+    hint = f"; write {_as_text(found)} in quotes" if wanted == "text" and found is not None else ""
+    return f"{where} must be {wanted}, not {_shown(found)}{hint}"
+
+
+_LISTS = frozenset(f.name for f in dataclasses.fields(Suite) if f.type == "Texts")
+
+
+def _unknown(at: Sequence[int | str], path: Path) -> str:
+    kind = Tuning if at[0] == "tuning" else Suite
+    near = suggestion(str(at[-1]), [f.name for f in dataclasses.fields(kind)])
+    return f"the suite {path} has no field {'.'.join(map(str, at))!r}{near}"
+
+
+def _shown(value: Any) -> str:
+    said = repr(value) if isinstance(value, str) else written(value)
+    return said if len(said) <= 80 else f"{said[:77]}..."
+
+
+def _as_text(value: Any) -> str:
+    """As it was meant, where `[folder: /x]` made a mapping of a name."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        return repr(":".join(map(str, *value.items())))
+    return f"'{_shown(value)}'"
+
+
+def _check_named(suite: Suite, path: Path) -> None:
+    methods = (*suite.methods, *suite.baselines)
     for key in ("floor", "normaliser"):
-        named = values.get(key)
+        named = getattr(suite, key)
         if named is not None and named not in methods:
             raise UserError(
                 f"{key} {named!r} of the suite {path} is none of its methods"
-                f"{suggestion(str(named), methods)}"
+                f"{suggestion(named, methods)}"
             )
 
 
-def _tuning(content: Any, seeds: tuple[int, ...], path: Path) -> Tuning:
-    fields = [f.name for f in dataclasses.fields(Tuning) if f.default is dataclasses.MISSING]
-    if not isinstance(content, Mapping) or set(content) - {"settled"} != set(fields):
-        raise UserError(f"tuning of the suite {path} must map {', '.join(fields)}")
-    settled = content.get("settled", [])
-    if not isinstance(settled, list):
-        raise UserError(f"tuning.settled of the suite {path} must be a list, not {settled!r}")
-    tuning = Tuning(**{**content, "settled": frozenset(map(str, settled))})
-    for what, number in (("trials", tuning.trials), ("epochs", tuning.epochs)):
-        if not isinstance(number, int) or number < 1:
-            raise UserError(f"tuning.{what} of the suite {path} must be 1 or more, not {number!r}")
+def _check_tuning(tuning: Tuning, seeds: tuple[int, ...], path: Path) -> None:
     if tuning.seed in seeds:
         raise UserError(
             f"tuning.seed of the suite {path} is {tuning.seed}, one of its seeds {list(seeds)}: "
             f"what is chosen on a seed must not be reported on it; set another"
         )
-    if not isinstance(tuning.space, Mapping) or not tuning.space:
+    if not tuning.space:
         raise UserError(f"tuning.space of the suite {path} must map METHOD.PARAMETER to choices")
-    for key, choices in tuning.space.items():
-        _check_choices(key, choices, path)
-    return tuning
-
-
-def _check_choices(key: str, choices: Any, path: Path) -> None:
-    if isinstance(choices, list) and choices:
-        return
-    if isinstance(choices, Mapping) and set(choices) == {"times"}:
-        ends = choices["times"]
-        numbers = isinstance(ends, list) and all(isinstance(end, int | float) for end in ends)
-        if numbers and len(ends) == 2 and 0 < ends[0] < ends[1]:
-            return
-    raise UserError(
-        f"tuning.space of the suite {path}: {key} must be a list of values, or "
-        f"{{times: [low, high]}} with 0 < low < high, not {choices!r}"
-    )

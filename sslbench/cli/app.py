@@ -35,6 +35,10 @@ COMMANDS = {
     "store": "store:store",
     "doctor": "doctor:doctor",
 }
+MEANT = {  # as other programs call them
+    **dict.fromkeys(("train", "fit", "pretrain", "bench", "benchmark"), "run` trains and judges"),
+    **dict.fromkeys(("eval", "test"), "evaluate` judges what is trained"),
+}
 TAKES_VALUE = ("--plugin", "--no-plugin")
 ANYWHERE = (
     "--plugin FILE.py, --no-plugin NAME and --no-plugins may stand here too: see sslbench --help."
@@ -79,10 +83,39 @@ class Command(click.Command):
             with formatter.section(group):
                 formatter.write_dl(groups[group])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True  # to say more of one than click does
+        try:
+            left = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in ("--dry-run", "--dry"):
+                raise
+            raise UserError(
+                f"`{ctx.command_path}` has no {error.option_name}; `sslbench plan` with the same "
+                f"options says what would be done, and does nothing"
+            ) from error
+        if left and not ctx.resilient_parsing:
+            raise UserError(_unasked(ctx, left[0]))
+        return left
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
         formatter.write_paragraph()
         formatter.write_text(ANYWHERE)
+
+
+def _unasked(ctx: click.Context, argument: str) -> str:
+    """Of an argument where a command takes none, or no more."""
+    sentence = f"`{ctx.command_path}` takes no argument {argument!r}"
+    if not {"suite", "methods"} <= {param.name for param in ctx.command.params if param.opts}:
+        return f"{sentence}; `{ctx.command_path} --help` says what it takes"
+    if any(
+        param.name == "suite" and not param.opts[0].startswith("-") for param in ctx.command.params
+    ):
+        return f"{sentence} beside the suite; methods are named by --methods {argument}"
+    return (
+        f"{sentence}: is it a suite or a method? write --suite {argument} or --methods {argument}"
+    )
 
 
 class Commands(click.Group):
@@ -95,6 +128,8 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         typed = not ctx.resilient_parsing and not args[0].startswith("-")
         if typed and self.get_command(ctx, args[0]) is None:
+            if ctx.parent is None and args[0] in MEANT:
+                raise UserError(f"unknown command {args[0]!r}; `sslbench {MEANT[args[0]]}")
             raise UnknownName("command", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
 

@@ -99,13 +99,13 @@ def evaluate(
       sslbench evaluate fashion --evaluators fewshot,retrieval
       sslbench evaluate quick --encoder resnet18.pth --backbone resnet18
     """
-    from ..plan.planning import make_plan
-
     state = ctx.ensure_object(State)
     state.verbose = state.verbose or verbose
     how = {name: value for name in OF_ENCODER if (value := given.pop(name))}
     with quiet_libraries(verbose=state.verbose):
         options = asked(state, given, how=doing(given, ("device", "jobs"), train=False))
+        from ..plan.planning import make_plan
+
         check(options, state.registry)
         trackers = made(given["track"], state.registry)
         options, lines = _taken_in(encoder, how, options, state.registry)

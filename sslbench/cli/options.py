@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from ..cells.yaml12 import value as read_value
+from ..cells.yaml12 import written
 from ..disk import STORE, default_store
 from ..errors import EmptySelection, UserError
 from . import completion
@@ -19,6 +22,8 @@ from .app import HOW, OUTPUT, PROTOCOL, WHAT, WHERE, State
 if TYPE_CHECKING:
     from ..plan.selection import Selection
 
+MOST_SEEDS = 1000  # of one range
+_DEVICES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps", "none": "cpu"}
 F = TypeVar("F", bound=Callable[..., Any])
 Names = tuple[str, ...] | None
 Seeds = tuple[int, ...] | None
@@ -47,12 +52,56 @@ def names(ctx: click.Context, param: click.Parameter, value: str | None) -> Name
 
 
 def seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> Seeds:
+    """`0,1,2`, or `0-2` for the same."""
     if value is None:
         return None
-    items = split(value)
-    if bad := [item for item in items if not (item.isascii() and item.isdigit())]:
-        raise click.BadParameter(f"{bad[0]!r} is no whole number; seeds look like 0,1,2")
-    return tuple(dict.fromkeys(map(int, items)))
+    found = [seed for item in split(value) for seed in _seeds(item)]
+    return tuple(dict.fromkeys(found))
+
+
+def _seeds(item: str) -> Sequence[int]:
+    from ..cells.suite import LARGEST_SEED
+
+    match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", item)
+    if match is None:
+        raise UserError(f"--seeds: {item!r} is not a whole number; seeds look like 0,1,2 or 0-4")
+    ends = match[1], match[2] or match[1]
+    # of more digits than 19 Python need not read any
+    first, last = (int(end) if len(end) <= 19 else LARGEST_SEED + 1 for end in ends)
+    if last > LARGEST_SEED:
+        raise UserError(
+            f"--seeds: {item[:20]}... has {len(item)} digits; the largest seed is {LARGEST_SEED}"
+        )
+    if last < first:
+        raise UserError(f"--seeds: {item} runs backwards; write {last}-{first}")
+    if last - first >= MOST_SEEDS:
+        raise UserError(
+            f"--seeds: {item} are {last - first + 1:,} seeds; a range holds {MOST_SEEDS:,} at most"
+        )
+    return range(first, last + 1)
+
+
+def device_named(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Its form alone: whether it is here is known where torch is."""
+    if re.fullmatch(r"auto|(cpu|cuda|mps)(:[0-9]{1,4})?", value):
+        return value
+    meant = _DEVICES.get(value.partition(":")[0].lower())
+    hint = f"did you mean {meant}?" if meant else "write auto, cpu, cuda, cuda:N or mps"
+    raise UserError(f"--device {value!r} is not a device; {hint}")
+
+
+def settings(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> dict[str, Any]:
+    """Each value read once, as a suite's file would have it."""
+    found: dict[str, Any] = {}
+    for item in value:
+        name, sign, text = item.partition("=")
+        key = name.strip()
+        if not sign or not key:
+            raise UserError(f"--set {item!r} is not METHOD.PARAMETER=VALUE")
+        if key in found:
+            raise UserError(f"--set {key} is given twice; keep one of the two")
+        found[key] = read_value(text, f"--set {item}")
+    return found
 
 
 def several(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -93,6 +142,7 @@ download_option: Callable[[Any], Any] = click.option(
 device_option: Callable[[Any], Any] = click.option(
     "--device",
     default="auto",
+    callback=device_named,
     show_default=True,
     metavar="DEVICE",
     help="cpu, cuda, cuda:N or mps; auto: a GPU if there is one.",
@@ -136,7 +186,9 @@ _cells = under(
     click.option(
         "--layers", is_flag=True, help="Let linear judge the feature maps of every stage too."
     ),
-    click.option("--seeds", callback=seeds, metavar="0,1,2", help="Seeds, instead of the suite's."),
+    click.option(
+        "--seeds", callback=seeds, metavar="0,1,2", help="Seeds, instead of the suite's; or 0-2."
+    ),
 )
 _changes = under(
     PROTOCOL,
@@ -147,6 +199,7 @@ _changes = under(
         "--set",
         "set_",
         multiple=True,
+        callback=settings,
         metavar="METHOD.PARAM=VALUE",
         help="A hyperparameter or recipe field. Repeatable.",
         shell_complete=completion.settings,
@@ -194,14 +247,15 @@ loudness = under(
 
 def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
     """The selection that these options make. EmptySelection where one of them names nothing."""
-    from ..api import Place
-    from ..data import default_roots
-    from ..plan.selection import Selection
-
     for name in ("backbones", "datasets", "evaluators", "transfer_to", "seeds"):
         if given[name] == ():
             flag = name.replace("_", "-")
             raise EmptySelection(f"the selection is empty: --{flag} names none")
+    _check_names(state, given)
+    from ..api import Place
+    from ..data import default_roots
+    from ..plan.selection import Selection
+
     roots = default_roots(given["data"])
     return Selection(
         suite=given["suite"],
@@ -223,6 +277,23 @@ def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
         installed=state.installed,
         **more,
     )
+
+
+def _check_names(state: State, given: Mapping[str, Any]) -> None:
+    """Before torch is imported, which takes seconds."""
+    from ..plan.named import Named
+
+    Named(
+        suite=given["suite"],
+        methods=given["methods"],
+        backbones=given["backbones"] or (),
+        datasets=given["datasets"] or (),
+        evaluators=given["evaluators"] or (),
+        transfer_to=given["transfer_to"] or (),
+        set=given["set_"],
+        watch=given.get("watch"),
+        trackers=given.get("track") or (),
+    ).check(state.registry)
 
 
 def refuse_selection(ctx: click.Context, folder: Path) -> None:
@@ -252,8 +323,8 @@ def typed(ctx: click.Context, *words: str, keep: frozenset[str] = SELECTION) -> 
         flag = max(param.opts, key=len) if isinstance(param, click.Option) else f"--{param.name}"
         if isinstance(param, click.Option) and param.is_flag:
             parts.append(flag)
-        elif isinstance(param, click.Option) and param.multiple:
-            parts += [text for each in value for text in (flag, str(each))]
+        elif isinstance(value, Mapping):
+            parts += [text for k, v in value.items() for text in (flag, f"{k}={written(v)}")]
         else:
             parts += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     return shlex.join([*parts, *_plugin_options(ctx.ensure_object(State))])

@@ -56,11 +56,12 @@ def plan(
       sslbench plan --suite fashion --time
       sslbench plan --suite quick --methods moco,swav --mde
     """
-    from ..plan.planning import make_plan
-
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
-        made = make_plan(asked(state, given), state.registry)
+        options = asked(state, given)
+        from ..plan.planning import make_plan
+
+        made = make_plan(options, state.registry)
         estimates = _estimates(made, state.registry, device) if time else []
         found = _detectable(made, state.registry) if mde else []
     for notice in made.store.notices:

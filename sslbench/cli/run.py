@@ -44,10 +44,11 @@ def watch(ctx: click.Context, param: click.Parameter, value: str | None) -> Watc
     """EVALUATOR:EPOCHS; every epoch where no number is given."""
     if value is None:
         return None
-    evaluator, _, every = value.partition(":")
-    if not (every or "1").isdigit() or every == "0":
+    evaluator, _, text = value.partition(":")
+    every = text or "1"
+    if not (every.isascii() and every.isdigit()) or int(every[:9]) == 0:
         raise UserError(f"--watch {value!r} is not EVALUATOR:EPOCHS, such as knn:5")
-    return Watch(evaluator, int(every or 1))
+    return Watch(evaluator, int(every[:9]))
 
 
 def doing(given: Mapping[str, Any], names: Sequence[str], **more: Any) -> RunOptions:

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..api import Card, Dataset, Images, Place
-from ..arrays import Bytes, Integers, Stored, assemble, gather, stratified
-from ..errors import MissingData, UserError
+from ..arrays import Bytes, Integers, Stored, assemble, gather, side, stratified
+from ..errors import MissingData
 
 SIDE = 8  # pixels, as scanned
 LEVELS = 16  # values are 0 ... 16
 TEST = 360
+BLOCK = 64  # images enlarged at once: sums take 24 bytes a pixel
 
 
 class Digits(Dataset):
@@ -33,19 +34,18 @@ class Digits(Dataset):
     )
 
     def __init__(self, *, size: int = 32) -> None:
-        if not isinstance(size, int) or size < 1:
-            raise UserError(f"digits: size is a side in pixels such as 32, not {size!r}")
-        self.size = size
+        self.size = side(size, "digits")
 
     def load(self, place: Place) -> Images:
         planes, labels = _table()
-        small = enlarged(planes, self.size)[:, None]  # [N, 1, H, W]
         held = np.zeros(len(labels), bool)
         held[stratified(labels, TEST, "digits test")] = True
 
         def split(rows: NDArray[np.bool_]) -> tuple[Stored, Integers]:
+            few = np.array_split(planes[rows], 1 + len(labels) // BLOCK)
+            blocks = (enlarged(each, self.size)[:, None] for each in few)  # [n, 1, H, W]
             shape = (int(rows.sum()), 3, self.size, self.size)
-            return gather([small[rows]], shape=shape, scratch=place.scratch), labels[rows]
+            return gather(blocks, shape=shape, scratch=place.scratch), labels[rows]
 
         return assemble(
             {"train": split(~held), "test": split(held)},

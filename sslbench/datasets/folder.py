@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..api import Card, Dataset, Images, Place
-from ..arrays import Integers, Stored, assemble
+from ..arrays import Integers, Stored, assemble, side
 from ..errors import MissingData, UserError
 from .pictures import RULE, decode, is_picture, pictures_in, short_side
 
@@ -32,11 +32,9 @@ class Folder(Dataset):
     )
 
     def __init__(self, *, path: str, size: int | None = None) -> None:
-        if size is not None and (not isinstance(size, int) or size < 1):
-            raise UserError(f"folder:{path}: size is a side in pixels such as 64, not {size!r}")
         self.name = f"folder:{path}"
         self.path = Path(path).expanduser()
-        self.size = size
+        self.size = None if size is None else side(size, f"folder:{path}")
 
     def load(self, place: Place) -> Images:
         train = self._listed("train")

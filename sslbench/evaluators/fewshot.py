@@ -32,7 +32,8 @@ class FewShot(Evaluator):
     Chosen: nothing.
     Source: Wang et al., arXiv 1911.04623 (SimpleShot, CL2N); Vinyals et al., arXiv 1606.04080.
     Traps: papers keep the classes of episodes out of training; here pretraining saw images of
-    every class and no label of any, so all classes serve, and numbers are no kin of miniImageNet's.
+    every class and no label of any, so all classes serve, and numbers cannot be compared with those
+    of miniImageNet.
     The interval is that of the mean over draws from this one test set: it knows nothing of other
     test images or of seeds of training. Episodes are drawn from a constant, not from the cell's
     seed: encoders of the same data meet the same episodes.

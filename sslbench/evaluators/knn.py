@@ -27,7 +27,7 @@ class KNN(Evaluator):
     of train, and test is read once.
     Source: Wu et al., arXiv 1805.01978 (weighting, T); Caron et al., arXiv 2104.14294 (the k).
     Traps: published kNN numbers differ in k, T, weighting, augmented banks and "best epoch on
-    test"; k alone reorders close methods. They are no kin of this column.
+    test"; k alone reorders close methods. They cannot be compared with this column.
 
     k: fixed, instead of chosen. temperature: of the weights; towards 0 this is 1-NN.
     """

@@ -33,7 +33,7 @@ class Linear(Evaluator):
     Source: Kornblith et al., arXiv 1805.08974 (L-BFGS, regularisation chosen on held-out train).
     Traps: published linear numbers come from SGD with augmented crops and learning rates from .001
     to 30 chosen for one method, from probes trained along with the encoder, or from the best epoch
-    on test. They are no kin of this column. Published scores by layer pool each to some 9,000
+    on test. They cannot be compared with this column. Published scores by layer pool each to some 9,000
     numbers (arXiv 1905.01235), which serves shallow stages; here a stage has its channels alone.
 
     l2: fixed, instead of chosen. layers: whether each stage of the backbone is judged as well.

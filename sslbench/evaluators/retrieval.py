@@ -38,7 +38,7 @@ class Retrieval(Evaluator):
     class, which no probe needs. Chance is the share of the class in the gallery for `map`, its
     square for `map@R`, and 1 - (1 - share)^k for `recall@k`. Hashing papers cut mAP at 1,000 or
     5,000 ranks and divide by those found; metric-learning papers search test for classes that
-    train lacks. They are no kin of these columns.
+    train lacks. They cannot be compared with these columns.
     """
 
     metrics = (

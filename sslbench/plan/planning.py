@@ -37,7 +37,7 @@ def make_plan(options: Selection, registry: Registry, *, preflight: bool = True)
     settings = settings_of(suite, options)
     methods = suite.methods if options.methods is None else options.methods
     names = [n for n in dict.fromkeys((*suite.baselines, *methods)) if not is_adopted(n)]
-    asked = {item.partition(".")[0] for item in options.set}
+    asked = {key.partition(".")[0] for key in options.set}
     check_settings(registry, settings, {*names, *asked})
     for name in sorted(asked - set(names)):  # what was typed is checked, though it concerns no cell
         resolve(name, registry, Context("", "", "", 0, 0), settings)

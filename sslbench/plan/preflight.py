@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.overrides import TorchFunctionMode
+
+from .. import arrays
 from ..api import Backbone, Method
 from ..cells.cell import Cell, plain
 from ..cells.parameters import anatomy
@@ -18,9 +24,12 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
+TO_TRAIN = 4  # a weight, its gradient, its momentum and its average
+MOST_TENSORS = 20_000  # that one method is built of
+
+
 def build_each(plan: Plan, registry: Registry) -> None:
     """Builds each open combination once: what cannot serve is known before anything trains."""
-    import torch
 
     from ..one_cell.building import Builder, Unsupported
 
@@ -38,7 +47,8 @@ def build_each(plan: Plan, registry: Registry) -> None:
         key = keys[alike]
         if key not in seen:
             try:
-                module, _ = builder.build(planned.cell)
+                with _Bounded(planned.cell):
+                    module, _ = builder.build(planned.cell)
                 _check_queues(planned.cell, module)
                 _check_pretexts(planned.cell, module, builder)
                 seen[key] = None
@@ -48,6 +58,42 @@ def build_each(plan: Plan, registry: Registry) -> None:
                 raise UserError(f"{planned.cell.method}: {error}") from error
         if sentence := seen[key]:
             plan.cells[i] = dataclasses.replace(planned, state="unsupported", why=sentence)
+
+
+class _Bounded(TorchFunctionMode):
+    """Refuses tensors that this machine could not train, before they are asked of it."""
+
+    makers = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell, self.made = cell, 0
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        if function in self.makers:
+            asked = given.get("size", args[:1] if function is torch.full else args)
+            shape = [n for each in asked for n in (each if isinstance(each, Sequence) else [each])]
+            self._check([n for n in shape if isinstance(n, int)])
+        return function(*args, **given)
+
+    def _check(self, shape: Sequence[int]) -> None:
+        self.made += 1
+        size = 4 * math.prod(shape)
+        if TO_TRAIN * size <= arrays.memory() and self.made <= MOST_TENSORS:
+            return
+        values = self.cell.hyperparameters.items()
+        large = [f"{k}={v}" for k, v in values if type(v) is int and v in shape and v == max(shape)]
+        what = f"{self.cell.method}: {large[0] if large else 'what is set'} asks for"
+        if self.made > MOST_TENSORS:
+            raise UserError(f"{what} more than {MOST_TENSORS:,} tensors; set less")
+        sides = " x ".join(f"{n:,}" for n in shape)
+        raise UserError(
+            f"{what} a tensor of {sides} numbers, {size / 1e9:,.0f} GB, which takes {TO_TRAIN} "
+            f"times as much to train; this machine has {arrays.memory() / 1e9:,.0f} GB; set less"
+        )
 
 
 def _built_from(cell: Cell, registry: Registry) -> str:

@@ -12,32 +12,14 @@ from ..api import Place
 from ..cells.cell import PRECISIONS
 from ..cells.resolve import Settings
 from ..cells.suite import Suite, Tuning, load_suite
+from ..cells.yaml12 import written
 from ..errors import UserError
-from ..names import Name, scalar
+from ..names import Name
 from ..names import parse as parse_name
 from ..plugins import Registry
 from ..records import digest
 from ..train.options import RunOptions
-
-SETS = {  # names that stand for several judges
-    "full": (
-        "knn",
-        "linear[layers=true]",
-        "mlp",
-        "clustering[over=true,stability=true]",
-        "fewshot",
-        "retrieval",
-        "anomaly",
-        "geometry",
-        "calibration",
-        "corruption",  # as published, where it is
-        "corruption[set=regen]",
-        "tent[set=regen]",
-        "bn-adapt[set=regen]",
-        "finetune",
-        "cost",
-    )
-}
+from .named import spelt_out
 
 
 @dataclass(frozen=True)
@@ -55,7 +37,7 @@ class Selection:
     epochs: int | None = None
     batch: int | None = None
     precision: str | None = None
-    set: tuple[str, ...] = ()  # "moco.lr=0.3"
+    set: Mapping[str, Any] = field(default_factory=dict)  # METHOD.PARAM -> value
     store: Path = Path("sslbench-store")
     place: Place = field(default_factory=Place)
     how: RunOptions = field(default_factory=RunOptions)
@@ -104,7 +86,7 @@ def _overridden(suite: Suite, options: Selection) -> tuple[Suite, dict[str, Any]
     """The suite with the options applied, and those of them that change its protocol."""
     changed: dict[str, Any] = {}
     suite = dataclasses.replace(
-        suite, evaluators=_spelt_out(suite.evaluators), once=_spelt_out(suite.once)
+        suite, evaluators=spelt_out(suite.evaluators), once=spelt_out(suite.once)
     )
     judges = _judges(suite, options)
     for key in ("backbones", "datasets", "evaluators", "seeds", "epochs", "batch", "precision"):
@@ -120,17 +102,12 @@ def _overridden(suite: Suite, options: Selection) -> tuple[Suite, dict[str, Any]
     if suite.precision not in PRECISIONS:
         raise UserError(f"precision {suite.precision!r} is none of {', '.join(PRECISIONS)}")
     if options.set:
-        changed["set"] = sorted(options.set)
+        changed["set"] = sorted(spelt(options.set))
     return suite, changed
 
 
-def _spelt_out(judges: Sequence[str]) -> tuple[str, ...]:
-    """Without names that stand for several."""
-    return tuple(dict.fromkeys(each for name in judges for each in SETS.get(name, (name,))))
-
-
 def _judges(suite: Suite, options: Selection) -> tuple[str, ...]:
-    judges = _spelt_out(options.evaluators or suite.evaluators)
+    judges = spelt_out(options.evaluators or suite.evaluators)
     if options.layers:
         judges = _with(judges, "linear", layers=True)
     if options.transfer_to:
@@ -150,21 +127,20 @@ def _with(judges: Sequence[str], base: str, **params: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(str, changed)))
 
 
+def spelt(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """As `--set` takes them, each value in its one spelling."""
+    return tuple(f"{key}={written(value)}" for key, value in settings.items())
+
+
 def settings_of(suite: Suite, options: Selection) -> Settings:
     """The suite's settings, then the command line's."""
-    asked: dict[str, Any] = {}
-    for item in options.set:
-        key, sign, value = item.partition("=")
-        if not sign or not key:
-            raise UserError(f"--set {item!r} is not METHOD.PARAMETER=VALUE")
-        asked[key.strip()] = value
     from_options = {"epochs": options.epochs, "batch": options.batch}
     from_suite = {"epochs": suite.epochs, "batch": suite.batch}
 
     def given(values: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in values.items() if v is not None}
 
-    return Settings(((given(from_suite), suite.set), (given(from_options), asked)))
+    return Settings(((given(from_suite), suite.set), (given(from_options), options.set)))
 
 
 def whole_suite(suite: Suite, suite_id: str, options: Selection) -> Suite:
@@ -173,8 +149,6 @@ def whole_suite(suite: Suite, suite_id: str, options: Selection) -> Suite:
     for key in ("epochs", "batch"):
         if getattr(options, key) is not None:  # what is asked for all stands above a method's own
             settings = {k: v for k, v in settings.items() if not k.endswith(f".{key}")}
-    pairs = (item.partition("=") for item in options.set)
-    asked = {key.strip(): scalar(value) for key, _, value in pairs}
     named = options.methods
     summary = suite.summary
     if suite_id != suite.name:
@@ -184,7 +158,7 @@ def whole_suite(suite: Suite, suite_id: str, options: Selection) -> Suite:
         name=suite_id,
         summary=summary,
         methods=suite.methods if named is None else named,
-        set={**settings, **asked},
+        set={**settings, **options.set},
         tuning=suite.tuning and shortened(suite.tuning, options),
     )
 
@@ -193,6 +167,7 @@ def _changes(options: Selection) -> str:
     """What was asked for beside methods, as it is typed."""
     names = ("datasets", "backbones", "evaluators", "seeds", "epochs", "batch", "precision", "set")
     given = {name: getattr(options, name) for name in (*names, "transfer_to", "layers")}
+    given["set"] = spelt(options.set)
     return " ".join(
         f"--{name.replace('_', '-')}"
         + (
@@ -211,6 +186,5 @@ def _listed(values: tuple[Any, ...]) -> str:
 
 def shortened(tuning: Tuning, options: Selection) -> Tuning:
     """What the command line fixes is not searched, and no trial is longer than its fit."""
-    settled = {item.partition("=")[0].strip() for item in options.set}
     epochs = min(tuning.epochs, options.epochs or tuning.epochs)
-    return dataclasses.replace(tuning, epochs=epochs, settled=tuning.settled | settled)
+    return dataclasses.replace(tuning, epochs=epochs, settled=tuning.settled | {*options.set})

@@ -5,7 +5,7 @@ Faults are contained, malice is not: a plugin runs in this process with the righ
     origins    where plugins come from
     hooks      what one says
     contained  what of its faults gets out
-    kept       what an import may not change
+    kept       puts back the global functions and settings that an import replaced
     entries    what was found
     owners     who is found under which name
     passed     which have passed the conformance kit

@@ -1,4 +1,4 @@
-"""What importing a plugin may not change for everybody else, and is put back."""
+"""Puts back the global functions, generators and settings that importing a plugin replaced."""
 
 from __future__ import annotations
 

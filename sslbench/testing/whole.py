@@ -16,7 +16,8 @@ from ..api import API_VERSION
 from ..cells.protocol import find_judge
 from ..cells.resolve import check_settings
 from ..names import parse
-from ..plan.selection import SETS, Selection, settings_of, suite_of
+from ..plan.named import SETS
+from ..plan.selection import Selection, settings_of, suite_of
 from ..plugins import PluginInfo, Registry
 from .promise import require
 

@@ -257,7 +257,7 @@ def _create(recipe: Recipe, groups: Mapping[Rule, list[nn.Parameter]]) -> torch.
             raise UserError(f"optimizer {name!r} cannot be made of this recipe: {error}") from error
     if hasattr(optimizer, "rng"):
         raise UserError(
-            f"optimizer {name!r} throws dice of its own: it could not be resumed exactly"
+            f"optimizer {name!r} draws random numbers of its own: it could not be resumed exactly"
         )
     return optimizer
 

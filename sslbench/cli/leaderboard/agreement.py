@@ -24,18 +24,20 @@ def agreement(ctx: click.Context, /, board: Path | None, as_json: bool, **given:
 
     By Kendall's tau, for the leaderboard in DIR or for a suite's records in the store.
     """
-    from ...leaderboard.board.agreement import as_markdown, between, steadiness
-    from ...leaderboard.output.text import title
-    from ...plan.planning import make_plan
-
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
         if board is not None:
             refuse_selection(ctx, board)
             found = published(board)
         else:
-            plan = make_plan(asked(state, given), state.registry, preflight=False)
+            options = asked(state, given)
+            from ...plan.planning import make_plan
+
+            plan = make_plan(options, state.registry, preflight=False)
             found = board_of(plan, state.registry)
+    from ...leaderboard.board.agreement import as_markdown, between, steadiness
+    from ...leaderboard.output.text import title
+
     if as_json:
         say_json(
             [

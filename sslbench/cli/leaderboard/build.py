@@ -98,12 +98,13 @@ def _folder(
 
 def collected(ctx: click.Context, given: dict[str, Any]) -> Material:
     """The suite that these options select, whole, and its records in the store."""
-    from ...leaderboard.board.planned import material_of
-    from ...plan.planning import make_plan
-
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
-        plan = make_plan(asked(state, given), state.registry, preflight=False)
+        options = asked(state, given)
+        from ...leaderboard.board.planned import material_of
+        from ...plan.planning import make_plan
+
+        plan = make_plan(options, state.registry, preflight=False)
     for notice in plan.store.notices:
         say(f"notice: {one_line(notice)}", err=True)
     material = material_of(plan, state.registry)

@@ -49,8 +49,6 @@ def show(ctx: click.Context, /, board: Path | None, form: str, as_json: bool, **
       sslbench leaderboard show --suite fashion
       sslbench leaderboard show leaderboards/fashion --format markdown
     """
-    from ...plan.planning import make_plan
-
     form = "json" if as_json else form
     if board is not None:
         refuse_selection(ctx, board)
@@ -59,6 +57,8 @@ def show(ctx: click.Context, /, board: Path | None, form: str, as_json: bool, **
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
         options = asked(state, given)
+        from ...plan.planning import make_plan
+
         # Building a backbone is the only way to learn that timm does not know its name.
         plan = make_plan(options, state.registry, preflight=bool(options.backbones))
     for notice in plan.store.notices:

@@ -10,7 +10,7 @@ import click
 
 from ...errors import CheckFailed, UserError
 from ..app import Command, State, quiet_libraries
-from ..options import data_option, json_option
+from ..options import data_option, device_named, json_option
 from ..text import count, one_line, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -41,7 +41,12 @@ def cells(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
 @click.option("--retrain", is_flag=True, help="Train the drawn cells again, too.")
 @data_option
 @click.option(
-    "--device", default="cpu", show_default=True, metavar="cpu|cuda|auto", help="Where to judge."
+    "--device",
+    default="cpu",
+    callback=device_named,
+    show_default=True,
+    metavar="cpu|cuda|auto",
+    help="Where to judge.",
 )
 @click.option(
     "--out",

@@ -10,10 +10,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from annotated_types import MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ...cells.yaml12 import read as read_yaml
 from ...errors import UserError
 from .board import Reference
 from .printable import printable
@@ -59,9 +59,7 @@ def read(path: Path) -> tuple[Reference, ...]:
         UserError: it cannot be read, or says something that is none.
     """
     try:
-        content = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"the references {path} are no readable YAML: {error}") from error
+        content = _File.model_validate(read_yaml(path, f"the references {path}"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

@@ -1,4 +1,4 @@
-"""A bundle, opened and held against itself, the data here, and the suite that it says it is of."""
+"""Opens a bundle and checks it: its own files, the data here, and the cells that its suite asks for."""
 
 from __future__ import annotations
 

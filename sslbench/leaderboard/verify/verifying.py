@@ -94,7 +94,7 @@ def row_of(planned: Planned) -> Row:
 
 
 def draw(cells: Sequence[Planned], count: int) -> list[Planned]:
-    """`count` of them as VerificationRequest has it, in their own order."""
+    """Draws `count` of the cells, one of each row first; 0: just those, ALL: all of them."""
     shuffled = random.SystemRandom().sample(cells, len(cells))
     first = {row_of(planned): planned.cell.id for planned in shuffled}
     ordered = sorted(shuffled, key=lambda p: first[row_of(p)] != p.cell.id)
