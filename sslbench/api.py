@@ -313,7 +313,7 @@ class Metric:
     name: str
     higher_is_better: bool = True
     summary: str = ""
-    unit: str = ""  # of a number that is no fraction: FLOPs, ms ...; "1" where it has none
+    unit: str = ""  # of a number that is not a fraction: FLOPs, ms ...; "1" where it has none
 
 
 class Value(NamedTuple):

@@ -202,7 +202,9 @@ def loads(text: str) -> Record:
 
 def _validated(text: str, plain: Any) -> Record:
     try:
-        return Record.model_validate_json(text, strict=True)  # JSON's: Python's lists are no tuples
+        return Record.model_validate_json(
+            text, strict=True
+        )  # JSON's: Python's lists are not tuples
     except ValidationError as error:
         if error.errors()[0]["type"] != "json_invalid":
             raise

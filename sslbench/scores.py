@@ -23,7 +23,7 @@ def labelled(subject: Subject, data: Judged, split: Literal["train", "test"]) ->
     """The images of a split that have a label.
 
     Unsuited when there is nothing to tell apart: no image has a label, or there is one class.
-    ValueError when a feature is not finite, or a label is no class.
+    ValueError when a feature is not finite, or a label is not a class.
     """
     if data.classes == 1:
         raise Unsuited(

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from sslbench.cells.protocol import resolve_judge
 from sslbench.cli.app import program
 from sslbench.names import parse
-from sslbench.plan import selection
+from sslbench.plan import named
 from sslbench.plan.planning import make_plan
 from sslbench.plan.selection import Selection, suite_of
 from sslbench.plugins import registry
@@ -165,7 +165,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_a_set_of_judges_stands_for_its_members_once_each(here, monkeypatch):
-    monkeypatch.setitem(selection.SETS, "full", ("knn", "linear", "clustering"))
+    monkeypatch.setitem(named.SETS, "full", ("knn", "linear", "clustering"))
     assert judges("full") == ("knn", "linear", "clustering")
     assert judges("clustering", "full") == ("clustering", "knn", "linear")
     Path("tiny.yaml").write_text(TINY.replace("[knn]", "[full]"))
@@ -174,7 +174,7 @@ def test_a_set_of_judges_stands_for_its_members_once_each(here, monkeypatch):
 
 
 def test_every_judge_of_a_set_is_there():
-    for name in selection.SETS["full"]:
+    for name in named.SETS["full"]:
         FOUND.find("evaluators", parse(name))
 
 

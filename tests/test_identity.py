@@ -210,7 +210,8 @@ def test_seeds_depend_on_every_part_and_on_their_order():
 
 def test_a_protocol_names_what_is_not_the_default():
     assert resolve_judge("knn", REG)[0].protocol == "knn-1"
-    assert resolve_judge("knn[k=5]", REG)[0].protocol == "knn-1[k=5]"
+    for text in ("knn[k=5]", "knn[k=05]", "knn[k=0x5]", "knn[k=5e0]"):
+        assert resolve_judge(text, REG)[0].protocol == "knn-1[k=5]"
     with pytest.raises(UserError, match="no parameter 'kk'"):
         resolve_judge("knn[kk=5]", REG)
 

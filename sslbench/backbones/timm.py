@@ -139,7 +139,7 @@ class Network(Backbone):
         if side % self._multiple:
             raise UserError(
                 f"{self.name} cuts images into patches of {self._multiple} pixels, which {side} "
-                f"is no multiple of{_advice(replace(self.spec, size=side))}"
+                f"is not a multiple of{_advice(replace(self.spec, size=side))}"
             )
 
     def anew(self) -> Network:

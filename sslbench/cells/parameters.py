@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import inspect
@@ -98,12 +97,20 @@ def checked(value: Any, kind: Any, *, what: str) -> Any:
     adapter = _adapter(kind)
     if adapter is None:
         return value  # a type only its method understands
-    if not isinstance(value, bool) or _admits_bool(kind):
-        with contextlib.suppress(ValidationError):
-            found = adapter.validate_python(value)
-            if not _endless(found) and not _read_from_text(value, found):
-                return found
-    raise UserError(f"{what} expects {described(kind)}, got {_shown(value)}{_quotes(value, kind)}")
+
+    def refusal() -> UserError:
+        found = f"got {_shown(value)}{_quotes(value, kind)}"
+        return UserError(f"{what} expects {described(kind)}, {found}")
+
+    if isinstance(value, bool) and not _admits_bool(kind):
+        raise refusal()
+    try:
+        found = adapter.validate_python(value)
+    except ValidationError as error:
+        raise refusal() from error
+    if _endless(found) or _read_from_text(value, found):
+        raise refusal()
+    return found
 
 
 def _shown(value: Any) -> str:

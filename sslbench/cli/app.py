@@ -180,7 +180,7 @@ class Program(Commands):
         return loaded
 
     def invoke(self, ctx: click.Context) -> None:
-        super().invoke(ctx)  # what a command returns is no exit code
+        super().invoke(ctx)  # what a command returns is not an exit code
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Describes plugins' commands without loading them, so that help works whatever they do."""

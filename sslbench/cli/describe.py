@@ -167,9 +167,7 @@ def _jsonable(value: Any) -> Any:
 
 def setting(value: Any) -> str:
     """A value as `--set` takes it."""
-    if isinstance(value, str) and value:
-        return value
-    return "none" if value is None else json.dumps(value)
+    return value if isinstance(value, str) and value else json.dumps(value)
 
 
 # ---- the page --------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class CorruptedFolder(Corrupted):
         if corruption not in self.claim.names:
             raise ValueError(f"{self.name} has no corruption {corruption!r}")
         if severity not in range(1, SEVERITIES + 1):
-            raise ValueError(f"severity {severity} is none of 1 to {SEVERITIES}")
+            raise ValueError(f"severity {severity} is not one of 1 to {SEVERITIES}")
         array = self._array(self._checked(corruption))
         part = array[(severity - 1) * self.length : severity * self.length]  # [N, H, W, 3]
         index = self._rows if rows is None else rows if self._rows is None else self._rows[rows]
@@ -121,9 +121,9 @@ class CorruptedFolder(Corrupted):
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, EOFError, ValueError) as error:
-            raise self._damaged(path, f"it is no whole array: {error}") from error
+            raise self._damaged(path, f"it is not a whole array: {error}") from error
         if not isinstance(array, np.ndarray):  # of an archive of several
-            raise self._damaged(path, "it is no single array")
+            raise self._damaged(path, "it is not a single array")
         return array
 
     def _labels(self) -> NDArray[Any]:

@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             entry["sha256"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MissingData(
-            f"{folder.name}: {path} is no manifest of a set ({error}); remove the folder"
+            f"{folder.name}: {path} is not a manifest of a set ({error}); remove the folder"
         ) from error
     return dict(manifest)
 

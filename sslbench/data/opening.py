@@ -192,7 +192,7 @@ def _made(kind: Callable[..., Any], asked: Name, own: dict[str, Any]) -> Dataset
     except (TypeError, ValueError) as error:
         raise UserError(f"{asked}: {error}") from error
     if not isinstance(dataset, Dataset):
-        raise UserError(f"data set {asked.base!r} made {dataset!r}, which is no api.Dataset")
+        raise UserError(f"data set {asked.base!r} made {dataset!r}, which is not an api.Dataset")
     return dataset
 
 
@@ -209,7 +209,7 @@ def _without_defaults(kind: Callable[..., Any], own: dict[str, Any]) -> dict[str
 def _check(name: str, images: Any) -> None:
     """A data set may come from anybody."""
     if not isinstance(images, Images):
-        raise UserError(f"data set {name!r} loaded {images!r}, which is no api.Images")
+        raise UserError(f"data set {name!r} loaded {images!r}, which is not an api.Images")
     side = images.train.images.shape[-1]
     splits = {"train": images.train, "test": images.test, "unlabelled": images.unlabelled}
     for split, pair in splits.items():

@@ -130,7 +130,7 @@ class Published:
                     member = archive.getmember(f"{self.folder}/{name}.npy")
                     content = archive.extractfile(member) if member.isreg() else None
                     if content is None:
-                        raise OSError(f"{member.name} in it is no plain file")
+                        raise OSError(f"{member.name} in it is not a plain file")
                     with content, (inside / f"{name}.npy").open("wb") as file:
                         shutil.copyfileobj(content, file, BLOCK)
             inside.replace(root / self.folder)

@@ -119,7 +119,7 @@ class Frozen:
         encoder = self.encoder
         if not isinstance(encoder, Backbone):
             raise Unsuited(
-                "the maps of its layers were to be judged, and this encoder is no bare backbone: "
+                "the maps of its layers were to be judged, and this encoder is not a bare backbone: "
                 "it has none; leave out what asks for layers"
             )
         parts: list[list[Tensor]] = []

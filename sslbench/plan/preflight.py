@@ -139,7 +139,7 @@ def _check_queues(cell: Cell, module: Any) -> None:
         rows, batch = getattr(module, name).shape[-2], cell.recipe.batch if cell.recipe else 1
         if rows % batch:
             raise ValueError(
-                f"its {name} of {rows} is no multiple of the batch of {batch}: keys would be "
+                f"its {name} of {rows} is not a multiple of the batch of {batch}: keys would be "
                 f"split; set one of {rows - rows % batch or batch}, or another batch"
             )
 
@@ -158,6 +158,6 @@ def _check_pretexts(cell: Cell, module: Any, builder: Builder) -> None:
             )
         if "backbone" in asked and not isinstance(other.encoder(), Backbone):
             raise ValueError(
-                f"the encoder of its {name} {pretext.method} is no bare backbone, its weights fit "
+                f"the encoder of its {name} {pretext.method} is not a bare backbone, its weights fit "
                 f"nowhere else; choose a method whose encoder is its backbone"
             )

@@ -70,7 +70,7 @@ def _check_requirements(suite: Suite) -> None:
             wanted = Requirement(text)
         except InvalidRequirement as error:
             raise UserError(
-                f"suite {suite.name} requires {text!r}, which is no requirement such as "
+                f"suite {suite.name} requires {text!r}, which is not a requirement such as "
                 f"'sslbench-x>=0.3'"
             ) from error
         try:
@@ -100,7 +100,7 @@ def _overridden(suite: Suite, options: Selection) -> tuple[Suite, dict[str, Any]
         changed["once"] = []
         suite = dataclasses.replace(suite, once=())
     if suite.precision not in PRECISIONS:
-        raise UserError(f"precision {suite.precision!r} is none of {', '.join(PRECISIONS)}")
+        raise UserError(f"precision {suite.precision!r} is not one of {', '.join(PRECISIONS)}")
     if options.set:
         changed["set"] = sorted(spelt(options.set))
     return suite, changed

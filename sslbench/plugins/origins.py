@@ -96,7 +96,9 @@ def _of_files(files: Sequence[Path]) -> Iterator[Origin]:
     stems: dict[str, Path] = {}
     for path in dict.fromkeys(Path(file).expanduser().resolve() for file in files):
         if path.suffix != ".py" or not path.is_file():
-            raise UserError(f"--plugin asks for {path}, which is no Python file; name one that is")
+            raise UserError(
+                f"--plugin asks for {path}, which is not a Python file; name one that is"
+            )
         stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or "plugin"
         first = stems.setdefault(canonical(stem), path)
         if first != path:

@@ -38,7 +38,7 @@ class Store:
             try:
                 version = int(json.loads(marker.read_text())["format"])
             except (ValueError, KeyError, TypeError, OSError) as error:
-                raise UserError(f"{marker} is no marker of a store: {error}") from error
+                raise UserError(f"{marker} is not a marker of a store: {error}") from error
             if version > FORMAT:
                 raise UserError(
                     f"the store {root} has format {version}, this sslbench knows {FORMAT}; "
@@ -55,7 +55,7 @@ class Store:
 
     def cell(self, cell_id: str) -> CellFolder:
         if not CELL_ID.fullmatch(cell_id):
-            raise ValueError(f"{cell_id!r} is no cell id")
+            raise ValueError(f"{cell_id!r} is not a cell id")
         return CellFolder(self.root / "cells" / cell_id[:2] / cell_id, self.notices)
 
     def cells(self) -> Iterator[CellFolder]:

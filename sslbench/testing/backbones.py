@@ -77,7 +77,7 @@ def has_a_name_and_a_width(trial: BackboneTrial) -> None:
     said = backbone.name.partition("[")[0]
     require(said == asked, f"its name is {backbone.name!r}, and {asked!r} was asked for")
     require(type(dim) is int and dim > 0, f"its dim is {dim!r}, no number from 1")
-    require(isinstance(getattr(backbone, "net", None), nn.Module), "its `net` is no module")
+    require(isinstance(getattr(backbone, "net", None), nn.Module), "its `net` is not a module")
     for what, x in (("random", trial.images()), ("black", trial.images() * 0)):
         with torch.no_grad():
             features = backbone(x)
@@ -149,7 +149,7 @@ def gives_maps_that_shrink(trial: BackboneTrial) -> None:
     except UserError:
         return
     sound = isinstance(maps, list) and all(isinstance(m, Tensor) and m.ndim == 4 for m in maps)
-    require(sound and bool(maps), "its maps are no list of tensors [B, C, H, W]")
+    require(sound and bool(maps), "its maps are not a list of tensors [B, C, H, W]")
     require(all(len(m) == 4 for m in maps), "its maps are not of each image")
     sides = [m.shape[-1] for m in maps]
     require(sides == sorted(sides, reverse=True), f"its maps, shallow to deep, are {sides} wide")

@@ -17,5 +17,5 @@ def pick_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device 'mps' is not available here")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device {name!r} is none of cpu, cuda, cuda:N, mps, auto")
+        raise ValueError(f"device {name!r} is not one of cpu, cuda, cuda:N, mps, auto")
     return device

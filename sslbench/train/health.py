@@ -273,10 +273,12 @@ class Guard:
         own = type(self.method).__name__
         for name in self.method.queues:
             if name not in buffers or buffers[name].dim() < 2:
-                raise ValueError(f"{own}.queues has {name!r}, which is no buffer [..., Q, D] of it")
+                raise ValueError(
+                    f"{own}.queues has {name!r}, which is not a buffer [..., Q, D] of it"
+                )
         for name in self.method.targets:
             if name not in modules:
-                raise ValueError(f"{own}.targets has {name!r}, which is no submodule of it")
+                raise ValueError(f"{own}.targets has {name!r}, which is not a submodule of it")
 
     def begin(self) -> None:
         """Before the first step of a fit, not of a resumed one."""

@@ -140,14 +140,14 @@ class Loop:
     def pretrain(self, name: Pretext, into: Backbone | None = None) -> Method:
         cell = self.session.cell.pretexts.get(name)
         if cell is None:
-            raise ValueError(f"{name!r} is no hyperparameter of type Pretext of this method")
+            raise ValueError(f"{name!r} is not a hyperparameter of type Pretext of this method")
         with self._paused(), kept_generators(self.session.device):
             method, stages = self.session.pretrain(cell)
         encoder = method.encoder()
         if into is not None:
             if not isinstance(encoder, Backbone):
                 raise ValueError(
-                    f"the encoder of pretext {name!r} is no bare backbone, its weights fit nowhere "
+                    f"the encoder of pretext {name!r} is not a bare backbone, its weights fit nowhere "
                     f"else; choose a pretext whose encoder is its backbone"
                 )
             restore(into, tensors_of(encoder), what=f"the encoder of pretext {name!r}")

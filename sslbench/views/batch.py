@@ -46,7 +46,7 @@ def column(values: Tensor | float, images: Tensor) -> Tensor:
 def to_float(images: Tensor) -> Tensor:
     """uint8 [B, 3, H, W] as float32 in [0, 1]; float images pass.
 
-    Raises ValueError where it is no batch of RGB images.
+    Raises ValueError where it is not a batch of RGB images.
     """
     check(images)
     return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
@@ -61,7 +61,7 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 def check(images: Tensor) -> None:
-    """ValueError where this is no batch of RGB images."""
+    """ValueError where this is not a batch of RGB images."""
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(
             f"a view takes images [B, 3, H, W], got {list(images.shape)}; "
@@ -72,7 +72,7 @@ def check(images: Tensor) -> None:
 
 
 def check_share(p: float) -> None:
-    """ValueError where p is no share."""
+    """ValueError where p is not a share."""
     if not 0 <= p <= 1:
         raise ValueError(f"p is the share of images that are changed, 0 to 1, got {p}")
 

@@ -64,7 +64,7 @@ class Score:
     interval: statistics.Interval | None = None
     rank: int | None = None  # None: a baseline, no value, or not a column that ranks
     tied: bool = False
-    best: bool = False  # best mean of the rows that are no baselines
+    best: bool = False  # best mean of the rows that are not baselines
     behind: statistics.Paired | None = None  # minus the best row; None for itself and baselines
     against: Mapping[str, statistics.Paired] = field(default_factory=dict)  # minus each baseline
 

@@ -88,7 +88,7 @@ def read(root: Path) -> Leaderboard:
     """
     if not is_leaderboard(root):
         raise UserError(
-            f"{root} is no leaderboard: it has no {SUITE} beside {RECORDS}/; "
+            f"{root} is not a leaderboard: it has no {SUITE} beside {RECORDS}/; "
             f"`sslbench leaderboard build SUITE --out {root}` makes one of a store"
         )
     kept = tuple(_kept(root))
@@ -100,7 +100,7 @@ def _kept(root: Path) -> Iterator[RecordFile]:
     for name in _names(root):
         content, record = _read_with(root / name, loads)
         if misshapen(record):
-            raise UserError(f"{root / name}: its identity is none that sslbench writes")
+            raise UserError(f"{root / name}: its identity is not one that sslbench writes")
         if record.cell_id != name.split("/")[2]:
             raise UserError(
                 f"{root / name} belongs to cell {record.cell_id[:12]}; validate says more"
@@ -176,9 +176,9 @@ def read_lock(root: Path) -> Lock | None:
             if not isinstance(part, dict):
                 raise ValueError("records, generated and attestations must be mappings")
         if outside := [name for name in lock.names if not is_inside(name)]:
-            raise ValueError(f"it names {outside[0]!r}, which is no file of it")
+            raise ValueError(f"it names {outside[0]!r}, which is not a file of it")
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise UserError(f"{path} is no lock: {error}") from error
+        raise UserError(f"{path} is not a lock: {error}") from error
     return lock
 
 
@@ -255,7 +255,9 @@ def check_ours(root: Path, names: Iterable[str], ready: Mapping[str, bytes] = NO
         if not os.path.lexists(file):
             continue
         if file.is_symlink() or not file.is_file():
-            raise UserError(f"{file} is no file of ours; move it away, or name another --out DIR")
+            raise UserError(
+                f"{file} is not a file of ours; move it away, or name another --out DIR"
+            )
         known = {made.get(name), sha256(ready[name]) if name in ready else None}
         if sha256(file.read_bytes()) not in known:
             what = "was edited since it was built" if name in made else "was not built by sslbench"
@@ -276,7 +278,7 @@ def add(root: Path, suite: Suite, records: Iterable[Record]) -> Leaderboard:
         suite = united(before.suite, suite)
     else:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise UserError(f"{root} is there and is no leaderboard; name another --out DIR")
+            raise UserError(f"{root} is there and is not a leaderboard; name another --out DIR")
         before = Leaderboard(root, suite, ())
     known = {record.record_id for record in before.records}
     fresh = [record for record in records if record.record_id not in known]

@@ -49,11 +49,11 @@ def validate(root: Path, *, locked: bool = True) -> list[Finding]:
     """Findings, errors first; without `locked` nothing is asked of a lock.
 
     Raises:
-        UserError: the folder is no leaderboard, or its suite cannot be read.
+        UserError: the folder is not a leaderboard, or its suite cannot be read.
     """
     if not is_leaderboard(root):
         raise UserError(
-            f"{root} is no leaderboard: it has no {SUITE} beside {RECORDS}/; "
+            f"{root} is not a leaderboard: it has no {SUITE} beside {RECORDS}/; "
             f"`sslbench leaderboard build SUITE --out {root}` makes one of a store"
         )
     suite = read_suite(root / SUITE)
@@ -103,7 +103,7 @@ def _kept(root: Path, found: list[Finding]) -> Iterator[RecordFile]:
 
 def _content(path: Path, name: str) -> bytes:
     if path.is_symlink() or not path.is_file():
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     if not GRAMMAR.fullmatch(name):
         raise ValueError("no record has such a name")
     if path.stat().st_size > LARGEST:

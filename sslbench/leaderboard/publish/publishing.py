@@ -57,7 +57,7 @@ def pages(root: Path) -> dict[str, bytes]:
         boards = [path for path in sorted(root.glob("*/")) if folders.is_leaderboard(path)]
         if not boards:
             raise UserError(
-                f"{root} is no leaderboard and has none in it; "
+                f"{root} is not a leaderboard and has none in it; "
                 f"`sslbench leaderboard build SUITE --out {root / 'NAME'}` makes one"
             )
         found = {}
@@ -78,7 +78,9 @@ def _of_board(root: Path) -> dict[str, bytes]:
     names = [folders.LOCK, *lock.names]
     for name in names:
         if (root / name).resolve() != root.resolve() / name:
-            raise UserError(f"the lock of {root} names {name!r}, which is no file of it; {again}")
+            raise UserError(
+                f"the lock of {root} names {name!r}, which is not a file of it; {again}"
+            )
     folder = folders.read(root)
     unlike = folders.differences(folder, lock)
     if unlike:
@@ -194,7 +196,7 @@ def _known(target: Target) -> Known:
         plain = json.loads(there[MARKER])
         version, found = int(plain["format"]), dict(plain["files"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{MARKER} in {target.name} is no marker of ours: {error}") from error
+        raise UserError(f"{MARKER} in {target.name} is not a marker of ours: {error}") from error
     if version > FORMAT:
         raise UserError(
             f"{target.name} was published with format {version}, this sslbench knows {FORMAT}; "
@@ -202,7 +204,7 @@ def _known(target: Target) -> Known:
         )
     for path, sums in found.items():
         if not is_inside(path) or not isinstance(sums, list):
-            raise UserError(f"{MARKER} in {target.name} is no marker of ours: it has {path!r}")
+            raise UserError(f"{MARKER} in {target.name} is not a marker of ours: it has {path!r}")
     return found
 
 

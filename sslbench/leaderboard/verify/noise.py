@@ -23,7 +23,7 @@ from ..statistics import mean, sd
 
 Key = tuple[str, str]  # of a metric: its name and split
 LEVEL = 0.01  # honest bundles that each of the two tests refuses, at most
-RELATIVE = 1e-6  # of a number that is no share of items
+RELATIVE = 1e-6  # of a number that is not a share of items
 WHOLE = 1e-6  # of an item
 FEW, MANY = 5, 16  # runs before the first look, and before a refusal
 QUANTUM = 0.5  # a judge's mean deviation, in units, that rounding to whole items explains

@@ -79,11 +79,11 @@ def _fault(info: zipfile.ZipInfo) -> str:
     if stat.S_ISLNK(mode):
         return "is a link"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG) or name.endswith("/"):
-        return "is no regular file"
+        return "is not a regular file"
     kind = name if name in (MANIFEST, SUITE) else "record" if RECORD.fullmatch(name) else ""
     kind = kind or ("model" if MODEL.fullmatch(name) else "")
     if not kind or info.filename != name:
-        return "is none that a bundle has"
+        return "is not one that a bundle has"
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
         return "is compressed; entries of a bundle are stored"
     if info.flag_bits & ENCRYPTED:

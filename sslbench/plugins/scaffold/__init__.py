@@ -82,11 +82,11 @@ def names_of(dist: str, kind: str, taken: Mapping[str, str]) -> PackageNames:
     taken: keys of this kind that there are, and the distribution that provides each.
 
     Raises:
-        UserError: it is no name for a distribution, or one that follows from it will not do.
+        UserError: it is not a name for a distribution, or one that follows from it will not do.
     """
     if not NAME.fullmatch(dist) or len(dist) > LONGEST:
         raise UserError(
-            f"{dist!r} is no name for a package: letters, digits, '-', '_' and '.', the first and "
+            f"{dist!r} is not a name for a package: letters, digits, '-', '_' and '.', the first and "
             f"last a letter or digit, {LONGEST} at most; such as {PREFIX}{_slug(dist) or kind}"
         )
     plain = re.sub(r"[-_.]+", "-", dist).lower()

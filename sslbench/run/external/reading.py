@@ -69,7 +69,7 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is no readable safetensors file: {error}") from error
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
 
 
 def _pickled(path: Path) -> Any:
@@ -91,7 +91,7 @@ def _pickled(path: Path) -> Any:
         why = f"it begins with {start!r}"
         if start.startswith((b"PK", b"\x80")):
             why = f"it is not whole ({(said.strip().splitlines() or [type(error).__name__])[0][:200]})"
-        raise UserError(f"{path} is no readable file of torch.save: {why}") from error
+        raise UserError(f"{path} is not a readable file of torch.save: {why}") from error
 
 
 def _tensors(content: Any, place: str = "", depth: int = 0) -> Iterator[Saved]:

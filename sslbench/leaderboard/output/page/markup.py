@@ -22,7 +22,7 @@ def tag(name: str, *children: str, **attributes: str | int | bool | None) -> Mar
     for key, value in attributes.items():
         key = key.rstrip("_").replace("_", "-")
         if not _NAME.fullmatch(key):
-            raise ValueError(f"{key!r} is no name of an attribute")
+            raise ValueError(f"{key!r} is not the name of an attribute")
         if value is True:
             parts.append(key)
         elif value is not None and value is not False:
