@@ -82,9 +82,7 @@ def _near(golden: dict, found: dict, of: dict, name: str) -> bool:
     if golden.keys() != found.keys():
         return False
     apart = 0.02 if name.partition("[")[0] in TRAINED else 1e-3
-    far = [
-        k for k in golden if not math.isclose(golden[k], found[k], rel_tol=apart, abs_tol=apart)
-    ]
+    far = [k for k in golden if not math.isclose(golden[k], found[k], rel_tol=apart, abs_tol=apart)]
     # Under other kernels a near tie falls the other way: of many numbers, a few are off by one answer.
     return len(far) <= len(golden) / 20 and all(
         _answers(golden[k], of[k]) - _answers(found[k], of[k]) in (-1, 1) for k in far

@@ -100,7 +100,8 @@ def test_first_losses_are_those_of_the_golden_file(name, trial_of, request, one_
     # is measured only where it goes beyond the ten-thousandth that the rest is held to.
     may = [max(1e-4 * abs(loss), 4 * EPS) for _, loss in golden]
     if any(map(gt, off, may)):
-        may = [max(one, 8 * far) for one, far in zip(may, how_far_rounding_goes(trial, found))]
+        far = how_far_rounding_goes(trial, found)
+        may = [max(one, 8 * other) for one, other in zip(may, far, strict=True)]
     assert not any(map(gt, off, may)), (
         f"{found} is off {golden} by {off}, and may by {may}: `pytest --regold`, if that is meant"
     )
