@@ -6,7 +6,6 @@ digits and offline; what is installed lands in a folder of its own.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import shlex
@@ -16,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from sslbench import hookspecs
@@ -92,7 +90,7 @@ def thrifty(words: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory):
+def reader(forks, tmp_path_factory):
     """Having read all of the page."""
     home, site = tmp_path_factory.mktemp("reader"), tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
@@ -100,12 +98,6 @@ def reader(tmp_path_factory):
         patch.syspath_prepend(site)
         patch.setattr("os.fsync", lambda _: None)  # this store outlives no power cut
         patch.setenv("SSLBENCH_STORE", "sslbench-store")
-        fork = multiprocessing.get_context("fork")
-        assert torch, "imported here, so that no process has to"
-        patch.setattr("multiprocessing.get_context", lambda _: fork)
-        # a fork holds both ends of its pipe and never sees it closed, and its output is the test's
-        patch.setattr("sslbench.run.local.GRACE", 0.1)
-        patch.setattr("sslbench.run.local._hush", lambda: None)
         # what a method promises is asked by `pytest`, a few lines before `plugins check`
         patch.setattr("sslbench.testing.kit.method_checks", lambda trial: ())
         found = Reader(home, site)

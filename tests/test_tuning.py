@@ -23,6 +23,7 @@ from sslbench.plugins import registry
 from sslbench.store import Store
 from sslbench.train.options import RunOptions
 
+pytestmark = pytest.mark.usefixtures("forks")
 TINY = """
 summary: a tiny tuned suite
 datasets: ["digits[test=30,train=100]"]

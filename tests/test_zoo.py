@@ -18,6 +18,7 @@ from sslbench.plugins import Registry, registry
 from sslbench.store import Store
 from sslbench.testing import conformance, open_kit
 
+pytestmark = [pytest.mark.usefixtures("forks"), pytest.mark.xdist_group("zoo")]
 ZOO = Path(__file__).parent / "zoo"
 ANIMALS = {path.stem: path for path in sorted(ZOO.glob("*.py"))}
 SOUND = """
@@ -223,7 +224,7 @@ with (Path(__file__).parent / "marks").open("a") as file:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+def ran(forks: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A run beside the whole zoo, of a method that passed the kit before; a plugin is left out."""
     home = tmp_path_factory.mktemp("ran")
     (home / "sound.py").write_text(SOUND)
