@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from sslbench.cli.app import program
 from sslbench.store import Store
 
-pytestmark = [pytest.mark.usefixtures("forks"), pytest.mark.xdist_group("encoder-checks")]
+pytestmark = pytest.mark.usefixtures("forks")
 TINY = """
 summary: a tiny suite
 datasets: ["digits[test=30,train=100]"]

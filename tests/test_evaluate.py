@@ -20,7 +20,7 @@ from sslbench.plugins import registry
 from sslbench.store import Store
 from sslbench.train.options import RunOptions
 
-pytestmark = [pytest.mark.usefixtures("forks"), pytest.mark.xdist_group("evaluate")]
+pytestmark = pytest.mark.usefixtures("forks")
 TINY = """
 summary: a tiny suite
 datasets: ["digits[test=30,train=100]"]

@@ -21,7 +21,6 @@ from sslbench import hookspecs
 from sslbench.cli.app import COMMANDS, program
 from sslbench.plugins import KINDS
 
-pytestmark = pytest.mark.xdist_group("plugin-docs")
 PAGE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 OFFLINE = {
@@ -108,6 +107,7 @@ def reader(forks, tmp_path_factory):
         del sys.modules[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [n for n, (kind, _) in enumerate(BLOCKS) if kind == "text"])
 def test_what_it_prints_is_printed(reader, number):
     printed = [" ".join(line.split()) for line in reader.printed[number].splitlines()]
@@ -116,6 +116,7 @@ def test_what_it_prints_is_printed(reader, number):
         assert any(wanted in each for each in printed), f"{wanted}\nis not in\n{printed}"
 
 
+@pytest.mark.slow
 def test_the_package_is_what_is_shown_of_it(reader):
     for (kind, text), before in zip(BLOCKS, reader.printed, strict=True):
         name, _, content = text.partition("\n")
@@ -138,6 +139,7 @@ def test_the_method_takes_less_than_forty_lines():
     assert len([line for line in method.splitlines()[1:] if line.strip()]) < 40
 
 
+@pytest.mark.slow
 def test_every_line_has_its_effect(reader):
     """One command that only looks as if it ran would leave nothing behind."""
     typed = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]

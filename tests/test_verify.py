@@ -37,7 +37,6 @@ from sslbench.records import Record, digest
 from sslbench.store import Store
 from sslbench.train.options import RunOptions
 
-pytestmark = pytest.mark.xdist_group("verify")
 SUITE = """
 name: small
 summary: a small suite

@@ -18,7 +18,7 @@ from sslbench.plugins import Registry, registry
 from sslbench.store import Store
 from sslbench.testing import conformance, open_kit
 
-pytestmark = [pytest.mark.usefixtures("forks"), pytest.mark.xdist_group("zoo")]
+pytestmark = pytest.mark.usefixtures("forks")
 ZOO = Path(__file__).parent / "zoo"
 ANIMALS = {path.stem: path for path in sorted(ZOO.glob("*.py"))}
 SOUND = """

@@ -26,7 +26,7 @@ def concerns(name):
 
 
 EACH = [
-    pytest.param(name, check, id=f"{name}-{check.__name__}", marks=pytest.mark.xdist_group(name))
+    pytest.param(name, check, id=f"{name}-{check.__name__}")
     for name in METHODS
     for check in concerns(name)
 ]
@@ -83,9 +83,7 @@ def how_far_rounding_goes(trial, found):
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in GOLDEN]
-)
+@pytest.mark.parametrize("name", GOLDEN)
 def test_first_losses_are_those_of_the_golden_file(name, trial_of, request, one_thread):
     path, trial = FOLDER / "golden" / f"{name}.txt", trial_of(name)
     found = first(trial.fit("golden", cautious(trial)))
