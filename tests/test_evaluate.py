@@ -87,7 +87,7 @@ def test_twelve_finished_cells_are_judged_by_a_new_judge_and_nothing_is_trained(
 
 def test_what_is_not_trained_is_counted_left_alone_and_how_to_train_it_said(store):
     cells = {c: c.identity() for c in Store(store).cells()}
-    lost = [c for c, i in cells.items() if i["method"]["name"] == "simclr" and i["seed"] > 1]
+    lost = [c for c, i in cells.items() if i.method == "simclr" and i.seed > 1]
     lost[0].delete()
     # as a run leaves it that broke off
     next((lost[1].path / "records").glob("train-*.json")).unlink()

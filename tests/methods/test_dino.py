@@ -308,7 +308,7 @@ def test_large_crops_are_drawn_like_byols_and_small_ones_are_never_solarised(mad
 )
 def test_small_crops_have_three_sevenths_of_the_side_in_whole_patches(backbone, side, tmp_path):
     trial = on(backbone, tmp_path)
-    method = trial.bench("built").build(trial.cell())[0]
+    method = trial.bench("built").builder.build(trial.cell())[0]
     views = method.views()(trial.data.train.images[:2])
     assert [view.shape[-1] for view in views] == [32, 32, side]
 
@@ -329,7 +329,7 @@ def test_a_vision_transformer_trains_on_small_crops_of_whole_patches(tmp_path):
 
 def test_drop_path_thins_the_student_alone(tmp_path):
     trial = on("test_vit[drop_path_rate=0.5,patch_size=8]", tmp_path)
-    method = trial.bench("built").build(trial.cell())[0].train()
+    method = trial.bench("built").builder.build(trial.cell())[0].train()
     x = torch.rand(4, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(method.target(x), method.target(x))

@@ -169,7 +169,7 @@ def test_on_a_vit_it_trains_all_it_has_and_resumes(trial):
 
 
 def test_a_frozen_patch_embedding_stays_as_it_began(trial, batch_of):
-    method = trial.bench("built").build(trial.cell())[0].train()
+    method = trial.bench("built").builder.build(trial.cell())[0].train()
     net = method.backbone.net
     still = {id(p): p.clone() for p in (*net.patch_embed.parameters(), net.pos_embed)}
     assert len(still) == 3
@@ -182,7 +182,7 @@ def test_a_frozen_patch_embedding_stays_as_it_began(trial, batch_of):
 
 
 def test_positions_are_sines_and_cosines_of_row_and_column(trial):
-    method = trial.bench("built").build(trial.cell())[0]
+    method = trial.bench("built").builder.build(trial.cell())[0]
     table, bands = method.backbone.net.pos_embed[0], 16  # [1 + 2 * 2, 64]
     assert torch.equal(table[0], torch.zeros(64))
     for row in range(2):
@@ -200,7 +200,7 @@ def test_the_recipe_of_vits(trial):
         40,
     )
     assert (parts.defaults["temperature"], parts.defaults["crop"]) == (0.2, 0.08)
-    method = trial.bench("built").build(trial.cell())[0]
+    method = trial.bench("built").builder.build(trial.cell())[0]
     optimisation = Optimisation(method, parts.recipe, steps_per_epoch=1)
     assert optimisation.set(40) == pytest.approx(1.5e-4 * 16)
 

@@ -173,7 +173,7 @@ def test_scan_starts_from_its_pretexts_weights_and_sees_no_label(tmp_path, monke
 
 def made_of(name, trial):
     other = Trial(trial.registry, name, trial.folder)
-    return other.bench("built").build(other.cell())[0]
+    return other.bench("built").builder.build(other.cell())[0]
 
 
 def sure_of(method, logits):
