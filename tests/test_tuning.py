@@ -85,9 +85,7 @@ def test_trials_come_first_and_are_as_many_for_a_pretext_nobody_asked_for():
         ["knn-1[k=3]@held-out"] * 4
     )
     assert plan.waiting == 4  # simclr for scan, and scan, of two seeds
-    assert {b.identity.method for b in material_of(plan, REGISTRY).blanks} == {
-        "untrained"
-    }
+    assert {b.identity.method for b in material_of(plan, REGISTRY).blanks} == {"untrained"}
 
 
 def test_draws_lie_in_the_space_and_do_not_change():

@@ -296,7 +296,8 @@ def test_a_pass_is_listed_until_the_source_changes(
     note.write_text(text)
 
 
-def test_help_and_lists_work_beside_the_whole_zoo() -> None:
+def test_help_and_lists_work_beside_the_whole_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSLBENCH_PLUGIN_SECONDS", "0.5")  # each command waits for the endless ones
     zoo = ["--no-plugins", *plugged()]
     text = call("--help", *zoo).stdout
     assert "Commands:" in text

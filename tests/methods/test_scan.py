@@ -412,11 +412,6 @@ def test_strong_views_have_a_hole_and_the_stage_may_see_milder_ones(made):
     assert plain.agreeing is plain.strong
 
 
-def test_what_a_network_gives_in_bf16_is_taken_as_float32():
-    low = [x.bfloat16() for x in CASES["agreement"].inputs]
-    same(of_agreement(*low), of_agreement(*(x.float() for x in low)))
-
-
 def test_agreement_of_two_images_in_two_clusters():
     near(agreement(*[torch.eye(2) * 1000] * 2, 5.0), -5 * math.log(2))
 
