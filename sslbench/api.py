@@ -187,9 +187,13 @@ class Method(nn.Module, ABC):
 
     # def __init__(self, backbone, data, *, <hyperparameters with defaults>): ...
 
-    @abstractmethod
     def views(self) -> View | Mapping[str, View]:
-        """What it sees; a mapping gives streams their own ("main" otherwise)."""
+        """What it sees, `self.view` by default; a mapping gives streams their own ("main" otherwise)."""
+        view: View | None = getattr(self, "view", None)
+        if view is None:
+            lacking = f"{type(self).__name__} does not say what it sees: "
+            raise NotImplementedError(lacking + "set self.view in __init__, or write views()")
+        return view
 
     @abstractmethod
     def step(self, batch: Batch) -> Generator[Tensor | Update, bool, None]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from processes import Command
 
 from sslbench.cli.app import program
 from sslbench.evaluators.knn import KNN
@@ -19,6 +18,7 @@ from sslbench.plan.selection import Selection
 from sslbench.plugins import registry
 from sslbench.store import Store
 
+pytestmark = pytest.mark.usefixtures("forks")
 TINY = """
 summary: a tiny suite
 datasets: ["digits[test=30,train=100]"]
@@ -65,15 +65,9 @@ def elsewhere(tmp_path, monkeypatch):
     Path("dies.py").write_text(DIES)
 
 
-def sslbench(*args, code=0, **more):
-    done = subprocess.run(
-        [sys.executable, "-m", "sslbench", *args],
-        capture_output=True,
-        text=True,
-        check=False,
-        **more,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
+def sslbench(*args, code=0):
+    done = CliRunner().invoke(program, args)
+    assert done.exit_code == code, done.output
     return done
 
 
@@ -104,10 +98,10 @@ def test_a_process_that_dies_fails_its_cell_and_no_other():
 
 
 def test_two_runs_at_once_train_each_cell_once():
-    line = [sys.executable, "-m", "sslbench", "run", "--suite", "tiny.yaml", "--epochs", "4"]
-    runs = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [run.communicate(timeout=200)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], said
+    line = ["run", "--suite", "tiny.yaml", "--epochs", "4"]
+    runs = [Command(line, Path(each)) for each in ("one", "other")]
+    ended = [run.ended() for run in runs]
+    assert [each.code for each in ended] == [0, 0], ended
     made = [(r.method, r.kind) for r in all_records()]
     assert sorted(made) == [
         ("simclr", "evaluation"),
@@ -115,14 +109,15 @@ def test_two_runs_at_once_train_each_cell_once():
         ("untrained", "evaluation"),
         ("untrained", "train"),
     ]
-    assert all("simclr" in text for text in said)
+    assert all("simclr" in each.stdout for each in ended)
 
 
 def test_a_full_disk_is_one_sentence_and_the_store_stays_sound():
     def little():
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
 
-    done = sslbench("run", "--suite", "tiny.yaml", code=2, preexec_fn=little)
+    done = Command(["run", "--suite", "tiny.yaml"], Path("said"), little).ended()
+    assert done.code == 2, done
     assert "cannot write" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(Path("sslbench-store").rglob("*.tmp"))

@@ -34,6 +34,7 @@ from sslbench.events import CellDone, CellStarted, EpochDone, EvaluationDone, Pr
 from sslbench.plugins import registry
 from sslbench.store import Store
 
+pytestmark = pytest.mark.usefixtures("forks")
 DATA = "digits[test=50,train=100]"
 TINY = f"""
 summary: A hundred digits
@@ -113,7 +114,7 @@ def call(*args: str, code: int = 0, **more: Any) -> Result:
 
 
 @pytest.fixture(scope="module")
-def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def first_run(forks: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A store with two finished cells, and what the run said."""
     home = tmp_path_factory.mktemp("first")
     (home / "tiny.yaml").write_text(TINY)

@@ -126,6 +126,7 @@ def test_another_seed_and_photographs_make_sets_of_other_names(tmp_path):
     assert not np.array_equal(arrays[0], arrays[2])
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(tmp_path):
     command = [*PROGRAM, "corrupt", "digits", "--out", "out"]
     with subprocess.Popen(

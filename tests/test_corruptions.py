@@ -704,6 +704,7 @@ def test_the_names_are_the_published_ones():
 # ---- bytes that never move -----------------------------------------------------------------
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", C.ALL)
 def test_bytes_are_those_of_this_version(name, request):
     """A change of these needs another VERSION; JPEG also moves with the codec that PIL brings."""

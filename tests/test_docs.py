@@ -20,6 +20,7 @@ from sslbench.cells.suite import Suite, Tuning, load_suite
 from sslbench.cli.app import program
 from sslbench.plugins import registry
 
+pytestmark = pytest.mark.usefixtures("forks")
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [

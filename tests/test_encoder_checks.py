@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from sslbench.cli.app import program
 from sslbench.store import Store
 
+pytestmark = pytest.mark.usefixtures("forks")
 TINY = """
 summary: a tiny suite
 datasets: ["digits[test=30,train=100]"]
@@ -104,7 +105,7 @@ SHY = "ten classes were asked about; shy judges nine"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(forks, tmp_path_factory):
     """A folder in which everything was run once, and how that ended."""
     folder = tmp_path_factory.mktemp("odd")
     (folder / "tiny.yaml").write_text(TINY)

@@ -20,6 +20,7 @@ from sslbench.plugins import registry
 from sslbench.store import Store
 from sslbench.train.options import RunOptions
 
+pytestmark = pytest.mark.usefixtures("forks")
 TINY = """
 summary: a tiny suite
 datasets: ["digits[test=30,train=100]"]
@@ -43,7 +44,7 @@ def call(*args, code=0):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(forks, tmp_path_factory):
     """A store of twelve finished cells."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.yaml").write_text(TINY)

@@ -23,6 +23,7 @@ from sslbench.run.external.fitting import WeightsRequest, fit
 from sslbench.run.external.reading import Saved, read
 from sslbench.store import Store
 
+pytestmark = pytest.mark.usefixtures("forks")
 TINY = """
 summary: a tiny suite
 datasets: ["digits[test=30,train=100]"]

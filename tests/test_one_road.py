@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from sslbench.cli.app import program
 
+pytestmark = pytest.mark.usefixtures("forks")
 PLUGIN = """
 from sslbench import hookimpl
 from sslbench.methods.pixels import pixels
@@ -44,7 +45,7 @@ def call(*args: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+def made(forks: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """The JSON of the same board, by the command that makes it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("roads"))

@@ -6,7 +6,6 @@ digits and offline; what is installed lands in a folder of its own.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import shlex
@@ -16,14 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from sslbench import hookspecs
 from sslbench.cli.app import COMMANDS, program
 from sslbench.plugins import KINDS
 
-pytestmark = pytest.mark.xdist_group("plugin-docs")
 PAGE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 OFFLINE = {
@@ -92,7 +89,7 @@ def thrifty(words: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory):
+def reader(forks, tmp_path_factory):
     """Having read all of the page."""
     home, site = tmp_path_factory.mktemp("reader"), tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
@@ -100,12 +97,6 @@ def reader(tmp_path_factory):
         patch.syspath_prepend(site)
         patch.setattr("os.fsync", lambda _: None)  # this store outlives no power cut
         patch.setenv("SSLBENCH_STORE", "sslbench-store")
-        fork = multiprocessing.get_context("fork")
-        assert torch, "imported here, so that no process has to"
-        patch.setattr("multiprocessing.get_context", lambda _: fork)
-        # a fork holds both ends of its pipe and never sees it closed, and its output is the test's
-        patch.setattr("sslbench.run.local.GRACE", 0.1)
-        patch.setattr("sslbench.run.local._hush", lambda: None)
         # what a method promises is asked by `pytest`, a few lines before `plugins check`
         patch.setattr("sslbench.testing.kit.method_checks", lambda trial: ())
         found = Reader(home, site)
@@ -116,6 +107,7 @@ def reader(tmp_path_factory):
         del sys.modules[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [n for n, (kind, _) in enumerate(BLOCKS) if kind == "text"])
 def test_what_it_prints_is_printed(reader, number):
     printed = [" ".join(line.split()) for line in reader.printed[number].splitlines()]
@@ -124,6 +116,7 @@ def test_what_it_prints_is_printed(reader, number):
         assert any(wanted in each for each in printed), f"{wanted}\nis not in\n{printed}"
 
 
+@pytest.mark.slow
 def test_the_package_is_what_is_shown_of_it(reader):
     for (kind, text), before in zip(BLOCKS, reader.printed, strict=True):
         name, _, content = text.partition("\n")
@@ -146,6 +139,7 @@ def test_the_method_takes_less_than_forty_lines():
     assert len([line for line in method.splitlines()[1:] if line.strip()]) < 40
 
 
+@pytest.mark.slow
 def test_every_line_has_its_effect(reader):
     """One command that only looks as if it ran would leave nothing behind."""
     typed = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]

@@ -19,7 +19,6 @@ from sslbench.hookspecs import API_VERSION
 from sslbench.plugins import KINDS, scaffold
 from sslbench.plugins.scaffold import THINGS, names_of, write
 
-pytestmark = pytest.mark.xdist_group("scaffold")
 PIP = ["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
 
 
@@ -58,6 +57,7 @@ def fresh(written, tmp_path_factory):
 # ---- what is written ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_five_pass_their_own_tests(fresh, written):
     done = fresh("-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", "-W", "error", str(written))
     assert done.returncode == 0, done.stdout[-3000:]
@@ -70,6 +70,7 @@ def test_all_five_pass_their_own_tests(fresh, written):
         assert any("promises" not in name for name in tests), kind
 
 
+@pytest.mark.slow
 def test_each_is_listed_with_what_it_provides(fresh):
     plugins = json.loads(fresh("-m", "sslbench", "plugins", "list", "--json").stdout)
     found = {p["distribution"]: p for p in plugins}
@@ -80,6 +81,7 @@ def test_each_is_listed_with_what_it_provides(fresh):
         assert plugin["provides"] == {f"{kind}s": [f"new-{kind}"]}
 
 
+@pytest.mark.slow
 def test_they_run_together_in_one_line(fresh):
     line = "--methods new-method --backbones new-backbone --datasets new-dataset[size=16]"
     line += " --evaluators new-evaluator --seeds 0 --epochs 1 --device cpu --store here"

@@ -190,7 +190,27 @@ def counted(self, x):
     return self.backbone(x)
 
 
+class Following(Sound):
+    __doc__ = Sound.__doc__
+    targets = ("follower",)
+
+    def __init__(self, backbone, data):
+        super().__init__(backbone, data)
+        self.follower = nn.Linear(backbone.dim, 3)
+
+    def step(self, batch):
+        h = self.backbone(batch.views)
+        yield F.mse_loss(self.head(h), self.follower(h))
+
+
+def wants_three(self, batch):
+    found = self.head(self.backbone(batch.views))
+    yield found[2:].square().mean()
+
+
 BROKEN = [
+    (Following, "asks_no_gradient_of_targets", "of its target 'follower' ask for a gradient"),
+    (with_step(wants_three), "takes_the_smallest_batch", "a batch of 2, which its `least` allows"),
     (Undocumented, "says_what_it_is", "no docstring"),
     (Uncited, "says_what_it_is", "Uncited has no arXiv id and no DOI"),
     (Undeparted, "says_what_it_is", "Undeparted has no `Departures:`"),
@@ -259,6 +279,25 @@ def test_a_label_that_reaches_the_method_is_found(tmp_path, monkeypatch):
     supervised = with_step(reads_labels, labels="all")
     with pytest.raises(AssertionError, match="other hidden labels, it took another course"):
         testing.sees_no_hidden_label(trial_of(supervised, tmp_path / "held out"))
+
+
+def test_what_is_seen_is_self_view_unless_said_otherwise(tmp_path):
+    sound = {k: v for k, v in vars(Sound).items() if k in ("__doc__", "recipe", "__init__", "step")}
+    default = type("Planted", (Method,), {**sound, "__init__": plainly_born})
+    testing.views_serve_any_batch(trial_of(default, tmp_path / "default"))
+    blind = type("Planted", (Method,), {**sound, "__init__": blindly_born})
+    with pytest.raises(AssertionError, match=r"Planted does not say what it sees: set self\.view"):
+        testing.views_serve_any_batch(trial_of(blind, tmp_path / "blind"))
+
+
+def blindly_born(self, backbone, data):
+    Method.__init__(self)
+    self.backbone, self.head = backbone, nn.Linear(backbone.dim, 3)
+
+
+def plainly_born(self, backbone, data):
+    blindly_born(self, backbone, data)
+    self.view = crop_flip(data.size, scale=(0.5, 1.0))
 
 
 def test_labels_that_may_be_seen_are_not_called_hidden(tmp_path):

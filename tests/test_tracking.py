@@ -24,6 +24,7 @@ from sslbench.plugins import registry
 from sslbench.run import tracking
 from sslbench.run.tracking import NamedTracker, make_trackers, tracked
 
+pytestmark = pytest.mark.usefixtures("forks")
 PLUGIN = '''
 import dataclasses, json
 from functools import partial

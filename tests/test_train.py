@@ -51,10 +51,10 @@ FIRST = {  # of the entries that share a class the first
     for name, parts in reversed([(n, anatomy(e)) for n, e in ENTRIES.items()])
     if parts.recipe
 }
-# The conformance kit stops every method between its steps. Here crash, anywhere, the hard ones, those
-# with a fit of their own, and one without.
+# The conformance kit stops every method between its steps. Here crash, anywhere, the hard ones; and
+# beside them, for the patient, those with a fit of their own, and one without.
 CRASHED = [
-    name
+    pytest.param(name, marks=() if ENTRIES[name].file else pytest.mark.slow)
     for kind, name in FIRST.items()
     if ENTRIES[name].file or kind.fit is not Method.fit or name == "moco"
 ]
@@ -152,16 +152,17 @@ def test_a_crash_at_any_point_leaves_no_trace(method, uninterrupted, tmp_path, m
     assert reached >= 7
 
 
-def test_crashes_between_stages_leave_no_trace(uninterrupted, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "at", [pytest.param(n, marks=() if n in (7, 19) else pytest.mark.slow) for n in range(1, 30, 3)]
+)
+def test_crashes_between_stages_leave_no_trace(at, uninterrupted, tmp_path, monkeypatch):
     cell, judge = cell_of("scan"), resolve_judge("knn", registry())[0]
-    for at in range(1, 30, 3):
-        folder = tmp_path / str(at)
-        with monkeypatch.context() as patch:
-            crash(patch, CellFolder, "save", at, after=True)
-            with pytest.raises(Crash):
-                workbench(folder).do(cell, [judge])
-        assert workbench(folder).do(cell, [judge]).status == "ok"
-        assert outcome(folder, cell) == uninterrupted("scan")
+    with monkeypatch.context() as patch:
+        crash(patch, CellFolder, "save", at, after=True)
+        with pytest.raises(Crash):
+            workbench(tmp_path).do(cell, [judge])
+    assert workbench(tmp_path).do(cell, [judge]).status == "ok"
+    assert outcome(tmp_path, cell) == uninterrupted("scan")
 
 
 def test_a_run_that_is_stopped_saves_and_continues(uninterrupted, tmp_path):

@@ -23,6 +23,7 @@ from sslbench.plugins import registry
 from sslbench.store import Store
 from sslbench.train.options import RunOptions
 
+pytestmark = pytest.mark.usefixtures("forks")
 TINY = """
 summary: a tiny tuned suite
 datasets: ["digits[test=30,train=100]"]
@@ -84,9 +85,7 @@ def test_trials_come_first_and_are_as_many_for_a_pretext_nobody_asked_for():
         ["knn-1[k=3]@held-out"] * 4
     )
     assert plan.waiting == 4  # simclr for scan, and scan, of two seeds
-    assert {b.identity["method"]["name"] for b in material_of(plan, REGISTRY).blanks} == {
-        "untrained"
-    }
+    assert {b.identity.method for b in material_of(plan, REGISTRY).blanks} == {"untrained"}
 
 
 def test_draws_lie_in_the_space_and_do_not_change():

@@ -18,6 +18,7 @@ from sslbench.plugins import Registry, registry
 from sslbench.store import Store
 from sslbench.testing import conformance, open_kit
 
+pytestmark = pytest.mark.usefixtures("forks")
 ZOO = Path(__file__).parent / "zoo"
 ANIMALS = {path.stem: path for path in sorted(ZOO.glob("*.py"))}
 SOUND = """
@@ -223,7 +224,7 @@ with (Path(__file__).parent / "marks").open("a") as file:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+def ran(forks: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A run beside the whole zoo, of a method that passed the kit before; a plugin is left out."""
     home = tmp_path_factory.mktemp("ran")
     (home / "sound.py").write_text(SOUND)
@@ -295,7 +296,8 @@ def test_a_pass_is_listed_until_the_source_changes(
     note.write_text(text)
 
 
-def test_help_and_lists_work_beside_the_whole_zoo() -> None:
+def test_help_and_lists_work_beside_the_whole_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSLBENCH_PLUGIN_SECONDS", "0.5")  # each command waits for the endless ones
     zoo = ["--no-plugins", *plugged()]
     text = call("--help", *zoo).stdout
     assert "Commands:" in text

@@ -128,6 +128,29 @@ def trains_in_bf16(trial: Trial) -> None:
     require(fit.done.status in ("interrupted", "ok"), f"in bf16: {fit.done.sentence}")
 
 
+def takes_the_smallest_batch(trial: Trial) -> None:
+    """A step on `least` images, or on two where one would do, has a finite loss."""
+    least = max(2, trial.parts.target.least)
+    fit = trial.fit("smallest", trial.cell(**{f"{trial.name}.batch": least}), steps=1)
+    held = fit.done.status in ("interrupted", "ok")
+    require(
+        held, f"with a batch of {least}, which its `least` allows, it failed: {fit.done.sentence}"
+    )
+
+
+def asks_no_gradient_of_targets(trial: Trial) -> None:
+    """No weight of a module in `targets` has a gradient, so that no optimiser moves what follows."""
+    assert isinstance(trial.module, Method)
+    for name in trial.module.targets:
+        target = trial.module.get_submodule(name)
+        held = [key for key, p in target.named_parameters() if p.requires_grad]
+        require(
+            not held,
+            f"{held[:3]} of its target {name!r} ask for a gradient: an optimiser "
+            "would move them; set their requires_grad to False",
+        )
+
+
 def repeats_itself(trial: Trial) -> None:
     """The same seed gives the same losses and weights."""
     _same(trial, trial.fit("again", trial.cell()), "done a second time")
@@ -236,7 +259,9 @@ METHOD_CHECKS = (
     *ENCODER_CHECKS,
     views_serve_any_batch,
     trains_all_it_has,
+    asks_no_gradient_of_targets,
     trains_in_bf16,
+    takes_the_smallest_batch,
     repeats_itself,
     resumes_exactly,
     seeds_nothing,

@@ -62,25 +62,37 @@ def trial(name: str) -> JudgeTrial:
     return JudgeTrial(FOUND, name, world)
 
 
+@pytest.mark.golden
 @pytest.mark.parametrize("name", JUDGES)
 def test_numbers_are_those_of_the_golden(name: str, request: pytest.FixtureRequest) -> None:
     protocol = resolve_judge(name, FOUND)[0].protocol
     path = GOLDEN / f"{re.sub(r'[^A-Za-z0-9.=-]+', '_', protocol).strip('_')}.json"
-    found = {k: v.value for k, v in trial(name).honest.metrics.items() if not TIMED.search(k)}
+    metrics = {k: v for k, v in trial(name).honest.metrics.items() if not TIMED.search(k)}
+    found, of = ({k: getattr(v, each) for k, v in metrics.items()} for each in ("value", "n"))
     moved = f"the numbers of {protocol} moved: raise its version, then write its golden"
     if request.config.getoption("--regold"):
-        if path.exists() and not _near(json.loads(path.read_text()), found, name):
+        if path.exists() and not _near(json.loads(path.read_text()), found, of, name):
             pytest.fail(moved)
         path.write_text(json.dumps(found, indent=1) + "\n")
     assert path.exists(), f"{protocol} has no golden: `pytest tests/evaluators --regold`"
-    assert _near(json.loads(path.read_text()), found, name), moved
+    assert _near(json.loads(path.read_text()), found, of, name), moved
 
 
-def _near(golden: dict, found: dict, name: str) -> bool:
+def _near(golden: dict, found: dict, of: dict, name: str) -> bool:
+    if golden.keys() != found.keys():
+        return False
     apart = 0.02 if name.partition("[")[0] in TRAINED else 1e-3
-    return golden.keys() == found.keys() and all(
-        math.isclose(golden[k], found[k], rel_tol=apart, abs_tol=apart) for k in golden
+    far = [k for k in golden if not math.isclose(golden[k], found[k], rel_tol=apart, abs_tol=apart)]
+    # Under other kernels a near tie falls the other way: of many numbers, a few are off by one answer.
+    return len(far) <= len(golden) / 20 and all(
+        _answers(golden[k], of[k]) - _answers(found[k], of[k]) in (-1, 1) for k in far
     )
+
+
+def _answers(share: float, of: int) -> float:
+    """How many right ones of all; no whole number where it is no such share."""
+    count = share * of
+    return round(count) if math.isclose(count, round(count), abs_tol=1e-6) else math.nan
 
 
 @pytest.mark.parametrize("check", EVALUATOR_CHECKS)

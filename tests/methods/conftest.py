@@ -58,7 +58,7 @@ def made(trial_of):
     def get(method: str, **settings) -> nn.Module:
         trial = trial_of(method)
         dotted = {f"{method}.{key}": value for key, value in settings.items()}
-        return trial.bench("built").build(trial.cell(**dotted))[0].train()
+        return trial.bench("built").builder.build(trial.cell(**dotted))[0].train()
 
     return get
 

@@ -45,6 +45,7 @@ class Case(NamedTuple):
     permute: Any = True  # rows of all inputs as long as the first; or a function of the inputs
     clusters: Callable[..., Any] | None = None  # inputs with other cluster ids
     equal: bool = True  # finite where all rows are equal
+    low: bool = True  # takes bf16 as float32; else it is told what to do by autocast
 
 
 def files_of(name):

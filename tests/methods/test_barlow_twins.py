@@ -126,8 +126,3 @@ def test_biases_and_norms_move_at_a_rate_of_their_own(name, made):
     assert rates[False] == pytest.approx((0.0048 * 8, 0, False))
     assert recipe.lr_end == 0.001
     assert recipe.epochs == (1000 if name.endswith("imagenet") else 300)
-
-
-def test_what_a_network_gives_in_bf16_is_taken_as_float32():
-    low = [x.bfloat16() for x in CASES["decorrelation"].inputs]
-    same(of_decorrelation(*low), of_decorrelation(*(x.float() for x in low)))

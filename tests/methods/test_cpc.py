@@ -264,7 +264,7 @@ def test_images_and_patches_of_other_sizes_are_resized_before_they_are_read(made
 
 def test_trying_the_patches_leaves_the_backbone_in_training(trial_of):
     trial = trial_of("cpc")
-    assert trial.bench("built").build(trial.cell())[0].backbone.training
+    assert trial.bench("built").builder.build(trial.cell())[0].backbone.training
 
 
 def test_layers_of_the_context_add_to_what_they_are_given(made):

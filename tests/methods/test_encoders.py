@@ -28,4 +28,4 @@ def test_pretrained_is_the_published_network(made, hub):
 def test_without_published_weights_pretrained_says_what_would_work(tmp_path):
     trial = Trial(REGISTRY, "pretrained", tmp_path, backbone="resnet18")
     with pytest.raises(UserError, match=r"of resnet18 are not in .* --download"):
-        trial.bench("none").build(trial.cell())
+        trial.bench("none").builder.build(trial.cell())

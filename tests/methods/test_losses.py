@@ -64,6 +64,14 @@ def test_the_loss_is_the_same_under_bf16_autocast(case):
         assert one is two is None or torch.equal(one, two)
 
 
+@of({name: case for name, case in CASES.items() if case.low})
+def test_what_a_network_gives_in_bf16_is_taken_as_float32(case):
+    low = [x.bfloat16() if x.is_floating_point() else x for x in case.inputs]
+    value = case.loss(*low)
+    assert value.dtype == torch.float32
+    same(value, case.loss(*(x.float() if x.is_floating_point() else x for x in low)))
+
+
 @of({name: case for name, case in CASES.items() if case.permute})
 def test_the_order_of_images_does_not_matter(case):
     if callable(case.permute):

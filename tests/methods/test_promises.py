@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+from operator import gt
+
 import pytest
+import torch
 
 from sslbench import testing
 from sslbench.api import DataInfo
@@ -22,10 +26,11 @@ def concerns(name):
 
 
 EACH = [
-    pytest.param(name, check, id=f"{name}-{check.__name__}", marks=pytest.mark.xdist_group(name))
+    pytest.param(name, check, id=f"{name}-{check.__name__}")
     for name in METHODS
     for check in concerns(name)
 ]
+EPS = torch.finfo(torch.float32).eps
 GOLDEN = [name for name in TRAINED if name in FULL]
 
 
@@ -46,20 +51,58 @@ def cautious(trial):
     return trial.cell(**{f"{name}.lr": recipe.lr / 10 for name, recipe in recipes.items()})
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in GOLDEN]
-)
-def test_first_losses_are_those_of_the_golden_file(name, trial_of, request, one_thread):
-    path = FOLDER / "golden" / f"{name}.txt"
-    fit = trial_of(name).fit("golden", cautious(trial_of(name)))
+def first(fit):
+    """The first five losses of each stage."""
     kinds = dict.fromkeys(kind for kind, _ in fit.losses)
-    found = [each for kind in kinds for each in [e for e in fit.losses if e[0] == kind][:5]]
+    return [each for kind in kinds for each in [e for e in fit.losses if e[0] == kind][:5]]
+
+
+def unsteady(kind, dice):
+    """The step of that class, with every weight off by its last bit at most before it is taken."""
+    whole = kind.step
+
+    def step(self, batch):
+        with torch.no_grad():
+            for p in self.parameters():
+                p.mul_(1 + EPS * torch.empty_like(p).uniform_(-1, 1, generator=dice))
+        return whole(self, batch)
+
+    return step
+
+
+def how_far_rounding_goes(trial, found):
+    """By how much each loss, or one before it, moves where weights are rounded once more a step."""
+    cell, dice = cautious(trial), torch.Generator().manual_seed(0)
+    kinds = {*trial.kinds, *(anatomy(METHODS[name]).target for name in cell.pretexts)}
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in kinds:
+            patch.setattr(kind, "step", unsteady(kind, dice))
+        moved = first(trial.fit("unsteady", cell))
+    gaps = (abs(one - other) for (_, one), (_, other) in zip(moved, found, strict=True))
+    return list(accumulate(gaps, max))
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", GOLDEN)
+def test_first_losses_are_those_of_the_golden_file(name, trial_of, request, one_thread):
+    path, trial = FOLDER / "golden" / f"{name}.txt", trial_of(name)
+    found = first(trial.fit("golden", cautious(trial)))
     if request.config.getoption("--regold"):
         path.write_text("".join(f"{kind} {loss:.9g}\n" for kind, loss in found))
-    golden = [line.split() for line in path.read_text().splitlines()]
+    golden = [(kind, float(loss)) for kind, loss in map(str.split, path.read_text().splitlines())]
     assert [kind for kind, _ in found] == [kind for kind, _ in golden]
-    expected = pytest.approx([float(loss) for _, loss in golden], rel=1e-4)
-    assert [loss for _, loss in found] == expected, "`pytest --regold`, if that is meant"
+    off = [abs(one - other) for (_, one), (_, other) in zip(found, golden, strict=True)]
+    # Other kernels sum in another order. A loss is a difference of terms of size one or more (cosines,
+    # logarithms of shares), each rounded to an eps, however small it is itself; and what is rounded
+    # moves the weights that later losses are of. How far that goes differs from method to method, and
+    # is measured only where it goes beyond the ten-thousandth that the rest is held to.
+    may = [max(1e-4 * abs(loss), 4 * EPS) for _, loss in golden]
+    if any(map(gt, off, may)):
+        far = how_far_rounding_goes(trial, found)
+        may = [max(one, 8 * other) for one, other in zip(may, far, strict=True)]
+    assert not any(map(gt, off, may)), (
+        f"{found} is off {golden} by {off}, and may by {may}: `pytest --regold`, if that is meant"
+    )
 
 
 def test_every_golden_file_is_of_a_method():

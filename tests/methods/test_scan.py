@@ -173,7 +173,7 @@ def test_scan_starts_from_its_pretexts_weights_and_sees_no_label(tmp_path, monke
 
 def made_of(name, trial):
     other = Trial(trial.registry, name, trial.folder)
-    return other.bench("built").build(other.cell())[0]
+    return other.bench("built").builder.build(other.cell())[0]
 
 
 def sure_of(method, logits):
@@ -410,11 +410,6 @@ def test_strong_views_have_a_hole_and_the_stage_may_see_milder_ones(made):
     plain = made("scan")
     assert "Cutout(size=16" in repr(plain.strong)
     assert plain.agreeing is plain.strong
-
-
-def test_what_a_network_gives_in_bf16_is_taken_as_float32():
-    low = [x.bfloat16() for x in CASES["agreement"].inputs]
-    same(of_agreement(*low), of_agreement(*(x.float() for x in low)))
 
 
 def test_agreement_of_two_images_in_two_clusters():

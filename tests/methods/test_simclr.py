@@ -73,11 +73,6 @@ def test_simclr_has_batch_norm_behind_every_layer_of_its_head_and_is_judged_befo
     assert method.encoder() is method.backbone
 
 
-def test_what_a_network_gives_in_bf16_is_taken_as_float32():
-    low = [x.bfloat16() for x in CASES["nt_xent"].inputs]
-    same(of_nt_xent(*low), of_nt_xent(*(x.float() for x in low)))
-
-
 def test_the_lowest_temperature_in_use_stays_finite_in_float32():
     value, gradients = with_gradients(lambda z: nt_xent(z, 0.01), CASES["nt_xent"].inputs)
     assert value.isfinite()

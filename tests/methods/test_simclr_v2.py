@@ -49,7 +49,7 @@ def test_the_layer_that_is_read_is_trained_and_comes_back_from_the_store(trial_o
     with torch.no_grad():
         assert torch.equal(encoder(x), trial.module.encoder()(x))
         assert encoder(x).shape == (2, 96)
-    start = trial.bench("built").build(trial.cell())[0].head[0].weight
+    start = trial.bench("built").builder.build(trial.cell())[0].head[0].weight
     assert (encoder[1].weight - start).abs().max() > 1e-6
 
 

@@ -111,9 +111,3 @@ def test_the_spread_is_1_of_noise_and_0_of_a_collapse(made, batch_of):
 def test_the_papers_long_schedule_has_half_the_batch():
     recipe = anatomy(METHODS["simsiam-imagenet"]).recipe
     assert (recipe.epochs, recipe.batch, recipe.lr, recipe.lr_scaling) == (800, 256, 0.05, "linear")
-
-
-def test_what_a_network_gives_in_bf16_is_taken_as_float32():
-    low = [x.bfloat16() for x in CASES["distance"].inputs]
-    same(distance(*low), distance(*(x.float() for x in low)))
-    assert distance(*low).dtype == torch.float32

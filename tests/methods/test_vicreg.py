@@ -127,8 +127,3 @@ def test_the_papers_long_schedule_has_its_own_rate():
     assert (long.epochs, long.batch, long.lr) == (1000, 2048, 0.2)
     assert (short.epochs, short.batch, short.lr) == (100, 512, 0.3)
     assert (long.lr_end, long.weight_decay, long.warmup) == (0.001, 1e-6, 10)
-
-
-def test_what_a_network_gives_in_bf16_is_taken_as_float32():
-    low = [x.bfloat16() for x in CASES["vicreg"].inputs]
-    same(of_vicreg(*low), of_vicreg(*(x.float() for x in low)))
