@@ -405,9 +405,9 @@ SAID = {
     "a link": "is a link",
     "an archive bomb": "is compressed",
     "an entry twice": "is there twice",
-    "an entry of no kind": "is none that a bundle has",
+    "an entry of no kind": "is not one that a bundle has",
     "an entry that is not listed": "is there and not listed",
-    "a folder": "is no regular file",
+    "a folder": "is not a regular file",
 }
 
 

@@ -578,7 +578,7 @@ def test_the_command_exits_5_and_says_each_fault(tmp_path: Path) -> None:
     [
         (["sslbnch"], "unknown plugin 'sslbnch'; there is none"),
         (["sslbench"], "the built-in plugin is checked by sslbench's own tests; name another"),
-        (["gone.py"], "which is no Python file; name one that is"),
+        (["gone.py"], "which is not a Python file; name one that is"),
         (
             ["file:sond", "--plugin", "SOUND"],
             "unknown plugin 'file:sond'; did you mean 'file:sound'?",
