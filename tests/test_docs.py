@@ -284,7 +284,7 @@ FOLLOWED = ("suites.md", "python.md", "store.md")  # in one folder, in this orde
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory):
+def reader(forks, tmp_path_factory):
     """The folder of someone who did what FOLLOWED say."""
     home = tmp_path_factory.mktemp("reader")
     names: dict[str, object] = {}

@@ -156,6 +156,7 @@ def test_an_honest_bundle_made_on_another_number_of_threads_is_accepted(home, ho
     assert other.cell_id not in attested([verdict.attestation], [other, *records[1:]])
 
 
+@pytest.mark.slow
 def test_numbers_of_weights_that_differ_in_their_last_bit_are_accepted(home, tmp_path):
     """Which stands for a machine that sums in another order."""
     elsewhere = tmp_path / "elsewhere"

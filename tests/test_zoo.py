@@ -147,6 +147,7 @@ def test_functions_switches_and_generators_of_everybody_are_put_back() -> None:
     assert found.find("methods", "alike")
 
 
+@pytest.mark.slow
 def test_the_same_holds_where_the_plugin_is_the_first_to_import_torch() -> None:
     code = (
         "import sys; from pathlib import Path; from sslbench.plugins import registry\n"
@@ -518,9 +519,15 @@ def kit_of(tmp_path_factory: pytest.TempPathFactory):
     return get
 
 
-@pytest.mark.parametrize(
-    ("animal", "of", "check", "sentence"), CAUGHT, ids=[f"{of}-{c}" for _, of, c, _ in CAUGHT]
-)
+ELSEWHERE = {"imports_without_traces", "is_the_same_elsewhere", "explains_itself"}
+CASES = [
+    pytest.param(*case, id=f"{of}-{check}", marks=[pytest.mark.slow] * (check in ELSEWHERE))
+    for case in CAUGHT
+    for _, of, check, _ in [case]
+]  # what takes another process is for the patient
+
+
+@pytest.mark.parametrize(("animal", "of", "check", "sentence"), CASES)
 def test_the_kit_catches_it(kit_of, animal: str, of: str, check: str, sentence: str) -> None:
     kit, checks = kit_of(animal)
     found = kit.run(checks[of, check]).sentence
