@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -202,9 +202,8 @@ def loads(text: str) -> Record:
 
 def _validated(text: str, plain: Any) -> Record:
     try:
-        return Record.model_validate_json(
-            text, strict=True
-        )  # JSON's: Python's lists are not tuples
+        # strict in JSON's way: Python's lists are not tuples
+        return Record.model_validate_json(text, strict=True)
     except ValidationError as error:
         if error.errors()[0]["type"] != "json_invalid":
             raise
@@ -224,6 +223,38 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _missing(error: Exception) -> str:
     return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+
+
+class Document(BaseModel):
+    """What a JSON file of ours must hold; a subclass names the fields. More may be there."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    format: int  # raised when what is in it changes
+    sslbench: str = ""  # the version that wrote it, where it says so
+
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+
+
+def parsed(kind: type[DocumentT], text: str | bytes, *, newest: int) -> DocumentT:
+    """The document in a JSON text.
+
+    Raises:
+        NewerSchema: its format is above `newest`.
+        ValueError: a field is wrong, or lacking; the sentence names it.
+    """
+    try:
+        head = Document.model_validate_json(text)
+        if head.format > newest:
+            by = f", written by sslbench {head.sslbench}" if head.sslbench else ""
+            raise NewerSchema(
+                f"has format {head.format}{by}, this sslbench knows {newest}; upgrade sslbench"
+            )
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ValueError(_wrong(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def _wrong(error: ValidationError) -> str:

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from ..errors import MissingData
 from ..names import Name, parse
+from ..records import Document, parsed
 from .rendered import Making
 
 MANIFEST, IMAGES = "manifest.json", "images.sha256"
 FORMAT = 1  # of the manifest
+
+
+class Part(BaseModel):
+    """One file of a set."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    sha256: str
+
+
+class Manifest(Document):
+    """How a set was made, and of what."""
+
+    version: int
+    seed: int
+    frost: str | None
+    dataset: str
+    images: str  # sha256 of the list of clean images
+    files: dict[str, Part]
 
 
 def made(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -45,18 +65,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        manifest = json.loads(path.read_text())
-        if manifest["format"] != FORMAT:
-            raise ValueError(f"format {manifest['format']!r}, this version reads {FORMAT}")
-        for key in ("version", "seed", "frost", "dataset", "images"):
-            manifest[key]
-        for entry in manifest["files"].values():
-            entry["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        manifest = parsed(Manifest, path.read_bytes(), newest=FORMAT)
+    except (OSError, ValueError) as error:
         raise MissingData(
             f"{folder.name}: {path} is not a manifest of a set ({error}); remove the folder"
         ) from error
-    return dict(manifest)
+    return manifest.model_dump(exclude_unset=True)
 
 
 def images_of(folder: Path, manifest: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..cells.identity import Identity
 from ..disk import cannot_write, make_folder, write_atomic
 from ..errors import UserError
-from ..records import NewerSchema, Record, canonical, digest, loads
+from ..records import Document, NewerSchema, Record, canonical, digest, loads, parsed
 from .lease import leased
 from .tensors import Damaged, digest_of, read_tensors
 
@@ -36,14 +36,11 @@ class Store:
         marker = root / "store.json"
         if marker.exists():
             try:
-                version = int(json.loads(marker.read_text())["format"])
-            except (ValueError, KeyError, TypeError, OSError) as error:
+                parsed(Document, marker.read_bytes(), newest=FORMAT)
+            except NewerSchema as error:
+                raise UserError(f"the store {root} {error} or name another --store") from error
+            except (ValueError, OSError) as error:
                 raise UserError(f"{marker} is not a marker of a store: {error}") from error
-            if version > FORMAT:
-                raise UserError(
-                    f"the store {root} has format {version}, this sslbench knows {FORMAT}; "
-                    f"upgrade sslbench or name another --store"
-                )
 
     def create(self) -> None:
         """Makes the folder; a sentence when it cannot be written."""

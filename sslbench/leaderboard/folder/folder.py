@@ -13,16 +13,18 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import Field
+
 from ...cells.suite import Suite, read_suite
 from ...disk import sha256, write_atomic
 from ...errors import UserError
-from ...records import NewerSchema, Record, loads
+from ...records import Document, NewerSchema, Record, loads, parsed
 from ...store import record_name
 from ..board import making
 from ..board.board import Board
@@ -61,13 +63,14 @@ class Leaderboard:
         return [kept.record for kept in self.kept]
 
 
-@dataclass(frozen=True)
-class Lock:
+class Lock(Document):
+    """What a leaderboard was built from and what was made of it."""
+
     suite: str  # sha256 of its file
-    records: Mapping[str, Mapping[str, str]]  # path -> id, sha256
-    generated: Mapping[str, str]  # name -> sha256
-    attestations: Mapping[str, str] = field(default_factory=dict)  # path -> sha256
-    left_out: Sequence[Mapping[str, str]] = ()
+    records: dict[str, dict[str, str]]  # path -> id, sha256
+    generated: dict[str, str]  # name -> sha256
+    attestations: dict[str, str] = Field(default_factory=dict)  # path -> sha256
+    left_out: tuple[dict[str, str], ...] = ()
     reference: bool = False  # whether published numbers stand beside
 
     @property
@@ -165,19 +168,12 @@ def read_lock(root: Path) -> Lock | None:
     if not path.exists():
         return None
     try:
-        plain = json.loads(path.read_text())
-        version = plain.pop("format")
-        if version > FORMAT:
-            raise UserError(
-                f"{path} has format {version}, this sslbench knows {FORMAT}; upgrade sslbench"
-            )
-        lock = Lock(**plain)
-        for part in (lock.records, lock.generated, lock.attestations):
-            if not isinstance(part, dict):
-                raise ValueError("records, generated and attestations must be mappings")
+        lock = parsed(Lock, path.read_bytes(), newest=FORMAT)
         if outside := [name for name in lock.names if not is_inside(name)]:
             raise ValueError(f"it names {outside[0]!r}, which is not a file of it")
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+    except NewerSchema as error:
+        raise UserError(f"{path} {error}") from error
+    except (ValueError, OSError) as error:
         raise UserError(f"{path} is not a lock: {error}") from error
     return lock
 

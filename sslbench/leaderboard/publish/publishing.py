@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from ...disk import sha256, write_atomic
 from ...errors import CheckFailed, UserError
+from ...records import Document, NewerSchema, parsed
 from ..board.printable import printable
 from ..folder import folder as folders
 from ..folder.folder import is_inside
@@ -188,24 +189,25 @@ def _changes(files: Files, known: Known, there: Files, where: str) -> Changes:
     )
 
 
+class Marker(Document):
+    """Which files sslbench has published there."""
+
+    files: dict[str, list[str]]  # path -> sha256 of each version
+
+
 def _known(target: Target) -> Known:
     there = target.read([MARKER])
     if not there:
         return {}
     try:
-        plain = json.loads(there[MARKER])
-        version, found = int(plain["format"]), dict(plain["files"])
-    except (ValueError, KeyError, TypeError) as error:
+        marker = parsed(Marker, there[MARKER], newest=FORMAT)
+        if outside := [path for path in marker.files if not is_inside(path)]:
+            raise ValueError(f"it has {outside[0]!r}")
+    except NewerSchema as error:
+        raise UserError(f"{MARKER} in {target.name} {error}") from error
+    except ValueError as error:
         raise UserError(f"{MARKER} in {target.name} is not a marker of ours: {error}") from error
-    if version > FORMAT:
-        raise UserError(
-            f"{target.name} was published with format {version}, this sslbench knows {FORMAT}; "
-            f"upgrade sslbench"
-        )
-    for path, sums in found.items():
-        if not is_inside(path) or not isinstance(sums, list):
-            raise UserError(f"{MARKER} in {target.name} is not a marker of ours: it has {path!r}")
-    return found
+    return marker.files
 
 
 def _marker(known: Known) -> bytes:

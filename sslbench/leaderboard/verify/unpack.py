@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import stat
 import zipfile
@@ -11,8 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from ...disk import sha256_of
 from ...errors import CheckFailed, UserError
+from ...records import Document, NewerSchema, parsed
 from ..folder.validate import GRAMMAR as RECORD
 from .bundle import FORMAT, MANIFEST, MODELS, SUITE, write
 
@@ -95,24 +97,26 @@ def _fault(info: zipfile.ZipInfo) -> str:
 
 def _manifest(content: bytes, bundle: Path) -> dict[str, Any]:
     try:
-        plain = json.loads(content)
-        version, files = plain["format"], plain["files"]
-        if not isinstance(version, int) or not isinstance(files, list):
-            raise TypeError("fields of other types")
-        if version > FORMAT:
-            raise UserError(
-                f"{bundle} has format {version}, written by sslbench {plain.get('sslbench')}; this "
-                f"one knows {FORMAT}: upgrade sslbench"
-            )
-        for each in files:
-            if not all(isinstance(each[k], t) for k, t in _FILE.items()):
-                raise TypeError("a file of other types")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return parsed(Manifest, content, newest=FORMAT).model_dump(exclude_unset=True)
+    except NewerSchema as error:
+        raise UserError(f"{bundle} {error}") from error
+    except ValueError as error:
         raise _refused(bundle, f"its {MANIFEST} cannot be read ({error})") from error
-    return dict(plain)
 
 
-_FILE: dict[str, type] = {"path": str, "sha256": str, "size": int}
+class Listed(BaseModel):
+    """One file of a bundle."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    path: str
+    sha256: str
+    size: int  # bytes
+
+
+class Manifest(Document):
+    """What a bundle holds."""
+
+    files: list[Listed]
 
 
 def _compare(
