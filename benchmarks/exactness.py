@@ -42,7 +42,7 @@ from sslbench.api import Place
 from sslbench.cells.cell import Cell
 from sslbench.cells.parameters import anatomy
 from sslbench.cells.protocol import Judge, resolve_judge
-from sslbench.cells.resolve import Context, Settings, resolve
+from sslbench.cells.settings import Context, Settings, resolve
 from sslbench.data import open_data
 from sslbench.one_cell.workbench import Workbench
 from sslbench.plugins import registry

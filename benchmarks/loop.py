@@ -40,7 +40,7 @@ from torch import Tensor
 from sslbench.api import Batch, Method, Place, Recipe, Update
 from sslbench.cells.cell import Cell
 from sslbench.cells.parameters import anatomy
-from sslbench.cells.resolve import Context, Settings, resolve
+from sslbench.cells.settings import Context, Settings, resolve
 from sslbench.cells.suite import load_suite
 from sslbench.data import default_roots, open_data
 from sslbench.errors import UserError

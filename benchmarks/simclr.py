@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sslbench.api import Place
 from sslbench.cells.cell import Cell
-from sslbench.cells.resolve import Context, Settings, resolve
+from sslbench.cells.settings import Context, Settings, resolve
 from sslbench.cells.suite import load_suite
 from sslbench.data import default_roots, open_data
 from sslbench.one_cell.building import Builder

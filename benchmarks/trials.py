@@ -16,7 +16,7 @@ import torch
 
 from sslbench.api import Place
 from sslbench.cells.protocol import resolve_judge
-from sslbench.cells.resolve import Context, Settings, resolve
+from sslbench.cells.settings import Context, Settings, resolve
 from sslbench.cells.suite import load_suite
 from sslbench.data import default_roots, open_data
 from sslbench.one_cell.building import Builder

@@ -184,7 +184,7 @@ def test_small_crops_pass_through_a_vit_and_odd_ones_get_a_sentence():
     backbone = made("test_vit", {"patch_size": 8})
     assert backbone(images(size=16)).shape == (2, 64)
     assert backbone(images(size=48)).shape == (2, 64)
-    with pytest.raises(UserError, match="patches of 8 pixels, which 20 is no multiple of"):
+    with pytest.raises(UserError, match="patches of 8 pixels, which 20 is not a multiple of"):
         backbone(images(size=20))
     with pytest.raises(UserError, match="takes images of 32 pixels only; found 16"):
         made("cait_xxs24_224", {})(images(size=16))
@@ -193,10 +193,10 @@ def test_small_crops_pass_through_a_vit_and_odd_ones_get_a_sentence():
 @pytest.mark.parametrize(
     ("name", "size", "advice"),
     [
-        ("vit_tiny_patch16_224", 28, r"28 is no multiple of; try .*\[patch_size=7\]"),
+        ("vit_tiny_patch16_224", 28, r"28 is not a multiple of; try .*\[patch_size=7\]"),
         ("vit_tiny_patch16_224", 16, r"a single patch; try .*\[patch_size=4\]"),
         ("vit_tiny_patch16_224", 8, r"try .*\[patch_size=2\]"),
-        ("mixer_s16_224", 28, "28 is no multiple of"),
+        ("mixer_s16_224", 28, "28 is not a multiple of"),
         ("convnext_atto", 2, "cannot be built for 2 pixels .*try larger images"),
         ("inception_v3", 32, "cannot be built for 32 pixels .*try larger images"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from sslbench.cells.resolve import resolve_recipe
+from sslbench.cells.settings import resolve_recipe
 from sslbench.cli.app import program
 from sslbench.cli.options import seeds
 from sslbench.errors import UserError
@@ -92,7 +92,7 @@ NAMES = {  # known to be wrong without torch
     "run --transfer-to digts": "unknown dataset 'digts'; did you mean 'digits'?",
     "run --evaluators knnn": "unknown evaluator 'knnn'; did you mean 'knn'?",
     "run --watch knnn:5": "unknown evaluator 'knnn'; did you mean 'knn'?",
-    "run --watch knn:x": "--watch 'knn:x' is not JUDGE:EPOCHS, such as knn:5",
+    "run --watch knn:x": "--watch 'knn:x' is not EVALUATOR:EPOCHS, such as knn:5",
     "run --suite quik": "unknown suite 'quik'; did you mean 'quick'?",
     "run --set moko.lr=1": "unknown method 'moko'; did you mean 'moco'?",
     "run --set lr=0.1": "--set lr=0.1 names no method; write moco.lr=0.1",

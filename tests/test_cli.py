@@ -205,7 +205,7 @@ def test_help_of_run_is_whole_and_in_groups() -> None:
           --evaluators A,B   Evaluators, such as knn,linear; full: all of them.
           --transfer-to A,B  Judge the encoders on these datasets too.
           --layers           Let linear judge the feature maps of every stage too.
-          --seeds 0,1,2      Seeds, instead of the suite's.
+          --seeds 0,1,2      Seeds, instead of the suite's; or 0-2.
 
         The protocol (a change gives it another id):
           --epochs N                  Epochs of each stage.  [x>=0]
@@ -441,7 +441,7 @@ def test_an_interruption_outside_a_run_exits_with_130(monkeypatch: pytest.Monkey
         ("run --set moco.lr", "error: --set 'moco.lr' is not METHOD.PARAMETER=VALUE"),
         ("run --set moco.temperature=warm", "expects a number above 0, got 'warm'"),
         ("run --evaluators knn[kk=3]", "did you mean 'k'"),
-        ("run --precision fp8", "precision 'fp8' is none of fp32, bf16, fp16"),
+        ("run --precision fp8", "precision 'fp8' is not one of fp32, bf16, fp16"),
         ("run --seeds 0,x", "'x' is not a whole number; seeds look like 0,1,2 or 0-4"),
         ("run --seeds -1", "'-1' is not a whole number"),
         ("run --device tpu", "--device"),
@@ -869,9 +869,12 @@ def test_a_leaderboard_is_built_again_without_store_data_or_plugin(store: Path) 
     ("args", "sentence"),
     [
         (("tiny.yaml",), "say where the leaderboard of tiny.yaml is to be: --out DIR"),
-        (("tiny.yaml", "--out", "."), ". is there and is no leaderboard; name another --out DIR"),
+        (
+            ("tiny.yaml", "--out", "."),
+            ". is there and is not a leaderboard; name another --out DIR",
+        ),
         (("tiny.yaml", "--out", "x", "--store", "empty"), "the store empty has no records of the"),
-        ((".",), ". is no leaderboard: it has no suite.yaml beside records/"),
+        ((".",), ". is not a leaderboard: it has no suite.yaml beside records/"),
         ((".", "--out", "x"), "unknown suite '.'; there are "),
         (("fashoin", "--out", "x"), "fashion"),
     ],

@@ -171,7 +171,7 @@ def test_one_missing_of_nineteen_is_named(root):
         (planted("fog")[:-1], "uint8 [34, 4, 6, 3]"),
         (planted("fog").transpose(0, 3, 1, 2), "uint8 [35, 3, 4, 6]"),
         (planted("fog")[..., 0], "uint8 [35, 4, 6]"),
-        (np.array([{}], object), "no whole array"),
+        (np.array([{}], object), "is not a whole array"),
     ],
 )
 def test_a_file_of_another_kind_says_what_was_found_and_expected(root, array, found):
@@ -445,7 +445,7 @@ def test_a_link_in_the_archive_is_not_followed(server, tmp_path):
     md5 = hashlib.md5(server.content).hexdigest()
     the = dataclasses.replace(server.set, size=len(server.content), md5=md5)
     place = Place((tmp_path / "new",), download=True)
-    refused(lambda: the.open(place, LABELS), "no plain file")
+    refused(lambda: the.open(place, LABELS), "is not a plain file")
     assert not (place.roots[0] / "THE-C").exists()
 
 

@@ -159,8 +159,8 @@ def test_a_variant_is_a_partial() -> None:
     ("target", "why"),
     [
         (3, "which makes no api.Dataset"),
-        (lambda: 3, "made 3, which is no api.Dataset"),
-        (lambda: Rubbish(None), "loaded None, which is no api.Images"),
+        (lambda: 3, "made 3, which is not an api.Dataset"),
+        (lambda: Rubbish(None), "loaded None, which is not an api.Images"),
         (lambda: Rubbish(flawed(images=torch.zeros(4, 3, 2, 2))), "train split is torch.float32"),
         (lambda: Rubbish(flawed(images=torch.zeros(4, 1, 2, 2).byte())), r"\[4, 1, 2, 2\]"),
         (lambda: Rubbish(flawed(images=torch.zeros(4, 3, 2, 3).byte())), "images of 2 x 3"),

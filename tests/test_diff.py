@@ -275,4 +275,4 @@ def test_what_is_no_leaderboard_is_refused_in_a_sentence(tmp_path):
     done = run(tmp_path, tmp_path)
     assert done.exit_code == 2
     assert done.stderr.startswith("error: ")
-    assert "is no leaderboard" in done.stderr
+    assert "is not a leaderboard" in done.stderr

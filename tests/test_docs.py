@@ -84,7 +84,7 @@ def test_what_is_built_in_is_named_somewhere_a_newcomer_reads(kind):
 
 
 def test_every_suite_loads_and_every_setting_of_it_is_known():
-    from sslbench.cells.resolve import Settings, check_settings
+    from sslbench.cells.settings import Settings, check_settings
 
     found = registry(installed=False)
     for name in found.names("suites"):

@@ -110,8 +110,8 @@ def test_what_would_need_a_pickle_is_refused_unrun_with_its_type_and_what_to_do(
     ("name", "content", "sentence"),
     [
         ("empty.pth", b"", "is empty"),
-        ("text.pth", b"hello, world, I am text", "is no readable file of torch.save: it begins"),
-        ("text.safetensors", b"hello, world, I am text", "is no readable safetensors file"),
+        ("text.pth", b"hello, world, I am text", "is not a readable file of torch.save: it begins"),
+        ("text.safetensors", b"hello, world, I am text", "is not a readable safetensors file"),
         ("weights.h5", b"x", "ends in .h5; files of weights that can be read end in .safetensors"),
     ],
 )
@@ -125,7 +125,7 @@ def test_a_cut_file_a_folder_and_what_holds_no_tensors_are_refused():
     torch.save(weights(), "whole.pth")
     Path("cut.pth").write_bytes(Path("whole.pth").read_bytes()[:-3000])
     with pytest.raises(
-        UserError, match=r"cut\.pth is no readable file of torch\.save: it is not wh"
+        UserError, match=r"cut\.pth is not a readable file of torch\.save: it is not wh"
     ):
         read(Path("cut.pth"))
     with pytest.raises(UserError, match="is a folder"):

@@ -219,9 +219,9 @@ def test_a_generated_file_that_was_edited_is_never_written_over(tmp_path):
 def test_a_folder_that_is_not_ours_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="is there and is no leaderboard"):
+    with pytest.raises(UserError, match="is there and is not a leaderboard"):
         folders.add(tmp_path / "a", suite_of(), records_of(suite_of()))
-    with pytest.raises(UserError, match=r"no leaderboard: it has no suite.yaml beside records/"):
+    with pytest.raises(UserError, match=r"is not a leaderboard: it has no suite.yaml beside records/"):
         folders.read(tmp_path / "a")
 
 
@@ -279,9 +279,9 @@ def test_an_older_record_without_later_fields_is_read():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[]", "is no lock"),
+        ("[]", "is not a lock"),
         ('{"format": 9}', "has format 9, this sslbench knows 1; upgrade sslbench"),
-        ('{"format": 1, "records": {}}', "is no lock"),
+        ('{"format": 1, "records": {}}', "is not a lock"),
     ],
 )
 def test_a_lock_that_is_none_is_refused(tmp_path, text, sentence):

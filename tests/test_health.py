@@ -271,7 +271,7 @@ def test_a_queue(codes, step, shape, expected):
 
 
 def test_names_that_are_no_part_of_the_method_get_a_sentence(tmp_path):
-    for kind, match in (("queues", "no buffer"), ("targets", "no submodule")):
+    for kind, match in (("queues", "not a buffer"), ("targets", "not a submodule")):
         toy = Toy()
         setattr(toy, kind, ("absent",))
         with pytest.raises(ValueError, match=f"Toy.{kind} has 'absent', which is {match}"):

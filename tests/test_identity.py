@@ -15,7 +15,7 @@ from sslbench.cells.identity import Identity
 from sslbench.cells.parameters import anatomy, checked
 from sslbench.cells.protocol import resolve_judge
 from sslbench.cells.rebuilt import cell_from
-from sslbench.cells.resolve import Context, Settings, check_settings, resolve
+from sslbench.cells.settings import Context, Settings, check_settings, resolve
 from sslbench.errors import UnknownName, UserError
 from sslbench.plugins import Entry, registry
 

@@ -228,7 +228,7 @@ def test_two_owners_of_a_name_are_told_apart(install: Callable[..., Path]) -> No
     install("Lab.B", GOOD.replace("NAME", "same"), points="main = Lab.B")
     install("lab-c", GOOD.replace("NAME", "other"))
     found = registry()
-    assert info(found, "lab-b").error is not None  # Lab.B is no module: it cannot own anything
+    assert info(found, "lab-b").error is not None  # Lab.B is not a module: it cannot own anything
     assert found.find("methods", "same").dist == "lab-a"
     install("lab-d", GOOD.replace("NAME", "same"))
     found = registry()

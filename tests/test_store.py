@@ -96,7 +96,7 @@ def test_ok_beats_newer_failures_and_newer_beats_older(cell):
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", "", "g" * 64, "ab" * 31])
 def test_only_hashes_become_folders(tmp_path, name):
-    with pytest.raises(ValueError, match="is no cell id"):
+    with pytest.raises(ValueError, match="is not a cell id"):
         Store(tmp_path).cell(name)
 
 

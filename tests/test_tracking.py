@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 import sslbench
 from sslbench.api import CellInfo, RunInfo, Tracker
 from sslbench.cells.cell import Cell
-from sslbench.cells.resolve import Context, Settings, resolve
+from sslbench.cells.settings import Context, Settings, resolve
 from sslbench.cli.app import program
 from sslbench.errors import UserError
 from sslbench.events import CellDone, CellStarted, EpochDone, Event, Progress

@@ -13,7 +13,7 @@ from sslbench.api import Backbone, Method, Place, Recipe, Update
 from sslbench.cells.cell import Cell
 from sslbench.cells.parameters import anatomy
 from sslbench.cells.protocol import resolve_judge
-from sslbench.cells.resolve import Context, Settings, resolve
+from sslbench.cells.settings import Context, Settings, resolve
 from sslbench.data import open_data
 from sslbench.errors import Interrupted
 from sslbench.one_cell.building import Builder

@@ -119,7 +119,7 @@ def test_one_run_does_the_trials_and_then_the_cells_with_the_best_settings():
         assert cell.recipe.epochs == 2
     members, left = members_of(material_of(plan, REGISTRY))
     assert {m.method for m in members} == {"untrained", "scan"}
-    assert not left  # trials are no cells of the board
+    assert not left  # trials are not cells of the board
     record = trials[0].judges[0].record
     assert {m.split for m in record.metrics} == {"held-out"}
     assert record.metrics[0].n == 10  # a tenth of the 100 training images, none of the 30 of test
@@ -199,7 +199,7 @@ def test_a_batch_below_what_the_loss_takes_is_refused_before_anything_trains():
 def test_a_queue_that_is_no_multiple_of_the_batch_is_refused_before_anything_trains():
     result = sslbench("plan", "--methods", "moco", "--set", "moco.queue=500")
     assert result.exit_code == 2
-    assert "its queue of 500 is no multiple of the batch of 128" in result.output
+    assert "its queue of 500 is not a multiple of the batch of 128" in result.output
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_what_lies_out_of_range_is_refused_before_anything_trains(setting, sente
     ("method", "setting", "sentence"),
     [
         ("ruc", "ruc.base=simclr", "ruc: its base simclr predicts no class of an image"),
-        ("scan", "scan.pretext=cpc", "scan: the encoder of its pretext cpc is no bare backbone"),
+        ("scan", "scan.pretext=cpc", "scan: the encoder of its pretext cpc is not a bare backbone"),
         ("scan", "scan.pretext=pixels", "scan: its pretext pixels is never trained"),
     ],
 )

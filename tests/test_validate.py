@@ -244,7 +244,7 @@ def test_files_that_are_none_of_records_are_errors(tmp_path):
     first = next((root / "records").rglob("*.json"))
     shutil.copy(first, first.with_name("notes.json"))
     (root / "records" / "link").symlink_to("/etc/passwd")
-    assert sorted(errors(root)) == ["it is no regular file", "no record has such a name"]
+    assert sorted(errors(root)) == ["it is not a regular file", "no record has such a name"]
     moved = folder(tmp_path / "moved", plains())
     first = next((moved / "records").rglob("*.json"))
     first.rename(first.with_name(f"judge-{'0' * 24}.json"))
@@ -321,7 +321,7 @@ def test_a_lock_that_does_not_match_is_an_error(tmp_path):
     found = [f.sentence for f in validate(root) if f.file == LOCK]
     assert f"does not match: {first} is in the lock and not there" in found
     (root / LOCK).write_text("{")
-    assert [f for f in validate(root) if f.file == LOCK and "is no lock" in f.sentence]
+    assert [f for f in validate(root) if f.file == LOCK and "is not a lock" in f.sentence]
 
 
 def test_the_command_prints_findings_and_exits_with_5(tmp_path):
@@ -339,8 +339,8 @@ def test_the_command_prints_findings_and_exits_with_5(tmp_path):
     assert CliRunner().invoke(program, ["leaderboard", "validate", str(good)]).exit_code == 0
     none = CliRunner().invoke(program, ["leaderboard", "validate", str(tmp_path)])
     assert none.exit_code == 2
-    assert "is no leaderboard" in none.stderr
-    with pytest.raises(UserError, match="is no leaderboard"):
+    assert "is not a leaderboard" in none.stderr
+    with pytest.raises(UserError, match="is not a leaderboard"):
         validate(tmp_path)
 
 

@@ -125,7 +125,7 @@ def _suites(
     entry: Entry, parts: Anatomy, registry: Registry
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Suite -> what it sets for this method, stages' with their names; "tuned": found by trials."""
-    from ..cells.resolve import Settings
+    from ..cells.settings import Settings
     from ..cells.suite import load_suite
 
     name = entry.name if registry.find("methods", entry.name) == entry else entry.qualified

@@ -19,8 +19,8 @@ from ..store import CellFolder, newest
 from ..train.feed import kept_generators, seed_all
 from .building import Means
 from .environment import component
-from .recording import common as said
-from .recording import failure
+from .provenance import common as said
+from .provenance import failure
 from .subject import Frozen, Inner, JudgedData
 
 

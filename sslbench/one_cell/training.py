@@ -20,8 +20,8 @@ from ..train.state import restore, tensors_of
 from .building import Means, Unsupported
 from .environment import reset_peak_memory
 from .judging import watching
-from .recording import common as said
-from .recording import costs, failure
+from .provenance import common as said
+from .provenance import costs, failure
 from .subject import encoder_of
 
 Pretext = Callable[[Cell], tuple[Method, list[Stage]]]

@@ -13,7 +13,7 @@ from ..cells.cell import Cell
 from ..cells.identity import Identity, is_adopted
 from ..cells.parameters import anatomy
 from ..cells.protocol import Judge, judged_identity, resolve_judge
-from ..cells.resolve import Context, Outline, Settings, check_settings, outline, recorded, resolve
+from ..cells.settings import Context, Outline, Settings, check_settings, outline, recorded, resolve
 from ..cells.suite import Suite
 from ..errors import EmptySelection, UserError
 from ..names import parse as parse_name

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..api import Place
 from ..cells.cell import PRECISIONS
-from ..cells.resolve import Settings
+from ..cells.settings import Settings
 from ..cells.suite import Suite, Tuning, load_suite
 from ..cells.yaml12 import written
 from ..errors import UserError

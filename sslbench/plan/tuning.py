@@ -14,7 +14,7 @@ from typing import Any
 
 from ..cells.cell import Cell, derive
 from ..cells.protocol import Judge, judged_identity
-from ..cells.resolve import Context, Settings, resolve
+from ..cells.settings import Context, Settings, resolve
 from ..cells.suite import Tuning
 from ..errors import UserError
 from ..plugins import Registry

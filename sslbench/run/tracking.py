@@ -19,7 +19,7 @@ from ..cells.parameters import checked, signature
 from ..errors import UserError, suggestion
 from ..events import Event, Listener, Progress
 from ..names import parse as parse_name
-from ..one_cell.recording import resolved_recipe
+from ..one_cell.provenance import resolved_recipe
 from ..plugins import Registry
 from ..plugins.contained import attempt, said
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..api import Method, Place, Update
 from ..cells.cell import Cell
 from ..cells.parameters import anatomy
-from ..cells.resolve import Context, Settings, resolve
+from ..cells.settings import Context, Settings, resolve
 from ..cells.suite import load_suite
 from ..data import open_data
 from ..events import CellDone

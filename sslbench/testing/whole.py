@@ -14,7 +14,7 @@ from typing import Any
 
 from ..api import API_VERSION
 from ..cells.protocol import find_judge
-from ..cells.resolve import check_settings
+from ..cells.settings import check_settings
 from ..names import parse
 from ..plan.named import SETS
 from ..plan.selection import Selection, settings_of, suite_of

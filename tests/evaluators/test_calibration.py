@@ -16,7 +16,7 @@ from .helpers import fake
 
 
 class Lender:
-    """Lends a head that is no probe, and remembers what was asked for."""
+    """Lends a head that is not a probe, and remembers what was asked for."""
 
     def __init__(self, head):
         self.head, self.asked = head, []

@@ -6,7 +6,7 @@ import dataclasses
 
 from ...cells.identity import Identity
 from ...cells.protocol import find_judge
-from ...cells.resolve import recorded
+from ...cells.settings import recorded
 from ...cells.suite import Suite
 from ...data.opening import canonical
 from ...plan.plan import Plan

@@ -11,9 +11,9 @@ from .. import statistics
 from .board import Column, Flag, Gap, MeanCosts, Row, Score, Trouble
 from .columns import Key
 from .details import details_of
-from .groups import Group
 from .member import Member, judged_as
 from .printable import printable
+from .variants import Group
 
 
 def row_of(

@@ -14,13 +14,13 @@ from typing import Any
 from .. import statistics
 from .board import Block, Board, Setting
 from .columns import SHOWN, columns_of, without_echoes
-from .groups import groups_of
 from .mce import normalised
 from .member import Member
 from .overall import across
 from .printable import printable
 from .ranking import compare, flagged, order, rank
 from .rows import row_of
+from .variants import groups_of
 
 
 def build(

@@ -1,4 +1,4 @@
-"""What a cell is: names, versions, resolved hyperparameters; its identity, its id, its seeds."""
+"""Settings: what a suite and `--set` say of methods, checked, and resolved into cells."""
 
 from __future__ import annotations
 
