@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from sslbench.cells.identity import JudgedIdentity
 from sslbench.cli.app import program
 from sslbench.errors import UserError
 from sslbench.leaderboard.folder.folder import LOCK, place_of
-from sslbench.leaderboard.folder.soundness import protocol_of
 from sslbench.leaderboard.folder.validate import validate
 from sslbench.plugins import registry
 from sslbench.records import Record, digest
@@ -351,6 +351,6 @@ def test_protocols_follow_from_identities_as_they_are_made():
     names = ("knn[k=5]", "corruption[images=20,set=regen]", "linear", "tent[set=regen]")
     for name in names:
         judge, _ = resolve_judge(name, found)
-        assert protocol_of(judge.identity()) == judge.protocol
+        assert JudgedIdentity.written("c", judge.identity()).protocol == judge.protocol
     held, _ = resolve_judge("knn", found, held_out=True)
-    assert protocol_of(held.identity()) == held.protocol
+    assert JudgedIdentity.written("c", held.identity()).protocol == held.protocol

@@ -211,6 +211,52 @@ class Identity:
         return {**found, **{key: value for key, value in own.items() if value is not None}}
 
 
+@dataclass(frozen=True)
+class JudgedIdentity:
+    """What is meant to change what an evaluator says of a cell: the cell, and the evaluator."""
+
+    plain: Mapping[str, Any]
+
+    @classmethod
+    def written(cls, cell: str, evaluator: Mapping[str, Any]) -> JudgedIdentity:
+        return cls({"cell": cell, "evaluator": dict(evaluator)})
+
+    @property
+    def cell(self) -> Any:
+        return self.plain.get("cell")
+
+    @property
+    def evaluator(self) -> Mapping[str, Any]:
+        """Its name, version, parameters, those it borrows from, and what else it looks at."""
+        return _mapping(self.plain, "evaluator")
+
+    @property
+    def name(self) -> Any:
+        return self.evaluator.get("name")
+
+    @property
+    def version(self) -> int | None:
+        version = self.evaluator.get("version")
+        return version if type(version) is int else None
+
+    @property
+    def protocol(self) -> str:
+        """`knn-1[k=5]`, with the probes that it borrows and the split that it judges on."""
+        return _protocol_of(self.evaluator)
+
+    @property
+    def sound(self) -> bool:
+        return self.version is not None
+
+
+def _protocol_of(evaluator: Mapping[str, Any]) -> str:
+    own = parse_name(evaluator["name"]).base
+    uses = ",".join(map(_protocol_of, evaluator.get("uses", ())))
+    borrowed = f"({uses})" if uses else ""
+    held = f"@{evaluator['on']}" if "on" in evaluator else ""
+    return f"{own}-{evaluator['version']}{borrowed}{evaluator['name'].removeprefix(own)}{held}"
+
+
 def _mapping(plain: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = plain.get(name)
     return value if isinstance(value, Mapping) else {}

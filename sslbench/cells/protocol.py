@@ -13,6 +13,7 @@ from ..errors import UserError, suggestion
 from ..names import Name
 from ..names import parse as parse_name
 from .cell import Cell, plain
+from .identity import JudgedIdentity
 from .parameters import checked, signature
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Judge:
 
 def judged_identity(cell: Cell, judge: Judge) -> dict[str, Any]:
     """That of the record of a judge on a cell."""
-    return {"cell": cell.id, "evaluator": judge.identity()}
+    return dict(JudgedIdentity.written(cell.id, judge.identity()).plain)
 
 
 def resolve_judge(

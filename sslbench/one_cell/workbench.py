@@ -33,6 +33,7 @@ class Workbench:
     ) -> None:
         """`suite` is its id, for the records; `stop` is asked between steps and evaluators."""
         self.builder, self.store = builder, store
+        self.build = builder.build  # plugins' tests ask a trial's bench for modules
         self.means = Means(builder, store, how, suite, listener, stop)
 
     def do(self, cell: Cell, judges: Sequence[Judge]) -> CellDone:

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from .. import arrays
 from ..api import Backbone, Method
 from ..cells.cell import Cell, plain
+from ..cells.identity import Identity
 from ..cells.parameters import anatomy
 from ..errors import UserError
 from ..plugins import Registry
@@ -98,7 +99,7 @@ class _Bounded(TorchFunctionMode):
 
 def _built_from(cell: Cell, registry: Registry) -> str:
     """All that building and its checks look at: an lr is none of it."""
-    of = cell.identity()
+    identity = Identity(cell.identity())
     pretexts = [_built_from(pretext, registry) for pretext in cell.pretexts.values()]
     return digest(
         {
@@ -107,7 +108,9 @@ def _built_from(cell: Cell, registry: Registry) -> str:
             "hyperparameters": plain(cell.hyperparameters),
             "batch": cell.recipe.batch if cell.recipe else None,
             "pretexts": pretexts,
-            **{key: of[key] for key in ("backbone", "dataset", "labels")},
+            "backbone": identity.backbone,
+            "data": [identity.dataset, identity.fingerprint, identity.size],
+            "labels": [identity.labels, identity.budget],
         }
     )
 

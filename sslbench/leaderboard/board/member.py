@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ...cells.identity import Identity
+from ...cells.identity import Identity, JudgedIdentity
 from ...records import canonical
 
 if TYPE_CHECKING:
@@ -43,4 +43,4 @@ class Member:
 def judged_as(record: Record) -> str:
     """What must agree for two values to stand in one column: protocol, and the data it looked at."""
     other = {k: v for k, v in record.components.items() if k.startswith("data ")}
-    return canonical([record.protocol, record.identity.get("evaluator"), other])
+    return canonical([record.protocol, JudgedIdentity(record.identity).evaluator, other])

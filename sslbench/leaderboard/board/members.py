@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ...cells.identity import Identity, is_adopted
+from ...cells.identity import Identity, JudgedIdentity, is_adopted
 from ...cells.suite import Suite
 from ...errors import UserError
 from ...names import parse as parse_name
@@ -155,7 +155,7 @@ def _current(found: Sequence[Record], left: list[LeftOut]) -> Record:
 
 
 def _version(record: Record) -> int:
-    return int(record.identity["evaluator"]["version"])
+    return JudgedIdentity(record.identity).version or 0
 
 
 def _agreed(attempts: Sequence[Record]) -> Record:

@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...cells.identity import Identity
-from ...names import parse as parse_name
+from ...cells.identity import Identity, JudgedIdentity
 from ...names import unplaced
 from ...records import MetricValue, Record, canonical, loads
 
@@ -41,18 +40,16 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 def misshapen(record: Record) -> bool:
     """Whether its identity lacks what a table is made from; cheaper than all its contradictions."""
     if record.kind == "evaluation":
-        own = record.identity.get("cell") == record.cell_id
+        own = JudgedIdentity(record.identity).cell == record.cell_id
     else:
-        own = record.identity.get("seed") == record.seed
+        own = Identity(record.identity).seed == record.seed
     return not (own and _shaped(record))
 
 
 def _shaped(record: Record) -> bool:
     if record.kind == "train":
         return Identity(record.identity).sound
-    judge = record.identity.get("evaluator")
-    shaped = isinstance(judge, dict) and type(judge.get("version")) is int
-    return shaped and bool(record.evaluator)
+    return JudgedIdentity(record.identity).sound and bool(record.evaluator)
 
 
 def contradictions(record: Record) -> Iterator[str]:
@@ -89,22 +86,13 @@ def _of_training(record: Record) -> Iterator[str]:
 
 
 def _of_judging(record: Record) -> Iterator[str]:
-    judge = record.identity["evaluator"]
-    if record.identity["cell"] != record.cell_id:
-        yield f"its identity judges cell {str(record.identity['cell'])[:12]}, not its own"
-    if record.evaluator != judge["name"]:
-        yield f"its evaluator is {record.evaluator}, its identity's {judge['name']}"
-    if record.protocol != protocol_of(judge):
-        yield f"its protocol is {record.protocol}, its identity's {protocol_of(judge)}"
-
-
-def protocol_of(judge: Mapping[str, Any]) -> str:
-    """The protocol that an evaluator's identity stands for, with those it borrows from."""
-    own = parse_name(judge["name"]).base
-    uses = ",".join(map(protocol_of, judge.get("uses", ())))
-    borrowed = f"({uses})" if uses else ""
-    held = f"@{judge['on']}" if "on" in judge else ""
-    return f"{own}-{judge['version']}{borrowed}{judge['name'].removeprefix(own)}{held}"
+    identity = JudgedIdentity(record.identity)
+    if identity.cell != record.cell_id:
+        yield f"its identity judges cell {str(identity.cell)[:12]}, not its own"
+    if record.evaluator != identity.name:
+        yield f"its evaluator is {record.evaluator}, its identity's {identity.name}"
+    if record.protocol != identity.protocol:
+        yield f"its protocol is {record.protocol}, its identity's {identity.protocol}"
 
 
 def _unlike(what: str, said: Mapping[str, Any], meant: Mapping[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...cells.identity import Identity
+from ...cells.identity import Identity, JudgedIdentity
 from ...cells.protocol import judged_identity
 from ...cells.rebuilt import cell_from
 from ...errors import CheckFailed
@@ -171,7 +171,7 @@ def _check_judges(opened: Opened, planned: Planned) -> None:
     for each in planned.judges:
         other = said.get(each.judge.name)
         if each.record is None and other is not None:
-            differs = _differing(other.identity["evaluator"], each.judge.identity())
+            differs = _differing(JudgedIdentity(other.identity).evaluator, each.judge.identity())
             raise opened.refusal(
                 f"{planned.cell.title} was judged by {other.protocol}, which is another here: "
                 f"{'; '.join(differs[:SHOWN])}"
