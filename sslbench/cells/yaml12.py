@@ -165,7 +165,7 @@ class _Fault(Exception):
 
 def _parsed(text: str) -> Any:
     try:
-        return _Builder(yaml.SafeLoader(text)).document()
+        return _Reader(yaml.SafeLoader(text)).document()
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         mark = yaml.Mark("", error.position, before.count("\n"), 0, None, 0)
@@ -185,7 +185,7 @@ class _Built:
 
 
 @dataclass
-class _Builder:
+class _Reader:
     """Builds while PyYAML parses, so that what is too large is never whole."""
 
     loader: Any

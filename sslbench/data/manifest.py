@@ -18,14 +18,14 @@ MANIFEST, IMAGES = "manifest.json", "images.sha256"
 FORMAT = 1  # of the manifest
 
 
-class Part(BaseModel):
+class SetFile(BaseModel):
     """One file of a set."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     sha256: str
 
 
-class Manifest(Document):
+class SetManifest(Document):
     """How a set was made, and of what."""
 
     version: int
@@ -33,7 +33,7 @@ class Manifest(Document):
     frost: str | None
     dataset: str
     images: str  # sha256 of the list of clean images
-    files: dict[str, Part]
+    files: dict[str, SetFile]
 
 
 def made(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        manifest = parsed(Manifest, path.read_bytes(), newest=FORMAT)
+        manifest = parsed(SetManifest, path.read_bytes(), newest=FORMAT)
     except (OSError, ValueError) as error:
         raise MissingData(
             f"{folder.name}: {path} is not a manifest of a set ({error}); remove the folder"

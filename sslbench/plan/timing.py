@@ -70,7 +70,7 @@ class _Clock:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _Bench:
     """Where methods are timed: a store that is thrown away."""
 
     builder: Builder
@@ -86,18 +86,18 @@ def estimate(plan: Plan, registry: Registry, device: str = "auto") -> list[Estim
             groups.setdefault(key, []).append(planned)
     with tempfile.TemporaryDirectory(prefix="sslbench-timing-") as folder:
         builder = Builder(registry, plan.options.place, pick_device(device))
-        trial = _Trial(builder, Store(Path(folder)))
-        return [e for group in groups.values() for e in _timed(trial, group[0].cell, len(group))]
+        bench = _Bench(builder, Store(Path(folder)))
+        return [e for group in groups.values() for e in _timed(bench, group[0].cell, len(group))]
 
 
-def _timed(trial: _Trial, cell: Cell, cells: int) -> Iterator[Estimate]:
+def _timed(bench: _Bench, cell: Cell, cells: int) -> Iterator[Estimate]:
     assert cell.recipe is not None
     recipes = {**{name: recipe for name, (_, recipe) in cell.stages.items()}, "main": cell.recipe}
     for stage, recipe in recipes.items():
         if recipe.epochs == 0:
             continue
         try:
-            seconds, length = _step(trial, _only(cell, stage))
+            seconds, length = _step(bench, _only(cell, stage))
         except Unsupported:
             return
         yield Estimate(
@@ -127,14 +127,14 @@ def _only(cell: Cell, stage: str) -> Cell:
     return dataclasses.replace(cell, recipe=recipe, stages=stages)
 
 
-def _step(trial: _Trial, cell: Cell) -> tuple[float, int]:
+def _step(bench: _Bench, cell: Cell) -> tuple[float, int]:
     """Seconds of one step, through the loop that trains, and the length of what it trains on."""
-    builder = trial.builder
+    builder = bench.builder
     module, pretraining = builder.build(cell)
     assert isinstance(module, Method)
     assert cell.recipe is not None
     clock = _Clock(builder.device)
-    folder = trial.store.cell(cell.id)
+    folder = bench.store.cell(cell.id)
     folder.write_identity(cell.identity())
     session = Session(
         cell=cell,

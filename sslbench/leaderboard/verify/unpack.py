@@ -97,7 +97,7 @@ def _fault(info: zipfile.ZipInfo) -> str:
 
 def _manifest(content: bytes, bundle: Path) -> dict[str, Any]:
     try:
-        return parsed(Manifest, content, newest=FORMAT).model_dump(exclude_unset=True)
+        return parsed(BundleManifest, content, newest=FORMAT).model_dump(exclude_unset=True)
     except NewerSchema as error:
         raise UserError(f"{bundle} {error}") from error
     except ValueError as error:
@@ -113,7 +113,7 @@ class Listed(BaseModel):
     size: int  # bytes
 
 
-class Manifest(Document):
+class BundleManifest(Document):
     """What a bundle holds."""
 
     files: list[Listed]
