@@ -193,7 +193,7 @@ def test_a_folder_of_somebody_else_is_refused(boards, tmp_path):
     assert "is not empty and was not published by sslbench" in done.stderr
     assert tree(tmp_path / "home") == {"thesis.tex": b"mine"}
     done = run(boards, "--to", tmp_path / "home" / "thesis.tex")
-    assert "is no folder" in done.stderr
+    assert "is not a folder" in done.stderr
 
 
 def test_a_file_that_came_later_where_a_page_is_to_be_is_refused(boards, tmp_path):

@@ -1,10 +1,10 @@
-"""A leaderboard's folder: the suite, the records, what is made of them, and the lock.
+"""Reads and writes the folder of a leaderboard.
 
-suite.yaml                  what was meant
+suite.yaml                  what was to be measured
 records/ab/<cell>/*.json    what was measured, as the store writes it
-attestations/*.json         what others have made again of it
-README.md, index.html ...   made of these alone
-leaderboard.lock.json       the sha256 of each record, and of each file that was made
+attestations/*.json         what others have reproduced of it
+README.md, index.html ...   made from these files alone
+leaderboard.lock.json       the sha256 of each record and each file that was made
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SUITE, RECORDS, LOCK = "suite.yaml", "records", "leaderboard.lock.json"
 ATTESTATIONS = "attestations"
 NONE: Mapping[str, bytes] = MappingProxyType({})
 FORMAT = 1  # of the lock; a newer one is refused
-UNITED = ("methods", "set", "notes", "summary")  # in which suites may differ: no protocol of theirs
+UNITED = ("methods", "set", "notes", "summary")  # fields in which suites to unite may differ
 RECORD = re.compile(r"[a-z0-9_-]+-[0-9a-f]{24}\.json")
 
 
@@ -51,6 +51,8 @@ class RecordFile:
 
 @dataclass(frozen=True)
 class Leaderboard:
+    """The content of a folder: its suite, records and attestations."""
+
     root: Path
     suite: Suite
     kept: tuple[RecordFile, ...]  # by path
@@ -63,16 +65,18 @@ class Leaderboard:
 
 @dataclass(frozen=True)
 class Lock:
+    """What the folder was when it was last built."""
+
     suite: str  # sha256 of its file
     records: Mapping[str, Mapping[str, str]]  # path -> id, sha256
     generated: Mapping[str, str]  # name -> sha256
     attestations: Mapping[str, str] = field(default_factory=dict)  # path -> sha256
     left_out: Sequence[Mapping[str, str]] = ()
-    reference: bool = False  # whether published numbers stand beside
+    reference: bool = False  # whether published numbers are shown too
 
     @property
     def names(self) -> list[str]:
-        """Of every file that it vouches for."""
+        """Names of all files in the lock."""
         return [SUITE, *self.records, *self.attestations, *self.generated]
 
 
@@ -81,10 +85,10 @@ def is_leaderboard(root: Path) -> bool:
 
 
 def read(root: Path) -> Leaderboard:
-    """A leaderboard as it lies there.
+    """Reads the leaderboard in a folder.
 
     Raises:
-        UserError: it is none, or something in it cannot be used; the sentence names the file.
+        UserError: it is not a leaderboard, or a file in it cannot be used.
     """
     if not is_leaderboard(root):
         raise UserError(
@@ -112,7 +116,7 @@ def _kept(root: Path) -> Iterator[RecordFile]:
 
 
 def _names(root: Path) -> list[str]:
-    """Of the files of records, sorted. What lies elsewhere among them is none."""
+    """Paths of the records, sorted; files that lie elsewhere are ignored."""
     found = []
     for shard in _folders(root / RECORDS):
         for cell in _folders(shard):
@@ -143,13 +147,13 @@ def _read_with(path: Path, parse: Callable[[str], Any]) -> tuple[bytes, Any]:
 
 
 def made_of(folder: Leaderboard) -> Material:
-    """What its board is made from."""
+    """The material of its board."""
     levels = attested(folder.attestations, folder.records)
     return Material(folder.suite, folder.records, levels)
 
 
 def board_of(folder: Leaderboard, *, reference: bool = False) -> Board:
-    """From its records alone; with published numbers on its data sets, where asked for."""
+    """The board of a folder, from its records alone; `reference` adds published numbers."""
     published = references(folder.suite.datasets) if reference else ()
     return making.board_of(
         made_of(folder), command=f"sslbench run --suite {SUITE}", references=published
@@ -183,7 +187,7 @@ def read_lock(root: Path) -> Lock | None:
 
 
 def is_inside(path: str) -> bool:
-    """Whether a path from a file of somebody's stays below the folder that it is put into."""
+    """Whether a path from an untrusted file stays inside the folder that it is put into."""
     pure = PurePosixPath(path)
     plain = bool(pure.parts) and str(pure) == path and not pure.is_absolute()
     odd = "\\" in path or "\0" in path
@@ -191,10 +195,10 @@ def is_inside(path: str) -> bool:
 
 
 def differences(folder: Leaderboard, lock: Lock) -> list[str]:
-    """In what the folder is not what its lock says: a sentence each."""
+    """Sentences on how the folder differs from its lock."""
     found = []
     if sha256((folder.root / SUITE).read_bytes()) != lock.suite:
-        found.append(f"{SUITE} is not the one that was built from")
+        found.append(f"{SUITE} is not the one that the leaderboard was built from")
     here = {kept.path: {"id": kept.record.record_id, "sha256": kept.sha256} for kept in folder.kept}
     for path in sorted(here.keys() | lock.records.keys()):
         if path not in here:
@@ -202,7 +206,7 @@ def differences(folder: Leaderboard, lock: Lock) -> list[str]:
         elif path not in lock.records:
             found.append(f"{path} is not in the lock")
         elif lock.records[path] != here[path]:
-            found.append(f"{path} is not the one that was built from")
+            found.append(f"{path} is not the one that the leaderboard was built from")
     attested = {f"{ATTESTATIONS}/{p.name}" for p in (folder.root / ATTESTATIONS).glob("*.json")}
     found += [f"{name} is not in the lock" for name in sorted(attested - lock.attestations.keys())]
     for name, digest in sorted({**lock.attestations, **lock.generated}.items()):
@@ -216,10 +220,10 @@ def differences(folder: Leaderboard, lock: Lock) -> list[str]:
 
 
 def write(folder: Leaderboard, board: Board, contents: Mapping[str, str]) -> list[Path]:
-    """Generated files and the lock, in one go; never over what was not written here.
+    """Writes the generated files and the lock, but over nothing that sslbench did not write.
 
     Raises:
-        UserError: a file is there that no lock knows, or that was edited since.
+        UserError: a file is there that no lock lists, or that was edited since.
     """
     ready = {name: content.encode() for name, content in contents.items()}
     check_ours(folder.root, ready, ready)
@@ -244,9 +248,9 @@ def write(folder: Leaderboard, board: Board, contents: Mapping[str, str]) -> lis
 
 
 def check_ours(root: Path, names: Iterable[str], ready: Mapping[str, bytes] = NONE) -> None:
-    """UserError when one of these files was not made by a build, or was edited since.
+    """UserError if one of these files was not made by a build, or was edited since.
 
-    `ready` is what they are to be: a build that was broken off goes on.
+    `ready` is their new content: files that a broken-off build wrote already are accepted.
     """
     lock = read_lock(root)
     made = lock.generated if lock else {}
@@ -265,12 +269,12 @@ def check_ours(root: Path, names: Iterable[str], ready: Mapping[str, bytes] = NO
 
 
 def add(root: Path, suite: Suite, records: Iterable[Record]) -> Leaderboard:
-    """The leaderboard of that folder with these records too; makes it where there is none.
+    """Adds records to the leaderboard in a folder, and makes it if there is none.
 
-    Nothing that is there is removed.
+    Nothing is removed.
 
     Raises:
-        UserError: the folder is not ours, has another suite, or a record says otherwise than one
+        UserError: the folder is not a leaderboard or has another suite, or a record contradicts one
             that is there.
     """
     if is_leaderboard(root):
@@ -292,10 +296,10 @@ def add(root: Path, suite: Suite, records: Iterable[Record]) -> Leaderboard:
 
 
 def united(one: Suite, other: Suite) -> Suite:
-    """Both suites as one: methods, their settings and notes add up, whichever comes first.
+    """Unites two suites of one protocol: their methods, settings and notes, in either order.
 
     Raises:
-        UserError: they are not one protocol; the sentence has each difference.
+        UserError: their protocols differ; the sentence names each difference.
     """
     fields = [item.name for item in dataclasses.fields(Suite) if item.name not in UNITED]
     differing = {name: (getattr(one, name), getattr(other, name)) for name in fields}
@@ -304,7 +308,7 @@ def united(one: Suite, other: Suite) -> Suite:
     told = [f"{key} {a} and {b}" for key, (a, b) in sorted(differing.items()) if a != b]
     if told:
         raise UserError(
-            f"these are leaderboards of two suites, which cannot be one: {'; '.join(told)}"
+            f"these are leaderboards of two suites, which cannot be united: {'; '.join(told)}"
         )
     return dataclasses.replace(
         one,
@@ -315,10 +319,10 @@ def united(one: Suite, other: Suite) -> Suite:
 
 
 def _added(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
-    """Both, in an order that does not tell which came first."""
+    """The union, in an order that is the same whichever comes first."""
     return one if one == other else tuple(sorted({*one, *other}))
 
 
 def place_of(record: Record) -> str:
-    """Where a record lies below a leaderboard's folder: made of hashes and our own words."""
+    """Path of a record inside a leaderboard's folder; it takes no text from the record."""
     return f"{RECORDS}/{record.cell_id[:2]}/{record.cell_id}/{record_name(record)}"
