@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         "--out",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="The folder to write; a leaderboard that is there gets what is new.",
+        help="The folder to write; a leaderboard that is there gets the new records.",
     ),
     click.option(
         "--reference",
@@ -90,14 +90,14 @@ def _folder(
         refuse_selection(ctx, root)
         return read(root)
     if out is None:
-        raise UserError(f"say where the leaderboard of {target} is to be: --out DIR")
+        raise UserError(f"say where to write the leaderboard of {target}: --out DIR")
     check_ours(out, NAMES)
     material = collected(ctx, {**given, "suite": target})
     return add(out, material.suite, material.records)
 
 
 def collected(ctx: click.Context, given: dict[str, Any]) -> Material:
-    """The suite that these options select, whole, and its records in the store."""
+    """The whole suite that these options select, and its records in the store."""
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
         options = asked(state, given)

@@ -123,7 +123,7 @@ def _locked(folder: Leaderboard) -> Iterator[Finding]:
         again = f"`sslbench leaderboard build {folder.root}` writes it"
         yield _warning(
             LOCK,
-            f"there is no lock to show whether files changed since; {again}",
+            f"there is no lock to tell whether files changed since the build; {again}",
         )
         return
     for difference in differences(folder, lock):
@@ -158,7 +158,9 @@ def _together(kept: Sequence[RecordFile]) -> Iterator[Finding]:
             continue
         other = judged.setdefault(digest(record.identity), each)
         if measured(other.record) != measured(record):
-            yield _error(each.path, f"has other numbers than {other.path} for one evaluator")
+            yield _error(
+                each.path, f"has other numbers than {other.path} for the same cell and evaluator"
+            )
         elif other is not each:
             yield _warning(each.path, f"says the same as {other.path}")
     for own in cells.values():
