@@ -40,9 +40,7 @@ MEANT = {  # names of commands in other programs -> ours
     **dict.fromkeys(("eval", "test"), "evaluate` judges what is trained"),
 }
 TAKES_VALUE = ("--plugin", "--no-plugin")
-ANYWHERE = (
-    "--plugin FILE.py, --no-plugin NAME and --no-plugins may stand here too: see sslbench --help."
-)
+ANYWHERE = "--plugin FILE.py, --no-plugin NAME and --no-plugins work here too: see sslbench --help."
 
 
 @dataclass

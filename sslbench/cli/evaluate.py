@@ -90,7 +90,7 @@ def evaluate(
     encoder: Path | None,
     **given: Any,
 ) -> None:
-    """Judge what a suite has finished; train nothing.
+    """Judge the trained cells of a suite; train nothing.
 
     With --encoder: judge weights from elsewhere on the suite's datasets.
 

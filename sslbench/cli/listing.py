@@ -33,7 +33,7 @@ def _kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, kind: str, verbose: bool, as_json: bool) -> None:
-    """List methods, datasets, evaluators and so on, with a line on each."""
+    """List methods, datasets, evaluators and so on, a line each."""
     if kind not in KINDS:
         raise UnknownName("list", kind, KINDS)
     state = ctx.ensure_object(State)

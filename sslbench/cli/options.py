@@ -148,7 +148,7 @@ device_option: Callable[[Any], Any] = click.option(
     help="cpu, cuda, cuda:N or mps; auto takes a GPU if there is one.",
 )
 json_option: Callable[[Any], Any] = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON on standard output, and nothing else there."
+    "--json", "as_json", is_flag=True, help="Print only JSON on standard output."
 )
 
 
@@ -167,7 +167,7 @@ _SUITE: Callable[[Any], Any] = click.option(
     default="quick",
     show_default=True,
     metavar="NAME|PATH",
-    help="The suite: what to run under which protocol, a name or a YAML file.",
+    help="The suite, by name or as a YAML file.",
     shell_complete=completion.names("suites"),
 )
 _cells = under(
@@ -189,7 +189,10 @@ _cells = under(
         help="Let linear judge the features of every stage of the backbone too.",
     ),
     click.option(
-        "--seeds", callback=seeds, metavar="0,1,2", help="Seeds, instead of the suite's; or 0-2."
+        "--seeds",
+        callback=seeds,
+        metavar="0,1,2",
+        help="Seeds, instead of the suite's; 0-2 is a range.",
     ),
 )
 _changes = under(

@@ -214,7 +214,10 @@ def _removed(paths: Iterable[Path | tuple[Path, int]]) -> tuple[int, int]:
 )
 @click.pass_context
 def export(ctx: click.Context, cell: str, store: Path, out: Path) -> None:
-    """Copy the encoder of a trained cell to a file, and print how to load it."""
+    """Copy the encoder of a trained cell to a file.
+
+    How to load it is printed.
+    """
     opened = _open(store)
     folder = opened.find(cell)
     sound = folder.load("encoder")  # its checksum holds, or it is set aside

@@ -38,7 +38,7 @@ CHANGED = 6  # exit code of --fail-on-change
 def diff(
     ctx: click.Context, /, old: str, new: str, form: str, fail_on_change: bool, as_json: bool
 ) -> None:
-    """Print which ranks and means changed between two leaderboards, and why.
+    """Print which ranks and means changed, and why.
 
     OLD and NEW are folders of leaderboards, or git:REVISION:PATH of the repository here.
     """

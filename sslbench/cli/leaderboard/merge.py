@@ -36,9 +36,9 @@ FEW = 3  # differences that a conflict's line shows
 )
 @json_option
 def merge(one: Path, other: Path, out: Path, skip_conflicts: bool, as_json: bool) -> None:
-    """Merge two stores, or two leaderboards of one suite, into a new folder.
+    """Merge two stores, or two leaderboards of one suite.
 
-    A and B stay as they are.
+    A and B stay as they are; the result is a new folder.
 
     Two successful records of one cell and evaluator with different numbers are a conflict. Conflicts
     are listed, and nothing is written (exit code 5) unless --skip-conflicts leaves them out.

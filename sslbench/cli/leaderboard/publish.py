@@ -44,7 +44,7 @@ def publish(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Publish leaderboards to a folder or branch that GitHub Pages serves.
+    """Publish leaderboards for GitHub Pages, in a folder or on a branch.
 
     DIR is a leaderboard, or a folder of leaderboards. Only files that a leaderboard's lock names
     are published, and only what was published before is replaced or removed. A branch is written
