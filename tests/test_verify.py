@@ -145,7 +145,7 @@ def test_an_honest_bundle_made_on_another_number_of_threads_is_accepted(home, ho
     said = []
     verdict = verify(asked(honest), FOUND, said.append)
     assert verdict.accepted, verdict.attestation
-    assert said[0].startswith("drawn, 6 of 6 cells: ")
+    assert said[0].startswith("drew 6 of 6 cells: ")
     assert sum(len(cell.found) for cell in verdict.cells) == 24
     records = read(home / "board").records
     judged = [r.environment["threads"] for r in records if r.kind == "evaluation" and not r.seed]

@@ -86,7 +86,7 @@ def _checks(registry: Registry, store: Path, data: Path | None) -> Iterator[Doct
         yield from _datasets(registry, data)
     for plugin in registry.plugins:
         if plugin.error:
-            yield DoctorCheck(f"plugin {plugin.name}", "note", f"not whole: {plugin.error}")
+            yield DoctorCheck(f"plugin {plugin.name}", "note", f"not complete: {plugin.error}")
         else:
             yield DoctorCheck(f"plugin {plugin.name}", "ok", f"{plugin.dist} {plugin.version}")
     yield _store(store)

@@ -235,7 +235,7 @@ def _detectable(made: Plan, registry: Registry) -> list[Detectable]:
         whole = make_plan(options, registry, preflight=False)
     protocols = {j.judge.name: j.judge.protocol for p in made.cells for j in p.judges}
     return [
-        # before anything is judged a board knows what was asked for, not what it came to
+        # before anything is judged, the board has the name that was asked for, not the protocol
         dataclasses.replace(each, protocol=protocols.get(each.protocol, each.protocol))
         for each in detectable(board_of(whole, registry), chosen)
     ]

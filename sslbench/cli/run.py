@@ -118,9 +118,7 @@ def perform(
         progress = reporter(cells, quiet=quiet, err=as_json)
         outcome = _run(plan, state.registry, progress, trackers)
     except BaseException:
-        with contextlib.suppress(
-            UserError
-        ):  # the error that broke off the run is the one to report
+        with contextlib.suppress(UserError):  # the error above is the one to report
             _end(_as_it_stands(plan, state.registry), state.registry, None, ending)
         raise
     _end(plan, state.registry, outcome, ending)

@@ -12,7 +12,7 @@ import numpy as np
 from .. import statistics
 from .board import Block, Row, Score
 
-FEWEST = 5  # methods, below which an interval says nothing
+FEWEST = 5  # methods; with fewer an interval says nothing
 NORMAL = 1.959964  # two-sided 95 %
 
 

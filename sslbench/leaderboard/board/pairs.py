@@ -51,7 +51,9 @@ def _row(block: Block, name: str) -> Row:
     exact = [row for row in block.rows if row.label == name]
     found = exact or [row for row in block.rows if row.label.partition("/")[2] == name]
     if len(found) > 1:
-        raise UserError(f"{name!r} is {' and '.join(row.label for row in found)}; name one whole")
+        raise UserError(
+            f"{name!r} could be {' or '.join(row.label for row in found)}; write one in full"
+        )
     if not found:
         raise UnknownName("row", name, [row.label for row in block.rows])
     return found[0]

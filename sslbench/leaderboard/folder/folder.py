@@ -107,7 +107,7 @@ def _kept(root: Path) -> Iterator[RecordFile]:
             raise UserError(f"{root / name}: its identity is not one that sslbench writes")
         if record.cell_id != name.split("/")[2]:
             raise UserError(
-                f"{root / name} belongs to cell {record.cell_id[:12]}; validate says more"
+                f"{root / name} belongs to cell {record.cell_id[:12]}; `leaderboard validate` tells more"
             )
         first = ids.setdefault(record.record_id, name)
         if first != name:
@@ -180,7 +180,7 @@ def read_lock(root: Path) -> Lock | None:
             if not isinstance(part, dict):
                 raise ValueError("records, generated and attestations must be mappings")
         if outside := [name for name in lock.names if not is_inside(name)]:
-            raise ValueError(f"it names {outside[0]!r}, which is not a file of it")
+            raise ValueError(f"it names {outside[0]!r}, which is not a file in its folder")
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise UserError(f"{path} is not a lock: {error}") from error
     return lock
@@ -260,7 +260,7 @@ def check_ours(root: Path, names: Iterable[str], ready: Mapping[str, bytes] = NO
             continue
         if file.is_symlink() or not file.is_file():
             raise UserError(
-                f"{file} is not a file of ours; move it away, or name another --out DIR"
+                f"{file} is not a file that sslbench wrote; move it away, or name another --out DIR"
             )
         known = {made.get(name), sha256(ready[name]) if name in ready else None}
         if sha256(file.read_bytes()) not in known:

@@ -81,7 +81,7 @@ def _of_board(root: Path) -> dict[str, bytes]:
     for name in names:
         if (root / name).resolve() != root.resolve() / name:
             raise UserError(
-                f"the lock of {root} names {name!r}, which is not a file of it; {again}"
+                f"the lock of {root} names {name!r}, which is not a file in its folder; {again}"
             )
     folder = folders.read(root)
     unlike = folders.differences(folder, lock)
@@ -94,7 +94,7 @@ def _of_board(root: Path) -> dict[str, bytes]:
     for kept in folder.kept:  # a page may show gaps, but nothing impossible
         for fault in (*contradictions(kept.record), *impossible(kept.record)):
             raise CheckFailed(
-                f"{root / kept.path}: {fault}; `sslbench leaderboard validate {root}` says all"
+                f"{root / kept.path}: {fault}; `sslbench leaderboard validate {root}` lists all errors"
             )
     return {name: (root / name).read_bytes() for name in sorted(names)}
 
@@ -198,7 +198,9 @@ def _known(target: Target) -> Known:
         plain = json.loads(there[MARKER])
         version, found = int(plain["format"]), dict(plain["files"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{MARKER} in {target.name} is not a marker of ours: {error}") from error
+        raise UserError(
+            f"{MARKER} in {target.name} is not a marker that sslbench wrote: {error}"
+        ) from error
     if version > FORMAT:
         raise UserError(
             f"{target.name} was published with format {version}, this sslbench knows {FORMAT}; "
@@ -206,7 +208,9 @@ def _known(target: Target) -> Known:
         )
     for path, sums in found.items():
         if not is_inside(path) or not isinstance(sums, list):
-            raise UserError(f"{MARKER} in {target.name} is not a marker of ours: it has {path!r}")
+            raise UserError(
+                f"{MARKER} in {target.name} is not a marker that sslbench wrote: it has {path!r}"
+            )
     return found
 
 

@@ -61,7 +61,7 @@ def retrain(
         done = Workbench(builder, store, RunOptions()).do(planned.cell, judges)
         if done.status != "ok":
             raise CheckFailed(
-                f"{planned.cell.title} was to be trained again and {done.status}: {done.sentence}"
+                f"{planned.cell.title} could not be trained again ({done.status}): {done.sentence}"
             )
         records = store.cell(planned.cell.id).records()
     found = []

@@ -121,7 +121,7 @@ class _Verification:
         if not drawn:
             raise self.opened.refusal("it has no finished cell that was judged")
         titles = ", ".join(f"{p.cell.method} seed {p.cell.seed}" for p in drawn)
-        self.say(f"drawn, {len(drawn)} of {len(cells)} cells: {titles}")
+        self.say(f"drew {len(drawn)} of {len(cells)} cells: {titles}")
         level = LEVEL / sum(len(_judges(p)) for p in drawn)
         judged = [self._judged(planned, level) for planned in drawn]
         rows = self._rows(judged, level)

@@ -29,9 +29,7 @@ POINTS = 96_000  # of all learning curves together; more are thinned out
 MOST, FEWEST = 100, 6  # points of one curve
 LEVELS = 65_534  # between a curve's lowest and highest point; one more means no value
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_INERT = {
-    ord(c): f"\\u{ord(c):04x}" for c in "<>&"
-}  # json.dumps has escaped the rest, such as U+2028
+_INERT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}  # json.dumps escapes the rest
 
 
 def as_script(board: Board) -> str:
