@@ -30,7 +30,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Steadiness:
-    """How far a protocol agrees with itself on another seed: a bound on agreement with others."""
+    """How far a protocol agrees with itself on another seed: others can hardly agree more."""
 
     protocol: str
     tau: float  # mean over pairs of seeds

@@ -38,7 +38,7 @@ def file_name(attestation: Mapping[str, Any]) -> str:
 def attested(
     attestations: Iterable[Mapping[str, Any]], records: Iterable[Record]
 ) -> dict[str, str]:
-    """Cell id -> the highest level at which somebody vouches for all its records.
+    """The highest level at which somebody vouches for all records of a cell, by cell id.
 
     Only some cells of a row were drawn and reproduced. They vouch for the whole row, since nobody
     could foresee which would be drawn.

@@ -1,4 +1,4 @@
-"""Prints a diff: as plain text, as Markdown for a comment on a pull request, or as plain data."""
+"""Renders a diff: as plain text, as Markdown for a comment on a pull request, or as plain data."""
 
 from __future__ import annotations
 

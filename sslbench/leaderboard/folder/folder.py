@@ -324,5 +324,5 @@ def _added(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def place_of(record: Record) -> str:
-    """Path of a record inside a leaderboard's folder; it takes no text from the record."""
+    """Path of a record inside a leaderboard's folder, of hashes and fixed words only."""
     return f"{RECORDS}/{record.cell_id[:2]}/{record.cell_id}/{record_name(record)}"

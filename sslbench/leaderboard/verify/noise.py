@@ -139,7 +139,7 @@ class Joint:
 
 
 def joint(shifts: Sequence[Shift], level: float = LEVEL) -> Joint:
-    """Sums up the shifts of a row, which are those of evaluators with any difference."""
+    """Sums up the shifts of a row; an evaluator that gave the same numbers has none."""
     if not shifts:
         return Joint(0.0, critical(1, level))
     variance = math.fsum(s.spread**2 * (1 + 1 / s.runs) + QUANTUM**2 for s in shifts)

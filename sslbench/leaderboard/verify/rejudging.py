@@ -33,7 +33,7 @@ MACHINE = ("s", "ms", "images/s", "bytes", "MiB")  # units of metrics that depen
 
 @dataclass(frozen=True)
 class Rejudgement:
-    """What one evaluator on one cell gave again, beside its record."""
+    """The result of one evaluator that judged one cell again, compared with its record."""
 
     record: Record
     status: str  # of the run: ok skipped failed
@@ -78,7 +78,7 @@ class Rejudging:
     def again(
         self, asked: Sequence[JudgeRecord], found: Sequence[Rejudgement], level: float
     ) -> list[Rejudgement]:
-        """Compares again after the most runs."""
+        """Compares again after as many runs as are allowed (MANY)."""
         noisy = [each for each, seen in zip(asked, found, strict=True) if seen.metrics]
         more = self._compared(noisy, MANY, level)
         return [more.get(a[0].name, seen) for a, seen in zip(asked, found, strict=True)]
@@ -147,7 +147,7 @@ class Rejudging:
 
 
 class Bench:
-    """Builds cells to judge; of a cell without weights, the features are changed in the last bit."""
+    """Builds cells to judge; without weights, their features are changed in the last bit instead."""
 
     def __init__(self, registry: Registry, place: Place, device: torch.device) -> None:
         self.builder, self.place = Builder(registry, place, device), place

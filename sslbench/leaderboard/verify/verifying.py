@@ -154,7 +154,7 @@ class _Verification:
         found = {}
         for row, cells in rows.items():
             found[row] = _joint(cells, LEVEL / len(rows))
-            if not found[row].inside:  # a refusal needs the most runs
+            if not found[row].inside:  # only MANY runs may refuse a row
                 for each in cells:
                     each.found = each.again.again(_judges(each.planned), each.found, level)
                 found[row] = _joint(cells, LEVEL / len(rows))
