@@ -220,6 +220,3 @@ class Board:
     overall: tuple[Overall, ...] = ()
     references: tuple[Reference, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
-
-
-# ---- text ------------------------------------------------------------------------------------

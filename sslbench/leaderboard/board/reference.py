@@ -105,6 +105,3 @@ def _without_doubles(found: tuple[Reference, ...], path: Path) -> tuple[Referenc
             )
         seen.add(key)
     return found
-
-
-# ---- a table for each data set ---------------------------------------------------------------

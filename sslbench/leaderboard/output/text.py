@@ -314,6 +314,3 @@ def _which(seeds: Sequence[int], row: Row) -> str:
     if len(seeds) == len(row.cells):
         return ""
     return f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
-
-
-# ---- Markdown --------------------------------------------------------------------------------
