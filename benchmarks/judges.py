@@ -4,9 +4,9 @@
 
 Synthetic features: 10,000 for training and 2,000 for test of 128 dimensions (small, about a
 minute), or 50,000 and 10,000 of 512 (full). Each round runs every contestant once, in turn. The
-table shows the median and its ratio to ours (above 1: slower than ours), and the answers, so that
-a quick wrong one shows. Threads are those of OMP_NUM_THREADS. On a busy machine use `--clock cpu` with one thread: then
-waiting for other programs is not counted.
+table shows the median and its ratio to ours (above 1: slower than ours), and the answers, so that a
+quick wrong one shows. Threads are those of OMP_NUM_THREADS. On a busy machine use `--clock cpu` with
+one thread: then waiting for other programs is not counted.
 """
 
 from __future__ import annotations

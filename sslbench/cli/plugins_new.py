@@ -30,8 +30,8 @@ from .text import one_line, say
 def new(ctx: click.Context, name: str, kind: str, out: Path) -> None:
     """Write the package of a new plugin to start from.
 
-    It can be installed, passes its own tests and runs. NAME is the distribution's, such as sslbench-spread;
-    what it provides is then called spread.
+    It can be installed, passes its own tests and runs. NAME is the distribution's, such as
+    sslbench-spread; what it provides is then called spread.
     """
     entries = ctx.ensure_object(State).registry.entries(f"{kind}s")
     taken = {entry.name: entry.dist for entry in entries.values()}
