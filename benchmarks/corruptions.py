@@ -1,4 +1,4 @@
-"""The corruptions, batched, against CPU packages that render one image at a time, on one core.
+"""Compares our batched corruptions in speed with packages that take one image at a time, on a core.
 
     python benchmarks/corruptions.py --write
 
@@ -8,9 +8,9 @@ Packages that are not installed are named and left out:
     pip install simsimd stringzilla kornia kornia_rs einops lightning pandas seaborn scikit-image \
         opencv-python-headless
 
-All read and return bytes, severity 3 or what is nearest to it. Rounds are interleaved, so that a
-busy machine slows everybody; a ratio is of processor time, the median over rounds. What has left
-NumPy, scikit-image or setuptools since imagecorruptions was written is put back from outside.
+All read and return bytes, at severity 3 or what is nearest to it. Rounds are interleaved, so that a
+busy machine slows all alike; a ratio is of processor time, the median over rounds. imagecorruptions
+needs functions that NumPy, scikit-image and setuptools have removed: this script restores them.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def ours(name: str) -> Act:
 
 
 def imagecorruptions() -> dict[str, Act]:
-    """All nineteen; ImageNet's parameters, the published algorithms."""
+    """Renderers of imagecorruptions: all 19, with ImageNet's parameters."""
     if importlib.util.find_spec("pkg_resources") is None:
         stub = types.ModuleType("pkg_resources")
         stub.resource_filename = lambda module, path: str(  # type: ignore[attr-defined]
@@ -148,7 +148,7 @@ def albumentations() -> dict[str, Act]:
 
 
 def torch_uncertainty() -> dict[str, Act]:
-    """ImageNet's parameters; a whole batch at once where the transform takes one."""
+    """Renderers of torch-uncertainty, with ImageNet's parameters; batched where it can."""
     package = importlib.import_module("torch_uncertainty.transforms.corruption")
 
     def renderer(kind: str) -> Act:
@@ -172,7 +172,7 @@ PACKAGES = {
 
 
 def installed(images: Tensor) -> tuple[dict[str, dict[str, Act]], list[str]]:
-    """Package -> corruption -> what renders it; sentences about what does not run here."""
+    """Renderers by package and corruption, and sentences on packages that do not run here."""
     found: dict[str, dict[str, Act]] = {}
     missing = []
     for package, load in PACKAGES.items():
@@ -203,7 +203,7 @@ def installed(images: Tensor) -> tuple[dict[str, dict[str, Act]], list[str]]:
 
 
 def rate(act: Act, images: Tensor, least: float) -> float:
-    """Images a second, over at least so many seconds."""
+    """Images per second, measured for at least so many seconds."""
     done, start = 0, time.process_time()
     while (spent := time.process_time() - start) < least:
         act(images)
@@ -214,7 +214,7 @@ def rate(act: Act, images: Tensor, least: float) -> float:
 def compare(
     name: str, packages: dict[str, dict[str, Act]], images: Tensor, rounds: int
 ) -> tuple[float, dict[str, float]]:
-    """Our images a second, and our ratio to every package that has the corruption."""
+    """Our images per second, and our ratio to every package with the corruption."""
     own = ours(name)
     others = {package: acts[name] for package, acts in packages.items() if name in acts}
     rate(own, images, 0)

@@ -1,15 +1,15 @@
-"""Cells killed with `kill -9` at random moments and resumed end as if nothing had happened.
+"""Checks that cells killed with `kill -9` at random and resumed give exactly the same results.
 
     python benchmarks/exactness.py [--methods simclr,moco] [--kills 30] [--seed 0] [--keep DIR]
 
-For every trained built-in method, on a few digits and two epochs: a cell done in one go, twice, then
-cells killed at moments drawn evenly from as long as the whole cell takes, resumed after each kill until
-done, and begun anew until so many kills have struck. Weights of every cell in the store (pretexts
-too) and all records must be equal to the bit, but for costs, environment, attempt, ids and times.
-A checkpoint is written after every step, so that kills meet half-written ones as well.
+Every trained built-in method runs on a few digits for two epochs: first twice without a kill, then
+with kills, at moments drawn evenly from the length of a whole cell. A cell is resumed after each kill
+until it is done, and cells are begun anew until there were enough kills. Weights of every cell in the
+store (pretexts too) and all records must be equal to the bit, except costs, environment, attempt, ids
+and times. A checkpoint is written after every step, so that kills hit half-written ones as well.
 
-Each attempt is a forked child of this process, which imports what the first of them did and does
-nothing else; all run on one thread, for the number of threads changes the order of sums.
+Each attempt is a forked child of this process, so that imports are done once. All run on one thread,
+since the number of threads changes the order of sums.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def task_of(method: str) -> Task:
 
 
 def start(folder: Path, task: Task, imported: Path | None = None) -> int:
-    """A child that does the cell, with a checkpoint after each step; its process id."""
+    """Starts a child that runs the cell, with a checkpoint after each step; returns its process id."""
     if len([*Path("/proc/self/task").glob("*")]) > 1:
         raise RuntimeError("this process has threads, it cannot fork safely")
     child = os.fork()
@@ -117,7 +117,7 @@ def start(folder: Path, task: Task, imported: Path | None = None) -> int:
 
 
 def ended(child: int, within: float) -> bool:
-    """Whether the child came to its end in time; RuntimeError where the end is a failure."""
+    """Whether the child ended in time; RuntimeError if it failed."""
     deadline = time.monotonic() + within
     while True:
         gone, status = os.waitpid(child, os.WNOHANG)
@@ -136,7 +136,7 @@ def kill(child: int) -> None:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """Weights and sound records of every cell, what may differ aside."""
+    """Weights and successful records of every cell, without what may differ."""
     found: dict[str, Any] = {}
     for cell in Store(folder).cells():
         state = cell.load("model")
@@ -155,7 +155,7 @@ def resumptions(folder: Path) -> int:
 
 
 def reference(root: Path, task: Task) -> tuple[dict[str, Any], float]:
-    """The outcome of a cell done in one go, the same twice, and how long that takes."""
+    """The outcome of a cell without kills, the same twice, and the seconds that it takes."""
     outcomes, length = [], LONGEST
     for i in range(2):
         with emptied(root / f"whole-{i}") as folder:
@@ -181,13 +181,13 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def emptied(folder: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards, unless something was found in it."""
+    """A folder that is removed afterwards, unless an error was raised."""
     yield folder
     shutil.rmtree(folder)
 
 
 def torment(task: Task, root: Path, kills: int, dice: random.Random) -> Tally:
-    """Kills and resumes until so many kills have struck and the last cell is done."""
+    """Kills and resumes cells until there were enough kills and the last cell is done."""
     expected, length = reference(root, task)
     struck = runs = resumed = 0
     while struck < kills:

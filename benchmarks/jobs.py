@@ -1,4 +1,4 @@
-"""One job and two jobs of one thread each leave the same records and weights.
+"""Checks that one job and two jobs of one thread each give the same records and weights.
 
     python benchmarks/jobs.py [--methods moco,swav] [--seeds 0,1] [--epochs 2] [--suite quick]
 
@@ -26,7 +26,7 @@ ASIDE = {"record_id", "costs", "environment", "started", "finished", "attempt"}
 
 
 def run(store: Path, jobs: int, options: argparse.Namespace) -> float:
-    """`sslbench run` with so many jobs, one thread each; seconds."""
+    """Runs `sslbench run` with so many jobs, one thread each; returns the seconds."""
     command = [sys.executable, "-m", "sslbench", "run", "-q", "--store", str(store)]
     command += ["--suite", options.suite, "--datasets", DATA, "--methods", options.methods]
     command += ["--seeds", options.seeds, "--epochs", str(options.epochs), "--batch", "32"]
@@ -42,7 +42,7 @@ def run(store: Path, jobs: int, options: argparse.Namespace) -> float:
 
 
 def outcome(store: Path) -> dict[str, Any]:
-    """Weights and records of every cell, what may differ aside."""
+    """Weights and records of every cell, without what may differ."""
     found: dict[str, Any] = {}
     for cell in Store(store).cells():
         state = cell.load("model")

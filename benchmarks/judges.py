@@ -1,12 +1,12 @@
-"""The judges against the best of torch, faiss and scikit-learn, for the same answer.
+"""Compares our evaluators in speed with the best of torch, faiss and scikit-learn.
 
     python benchmarks/judges.py [--scale small|full] [--rounds 3] [--clock wall|cpu]
 
 Synthetic features: 10,000 for training and 2,000 for test of 128 dimensions (small, about a
-minute), or 50,000 and 10,000 of 512 (full). Each round runs every contestant once, in turn;
-the table shows the median and its ratio to ours (above 1: slower than ours), and the answers, for a
-quick wrong answer is no contestant. Threads are those of OMP_NUM_THREADS. On a busy machine use
-`--clock cpu` with one thread: waiting for others' work is not counted then.
+minute), or 50,000 and 10,000 of 512 (full). Each round runs every contestant once, in turn. The
+table shows the median and its ratio to ours (above 1: slower than ours), and the answers, so that a
+quick wrong one shows. Threads are those of OMP_NUM_THREADS. On a busy machine use `--clock cpu` with
+one thread: then waiting for other programs is not counted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Features(NamedTuple):
 
 
 def features(scale: str) -> Features:
-    """Rectified mixtures whose variances fall by a power law, as an encoder's do."""
+    """Made-up features: rectified mixtures with power-law variances, as encoders give."""
     n, m, d = SIZES[scale]
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(d, d, generator=generator) * (1 + torch.arange(d)) ** -0.5
@@ -56,7 +56,7 @@ clock = CLOCKS["wall"]
 
 
 def contest(title: str, contestants: dict[str, Callable[[], object]], rounds: int) -> dict:
-    """Each contestant once a round, in turn; prints medians and ratios, returns the answers."""
+    """Runs each contestant once per round; prints medians and ratios, and returns the answers."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     answers = {}
     for _ in range(rounds):

@@ -1,24 +1,24 @@
-"""Training through the harness against bare steps of the same modules, in one run.
+"""Measures what the harness costs: its training against bare steps of the same modules.
 
     python benchmarks/loop.py [--suite fashion|quick] [--methods simclr,scan] [--images 4096]
                               [--views on|off|both] [--seconds 12] [--out speed.md]
 
-For every trained method of the suite, with the suite's settings on the first of its images; of a
-method with stages, each stage too. The harness's side is what `sslbench run` does while it trains:
-the loop, the log, progress, the check of each loss and of health; what it does once a fit or once
-a minute (a first look, checkpoints, verdicts) is off the clock, for a round here has few steps to
-share it. The bare side draws the same batches and drives the method's `step` by hand: views,
-forward, backward, optimiser step and its schedule, nothing else; in NCHW and in channels-last, of
-which the one that is faster at first goes on. What a method does between epochs (k-means,
-neighbours, another method's weights) is no step and is on neither clock. Without views, both sides
-are fed what was made at first, the bare side in its own layout.
+It runs every trained method of the suite with the suite's settings on some of its images, and each
+stage of a method with stages. The harness's side is what `sslbench run` does while it trains: the
+loop, the log, progress, the checks of losses and of health. What it does once per training or once a
+minute (first checks, checkpoints, verdicts) is not counted, since a round here has few steps to
+spread it over. The bare side draws the same batches and drives the method's `step` by hand: views,
+forward, backward, optimiser step and schedule, nothing else. It takes NCHW or channels-last,
+whichever is faster at first. What a method does between epochs (k-means, neighbours, another
+method's weights) is counted on neither side. With `--views off`, both sides reuse the first views,
+the bare side in its own layout.
 
-A round is a pass over the images, or about a tenth of `--seconds` of it and no less than four
-steps, on both sides, in an order that changes, so that a busy machine slows both; the ratio is the
-median over rounds. The bar is bare / harness >= 0.87: a step of the harness takes at most 1.15 bare
-ones. `--out` writes the table as Markdown. Threads are those of OMP_NUM_THREADS, or all. `--clock
-cpu` counts processor time instead, for a first look on a machine that others use (with
-OMP_NUM_THREADS=1: threads that wait count too).
+A round is a pass over the images, or as much of one as a tenth of `--seconds` allows, but at least
+four steps. Both sides run in each round, in changing order, so that a busy machine slows both; the
+ratio is the median over rounds. The bar is bare / harness >= 0.87: a step of the harness takes at
+most as long as 1.15 bare ones. `--out` writes the table as Markdown. Threads are those of
+OMP_NUM_THREADS, or all. `--clock cpu` counts processor time instead, for a first look on a shared
+machine (with OMP_NUM_THREADS=1: waiting threads count too).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def laid_out(made: Any, layout: torch.memory_format) -> Any:
 
 @dataclass
 class Timed(Session):
-    """A session that knows what each fit in it took."""
+    """A session that knows how long each of its trainings took."""
 
     clock: Callable[[], float] = time.perf_counter
     layout: torch.memory_format | None = None  # of ready views; None: they are made in each step
@@ -101,7 +101,7 @@ class Timed(Session):
     images: dict[str, float] = field(default_factory=dict)  # a step, of all streams
 
     def watched(self, loop: Loop) -> None:
-        """Begins a fit."""
+        """Begins a training."""
         self.spent[loop.path] = 0.0
         loop.steps = min(loop.steps, self.most.get(loop.path, WARM))
         self.steps[loop.path] = loop.recipe.epochs * loop.steps
@@ -113,7 +113,7 @@ class Timed(Session):
 
 
 class Harness(Loop):
-    """The loop as it is, on the clock while an epoch trains."""
+    """The harness's loop, timed while an epoch trains."""
 
     session: Timed
 
@@ -134,7 +134,7 @@ class Harness(Loop):
 
 
 class Bare(Loop):
-    """The loop with epochs trained by hand, and nothing kept."""
+    """The loop with its epochs trained by hand, and nothing saved."""
 
     session: Timed
 
@@ -204,7 +204,7 @@ class Side:
     session: Timed
 
     def round(self) -> dict[str, float]:
-        """Seconds that each fit took."""
+        """Seconds that each training took."""
         session, folder = self.session, self.session.folder
         with folder.lock(), mock.patch.object(train, "Loop", self.loop):
             fit_main(session, self.module, session.cell.recipe)
@@ -225,7 +225,7 @@ def in_layout(module: Method, layout: torch.memory_format) -> Method:
 
 
 def sides(bench: Workbench, cell: Cell, *, with_views: bool, clock: Any) -> dict[str, Side]:
-    """Every contestant; what they start from is trained here."""
+    """Makes every contestant, and trains what they start from."""
     for pretext in cell.pretexts.values():
         bench.pretext(pretext)
     found = {}
@@ -252,7 +252,7 @@ def sides(bench: Workbench, cell: Cell, *, with_views: bool, clock: Any) -> dict
 
 @dataclass(frozen=True)
 class Row:
-    """One fit of one method."""
+    """The result of one training of one method."""
 
     fit: str
     views: str
@@ -308,7 +308,7 @@ def compare(bench: Workbench, cell: Cell, asked: argparse.Namespace, views: str)
 def cell_of(
     method: str, asked: argparse.Namespace, found: Registry, place: Place, names: list[str]
 ) -> Cell:
-    """The suite's cell of a method on fewer images, one epoch a fit."""
+    """The suite's cell of a method, with fewer images and one epoch per training."""
     suite = load_suite(asked.suite, found)
     name = parse(asked.data or suite.datasets[0])
     most = min(asked.images, int(name.params.get("train", asked.images)))

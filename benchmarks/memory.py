@@ -1,11 +1,11 @@
-"""Memory of banks, queues and centres at the papers' settings on ImageNet, against hand counts.
+"""Counts the memory of banks, queues and centres on ImageNet, and compares it with hand counts.
 
     python benchmarks/memory.py > benchmarks/results/memory.md
 
-The modules are built on torch's meta device, whole and with the papers' defaults, so that nothing
-is allocated; what is counted is every buffer of the built module but for those of norms and of
-the backbone. The hand counts are N, Q, K, dimensions and bytes a number, as one reads them in the
-paper. A test holds the two together and the file fresh.
+Modules are built with the papers' defaults on torch's meta device, which allocates nothing. All
+buffers count, except those of norms and of the backbone. The hand counts are products of N, Q, K,
+dimensions and bytes per number, as the papers give them. A test checks that both agree and that the
+file is up to date.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def built(name: str) -> Method:
 
 
 def kept(module: nn.Module, at: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Its buffers, but for those of backbones and norms."""
+    """A module's buffers, without those of backbones and norms."""
     if isinstance(module, Backbone | nn.modules.batchnorm._NormBase):
         return
     for name, buffer in module.named_buffers(recurse=False):
@@ -59,7 +59,7 @@ def kept(module: nn.Module, at: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def sizes(name: str) -> dict[str, int]:
-    """Bytes of each buffer of the built module that is no small one."""
+    """Bytes of each buffer of the built module, without small ones."""
     found = {key: buffer.numel() * buffer.element_size() for key, buffer in kept(built(name))}
     return {key: size for key, size in found.items() if size >= SMALL}
 

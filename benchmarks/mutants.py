@@ -1,4 +1,4 @@
-"""Whether the tests of a method would notice a mistake in it: small mistakes, one at a time.
+"""Mutation testing: makes small mistakes in methods, one at a time, and sees if tests fail.
 
     python benchmarks/mutants.py [METHOD_FILE ...] [--limit N] [--jobs N] [--only OPERATOR] [--list]
 
@@ -6,8 +6,8 @@ Every function of sslbench/methods/<file>.py is changed at one place: a `.detach
 flipped, a mean made a sum, an EMA skipped, two views exchanged ... Each change runs in a process of
 its own, under the method's tests, the checks of its losses, and the promises of its entries, until
 the first failure. Golden losses are left out: they notice any change, and tell right from wrong in
-none. A line a mutant says which test caught it, or MISSED; the last lines sum up. Exit status 5:
-one was missed; 4: tests fail as things are.
+none. One line per mutant says which test caught it, or MISSED; the last lines sum up. Exit status 5:
+a mutant was missed; 4: tests fail without any mutant.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
 
 
 class Place(NamedTuple):
-    """What one operator may do at one node."""
+    """A change that one operator can make at one node."""
 
     operator: str
     node: ast.AST
@@ -148,7 +148,7 @@ BUILDING = ("__init__", "register_buffer")  # calls without which nothing runs a
 
 
 def places(function: ast.AST) -> Iterator[Place]:
-    """Everything that can be changed inside of a function; what it raises is left alone."""
+    """All places that can be changed inside a function; its `raise` statements are left alone."""
     for node in inside(function):
         for operator in (statements, blocks, calls, operations, others):
             yield from operator(node)
@@ -169,7 +169,7 @@ def place(operator: str, node: ast.AST, instead: Any, source: str = "") -> Place
 
 
 def statements(node: ast.AST) -> Iterator[Place]:
-    """A call made for what it does, a write to part of a tensor: dropped."""
+    """Mutations that drop a statement: a call made for its effect, a write to part of a tensor."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         if called(node.value) not in BUILDING:
             yield place("drop", node, ast.Pass())
@@ -182,7 +182,7 @@ def statements(node: ast.AST) -> Iterator[Place]:
 
 
 def blocks(node: ast.AST) -> Iterator[Place]:
-    """Without `no_grad`, or without full precision."""
+    """Mutations that take code out of a `with` block of `no_grad` or of full precision."""
     if isinstance(node, ast.With) and len(node.items) == 1:
         context = node.items[0].context_expr
         name = called(context) if isinstance(context, ast.Call) else ""
@@ -247,7 +247,7 @@ def operations(node: ast.AST) -> Iterator[Place]:
 
 
 def others(node: ast.AST) -> Iterator[Place]:
-    """The other of two views, or of two results."""
+    """Mutations that take the other of two views, or of two results."""
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
         if type(node.slice.value) is int and node.slice.value in (0, 1):
             other = copy.copy(node)
@@ -263,12 +263,12 @@ def others(node: ast.AST) -> Iterator[Place]:
 
 
 def called(node: ast.Call) -> str:
-    """The last part of the name of what is called."""
+    """The last part of a called function's name."""
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
 def expression(text: str, hole: ast.expr) -> ast.expr:
-    """The expression of a text in which X stands for a given one."""
+    """Parses an expression and puts a given one in place of X."""
 
     class Fill(ast.NodeTransformer):
         def visit_Name(self, node: ast.Name) -> ast.expr:
@@ -278,7 +278,7 @@ def expression(text: str, hole: ast.expr) -> ast.expr:
 
 
 class Change(ast.NodeTransformer):
-    """Puts something else where the n-th node of a walk stands."""
+    """Replaces the n-th node of a walk."""
 
     def __init__(self, node: ast.AST, instead: Any) -> None:
         self.node, self.instead = node, instead
@@ -293,7 +293,7 @@ class Change(ast.NodeTransformer):
 
 
 def mutants(file: str) -> list[Mutant]:
-    """Of every function of a file of methods, in the order of its lines."""
+    """All mutants of a file of methods, in the order of its lines."""
     tree = ast.parse((METHODS / f"{file}.py").read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     nested = {id(n) for f in functions for n in inside(f) if isinstance(n, ast.FunctionDef)}
@@ -328,7 +328,7 @@ def replaced(tree: ast.Module, node: ast.AST, instead: Any) -> ast.Module:
 
 
 class Fault(NamedTuple):
-    """What came of a run of the tests."""
+    """The result of a run of the tests."""
 
     caught: str | None  # by which test; None: by none
     seconds: float
@@ -336,7 +336,7 @@ class Fault(NamedTuple):
 
 
 class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a method's module, with the mutant's code."""
+    """An import finder that gives a method's module the mutant's code."""
 
     def __init__(self, mutant: Mutant) -> None:
         self.name, self.tree = f"{PACKAGE}.{mutant.file}", mutant.tree
@@ -353,7 +353,7 @@ class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class Watcher:
-    """Picks the tests of one file of methods, quick ones first; remembers how they went."""
+    """A pytest plugin: picks the tests of one file, quick ones first, and keeps their results."""
 
     def __init__(self, file: str, times: dict[str, float]) -> None:
         self.entries, self.known = entries(file), times
@@ -406,7 +406,7 @@ def test_files(file: str) -> list[Path]:
 
 
 def tested(file: str, mutant: Mutant, times: dict[str, float]) -> Fault:
-    """In this process: the tests of a file, under the mutant; stops at the first failure."""
+    """Runs the tests of a file under a mutant, in this process; stops at the first failure."""
     import pytest
 
     files = test_files(file)
@@ -433,7 +433,7 @@ def tested(file: str, mutant: Mutant, times: dict[str, float]) -> Fault:
 
 
 def start(file: str, mutant: Mutant, times: dict[str, float], folder: Path) -> int:
-    """A process that writes down what came of it; its id."""
+    """Starts a process that tests a mutant and writes down the result; returns its id."""
     process = os.fork()
     if process:
         return process
@@ -451,7 +451,7 @@ def start(file: str, mutant: Mutant, times: dict[str, float], folder: Path) -> i
 
 
 def finish(folder: Path) -> tuple[int, Fault]:
-    """Waits for a process; what came of it."""
+    """Waits for a process and returns its result."""
     process, status = os.wait()
     written = folder / f"{process}.json"
     if written.exists():
@@ -461,7 +461,7 @@ def finish(folder: Path) -> tuple[int, Fault]:
 
 
 def runs(file: str, each: Sequence[Mutant], times: dict[str, float], jobs: int) -> Iterator[Any]:
-    """(mutant, what came of it), in the order in which they end."""
+    """Tests mutants in processes; yields each with its result, as they end."""
     waiting, running = list(each), {}
     with tempfile.TemporaryDirectory() as name:
         while waiting or running:
@@ -473,7 +473,7 @@ def runs(file: str, each: Sequence[Mutant], times: dict[str, float], jobs: int) 
 
 
 def sound(file: str) -> Fault:
-    """The same with nothing changed."""
+    """Runs the tests with nothing changed."""
     tree = ast.parse((METHODS / f"{file}.py").read_text())
     return next(runs(file, [Mutant(file, 0, "", "", "", tree)], {}, 1))[1]
 
@@ -482,7 +482,7 @@ def sound(file: str) -> Fault:
 
 
 def report(file: str, each: Sequence[Mutant], jobs: int) -> tuple[int, int, int]:
-    """Prints a line a mutant; how many were caught, missed and equivalent."""
+    """Prints one line per mutant; returns how many were caught, missed and equivalent."""
     began = time.monotonic()
     base = sound(file)
     if base.caught:
@@ -504,7 +504,7 @@ def report(file: str, each: Sequence[Mutant], jobs: int) -> tuple[int, int, int]
 
 
 def warm() -> None:
-    """Imports for all processes: what takes long, and every method."""
+    """Imports every method and what is slow to import, once for all processes."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import pytest  # noqa: F401
     import scipy.stats  # noqa: F401

@@ -1,13 +1,13 @@
-"""Large matrices: what planning costs, and what listing records costs, beside the imports.
+"""Measures how long it takes to plan many cells and to list many records, without imports.
 
     python benchmarks/scale.py plan [--methods 200] [--datasets 10] [--seeds 5] [--distinct]
     python benchmarks/scale.py records [--records 100000]
 
-`plan`: made-up methods, partials of one class that differ in lr (with --distinct in a
-hyperparameter, so that each has to be built to be checked), on parts of digits, in an empty store.
-With and without the checks that build each distinct combination once. Bar: 2 s.
-`records`: made-up records, four a cell, read and listed as `sslbench store ls` does; at a tenth of
-the number first, to show that the cost of one stays the same. Bar: 5 s.
+`plan` plans made-up methods on parts of digits, in an empty store. They are partials of one class
+that differ in lr; with --distinct, in a hyperparameter, so that each must be built to be checked. It
+is timed with and without the checks that build each distinct combination once. Bar: 2 s.
+`records` lists made-up records, four per cell, as `sslbench store ls` does: first a tenth of them, to
+show that the cost of one record stays the same. Bar: 5 s.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def clock_of(count: str) -> Iterator[None]:
 
 
 def write(root: Path, count: int) -> None:
-    """A store of cells with four records each, as the store writes them."""
+    """Writes a store of cells with four records each."""
     from sslbench.records import Costs, MetricValue, Record
     from sslbench.store import Store
 

@@ -1,4 +1,4 @@
-"""SimCLR from images to step: the harness against lightly's transform and torch's data loader.
+"""Compares SimCLR training in speed: the harness against lightly with torch's data loader.
 
     pip install -e ".[bench]"
     python benchmarks/simclr.py [--data fashion-mnist[train=2560]] [--workers 0,1,2] [--rounds 5]
@@ -7,13 +7,13 @@ Both sides train timm's network of the same name with a head of the same widths,
 and batch, on the same uint8 images in memory, one epoch a round: crops of area .2 to 1, flips,
 jitter of strength .5, greyscale, no blur. lightly's side is written as its own example is: its
 SimCLRTransform on PIL images in a torch DataLoader, the network as timm makes it, its projection
-head and NT-Xent loss; its workers outlive the rounds and it keeps no log and no checkpoint. Ours is
-the whole harness, both included. What the harness does for speed beside its views is to lay networks
-out channels-last and to keep freed memory; `--favour` gives lightly's side these two as well.
+head and NT-Xent loss. Its workers stay alive between rounds, and it writes no log and no checkpoint.
+Our side is the whole harness, which writes both. Besides its views, the harness is faster because it
+lays networks out channels-last and keeps freed memory; `--favour` gives lightly's side both as well.
 
-Every contestant lives in a process of its own, and in each round runs once, in turn, while the
-others wait. The ratio of a round is against the best number of workers in it; the median over
-rounds is what counts. The bar is 3. Each contestant has the threads of OMP_NUM_THREADS, or all.
+Every contestant has a process of its own and runs once per round, in turn, while the others wait.
+The ratio of a round is against lightly with its best number of workers; the result is the median over
+rounds. The bar is 3. Each contestant has the threads of OMP_NUM_THREADS, or all.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ DATA = "fashion-mnist[train=2560]"
 
 
 class Pictures(Dataset):
-    """PIL images, as lightly's transform takes them."""
+    """A data set of PIL images, as lightly's transform needs."""
 
     def __init__(self, images: Tensor, transform: Callable[[Any], Any]) -> None:
         self.arrays = images.permute(0, 2, 3, 1).contiguous().numpy()  # [N, H, W, 3]
@@ -146,7 +146,7 @@ def cell_of(options: argparse.Namespace, found: Any, place: Place) -> Cell:
 
 
 def serve(connection: Any, name: str, options: argparse.Namespace) -> None:
-    """A contestant: trains an epoch and says how long it took, as often as it is asked."""
+    """Serves as a contestant: trains an epoch whenever asked, and sends back the seconds."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
     ours = name == "harness"
@@ -175,7 +175,7 @@ def serve(connection: Any, name: str, options: argparse.Namespace) -> None:
 
 @contextmanager
 def contestant(name: str, options: argparse.Namespace) -> Iterator[tuple[int, Callable[[], float]]]:
-    """In a process of its own: images of an epoch, and what trains one and returns its seconds."""
+    """Starts a contestant in a process: its images per epoch, and a function that times an epoch."""
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
     process = context.Process(target=serve, args=(its, name, options))

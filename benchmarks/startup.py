@@ -1,12 +1,12 @@
-"""How long the program takes to do nothing, beside `import torch` alone, in one run.
+"""Measures how long commands take that do no work, compared with `import torch` alone.
 
     python benchmarks/startup.py [--rounds 7]
 
-Four commands, each in a process of its own, in turn: `python -c "import torch"`, `sslbench --help`,
-`sslbench list methods`, and a second `sslbench run` of a small matrix that is all done (in a
-temporary store, filled before the clock starts). Medians over rounds, after one to warm up. Bars:
-help and list under 0.3 s; the second run at most 1.5 times `import torch`, round by round. It also
-names what each command imports of the heavy libraries, and its slowest imports.
+It runs four commands in turn, each in its own process: `python -c "import torch"`, `sslbench
+--help`, `sslbench list methods`, and `sslbench run` of a small suite that is all done already (in a
+temporary store, filled first). It prints medians over rounds, after one to warm up. Bars: help and
+list under 0.3 s; the second run at most 1.5 times `import torch` of the same round. It also lists
+which heavy libraries each command imports, and its slowest imports.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def seconds(command: list[str]) -> float:
 
 
 def imports(command: list[str]) -> tuple[list[str], list[str]]:
-    """Which heavy libraries a command imports, and its slowest modules of their own time."""
+    """The heavy libraries that a command imports, and the modules slowest in their own code."""
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     found = re.findall(r"^import time:\s+(\d+) \|\s+\d+ \| +(\S+)$", done.stderr, re.MULTILINE)

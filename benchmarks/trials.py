@@ -2,7 +2,7 @@
 
     python benchmarks/trials.py SUITE trials.json METHOD "lr=0.3" "lr=0.1 temperature=0.2" ...
 
-Each trial is one cell of seed 100, a seed that no suite reports, and one line of the JSON file.
+Each trial trains one cell with seed 100, which no suite reports, and adds one line to the JSON file.
 """
 
 from __future__ import annotations

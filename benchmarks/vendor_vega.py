@@ -1,10 +1,10 @@
-"""Makes the one file of JavaScript that a leaderboard's page draws its plots with.
+"""Builds the JavaScript file that draws the plots on a leaderboard's page.
 
     python benchmarks/vendor_vega.py sslbench/leaderboard/output/page/assets/vega.min.js
 
-It takes the parts of Vega that the page uses from npm, each at the version below, and has esbuild
-unite and minify them. The licences of all parts stand at the head of the file. Says whether the
-result is what `sslbench.leaderboard.output.page.assembly` expects. Needs npm and its registry.
+It takes the parts of Vega that the page uses from npm, at the versions below, and bundles them with
+esbuild. The licences of all parts are at the head of the file. It prints whether the result is what
+`sslbench.leaderboard.output.page.assembly` expects. It needs npm and its registry.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main(out: Path) -> None:
 
 
 def _bundled(room: Path) -> list[str]:
-    """Installs, unites and minifies. Names of the packages that have a part in the result."""
+    """Installs, bundles and minifies; returns the names of packages in the result."""
     pins = [f"esbuild@{ESBUILD}", *VEGA.split()]
     wanted = dict(pin.rsplit("@", 1) for pin in pins)
     (room / "package.json").write_text(json.dumps({"private": True, "dependencies": wanted}))

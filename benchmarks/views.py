@@ -1,4 +1,4 @@
-"""SimCLR's view, batched, against torchvision's image by image, in one run on one thread.
+"""Compares our batched SimCLR view in speed with torchvision's, image by image, on one thread.
 
     python benchmarks/views.py --size 32 --batch 256
 

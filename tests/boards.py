@@ -1,4 +1,4 @@
-"""Boards made up by hand, for what shows them."""
+"""Made-up boards, for tests of what renders them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NOISE = (
 def board_of(
     *, methods=6, datasets=2, seeds=3, columns=COLUMNS + NOISE, points=12, text="", baselines=True
 ) -> Board:
-    """A board with something of everything; `text` is put into every text that a record gives."""
+    """Makes a board with something of everything; `text` is added to each text from records."""
     names = [f"data{d}{text}" for d in range(datasets)]
     blocks = tuple(
         _block(
@@ -128,7 +128,7 @@ def _values(rng, column, seeds, last):
 
 
 def _scores(values, column, held):
-    """One column's; `held` is the row of the baseline."""
+    """Scores of one column; `held` is the index of the baseline's row."""
     if len(values) > 2:
         values[1] = {}  # failed
         values[2] = dict(list(values[2].items())[:1])

@@ -8,7 +8,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-MOST = 4  # workers; each holds torch, and what is not tests takes turns
+MOST = 4  # workers; each loads torch
 
 
 def pytest_addoption(parser):
@@ -18,14 +18,14 @@ def pytest_addoption(parser):
 
 
 def pytest_xdist_auto_num_workers():
-    """What `-n auto` is: a worker for each core that this process may use."""
+    """The workers of `-n auto`: one for each core that this process may use, up to MOST."""
     allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
     return min(len(allowed), MOST)
 
 
 @pytest.fixture(scope="module")
 def forks():
-    """`run` works in forks of this process, for all tests of a file."""
+    """Makes `run` fork its processes from this one, for all tests of a file."""
     from processes import forking
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""A plugin of two methods that lean on the contract's hardest corners; `--plugin tests/hard_methods.py`."""
+"""A plugin of two methods that use the hardest parts of the API; `--plugin tests/hard_methods.py`."""
 
 from __future__ import annotations
 

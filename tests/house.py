@@ -1,7 +1,8 @@
-"""The house in figures: rooms, imports, floors, circles. `python tests/house.py [FOLDER]` prints them.
+"""Measures the structure of the package. `python tests/house.py [FOLDER]` prints the figures.
 
-A room is an entry at the top of the package; an arrow is one room that imports another; a floor is
-the longest way down; a circle is files that import each other. Imports are read, nothing is run.
+A room is an entry at the top of the package. An arrow is one room that imports another. Floors are
+the rooms on the longest way down the arrows. A circle is a set of files that import each other.
+Imports are read from the sources; nothing is run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ HERE = Path(__file__).resolve().parents[1]
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Dotted name below the package -> file; a folder's name is that of its `__init__.py`."""
+    """Files of the package by dotted name; an `__init__.py` has the name of its folder."""
     return {
         ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
         for path in sorted(root.rglob("*.py"))
@@ -25,7 +26,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imported(module: str, files: Mapping[str, Path], root: Path) -> Iterator[str]:
-    """Dotted names of all that a module imports, wherever it does; ours without the package's name."""
+    """Dotted names of all that a module imports anywhere; ours without the package's name."""
     home = (root.name, *files[module].relative_to(root).parts[:-1])
     prefix = f"{root.name}."
     for node in ast.walk(ast.parse(files[module].read_bytes())):
@@ -40,7 +41,7 @@ def imported(module: str, files: Mapping[str, Path], root: Path) -> Iterator[str
 
 
 def arrows(files: Mapping[str, Path], root: Path) -> dict[str, set[str]]:
-    """Of each file, the other files of the package that it imports."""
+    """For each file, the other files of the package that it imports."""
     return {
         module: {other for other in imported(module, files, root) if other in files} - {module}
         for module in files
@@ -56,7 +57,7 @@ def layers(page: Path, block: str = "layers") -> list[list[str]]:
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[set[str]]:
-    """Sets of files each of which reaches all others of the set."""
+    """Sets of files that all import each other, directly or not."""
     reached = {start: _reached(start, graph) for start in graph}
     found = []
     for start in graph:
@@ -78,7 +79,7 @@ def _reached(start: str, graph: Mapping[str, set[str]]) -> set[str]:
 
 
 def rooms(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """The same between entries at the top."""
+    """Arrows between rooms, from arrows between files."""
     found: dict[str, set[str]] = {}
     for module, others in graph.items():
         top = module.partition(".")[0]
@@ -87,7 +88,7 @@ def rooms(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
 
 
 def floors(between: Mapping[str, set[str]]) -> int:
-    """The longest way down; rooms in a circle stand on one floor."""
+    """Number of rooms on the longest way down; rooms in a circle count as one."""
     of = {room: f"circle {i}" for i, loop in enumerate(circles(between)) for room in loop}
     below: dict[str, set[str]] = {}
     for room, others in between.items():
@@ -101,7 +102,7 @@ def floors(between: Mapping[str, set[str]]) -> int:
 
 
 def upward(between: Mapping[str, set[str]], order: Iterable[str]) -> list[tuple[str, str]]:
-    """Arrows that run against the list."""
+    """Arrows from a room to one that comes before it in the list."""
     place = {room: at for at, room in enumerate(order)}
     return [(a, b) for a, others in between.items() for b in others if place[a] > place[b]]
 

@@ -1,4 +1,4 @@
-"""Records and leaderboards made up: sound in every digest, trained by nobody."""
+"""Makes records and leaderboards with valid digests and made-up numbers, without training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def suite_of(methods: Sequence[str] = ("moco", "swav"), **other: Any) -> Suite:
 
 
 def train(method: str, seed: int, *, dataset: str = "digits", **other: Any) -> Record:
-    """`identity`, `recipe` and `hyperparameters` are laid over what a cell usually has."""
+    """A record of training; `identity`, `recipe` and `hyperparameters` override the usual ones."""
     hyperparameters = {"temperature": 0.2, **other.pop("hyperparameters", {})}
     recipe = {**RECIPE, **other.pop("recipe", {})}
     identity = {
@@ -72,7 +72,7 @@ def train(method: str, seed: int, *, dataset: str = "digits", **other: Any) -> R
 
 
 def judged(of: Record, judge: str, values: Mapping[str, float], **other: Any) -> Record:
-    """What `judge` found of the cell that `of` trained."""
+    """A record of the evaluator `judge` on the cell that `of` trained."""
     version = other.pop("version", 1)
     identity = {
         "cell": of.cell_id,
@@ -106,7 +106,7 @@ def judged(of: Record, judge: str, values: Mapping[str, float], **other: Any) ->
 
 
 def records_of(suite: Suite, *, draw: int = 0, judges: Iterable[str] = JUDGES) -> list[Record]:
-    """Of every cell of a suite whose methods are all trained: whole thousandths around a level."""
+    """Records of every cell of a suite; values are whole thousandths around a level per method."""
     dice = random.Random(draw)
     found = []
     for dataset in suite.datasets:
@@ -122,6 +122,6 @@ def records_of(suite: Suite, *, draw: int = 0, judges: Iterable[str] = JUDGES) -
 
 
 def leaderboard(root: Path, suite: Suite | None = None, **other: Any) -> Leaderboard:
-    """A leaderboard's folder with made-up records, not yet built."""
+    """Makes a leaderboard's folder with made-up records, not yet built."""
     suite = suite or suite_of()
     return add(root, suite, records_of(suite, **other))

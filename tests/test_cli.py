@@ -152,32 +152,32 @@ def test_help_is_whole() -> None:
 
           A benchmark harness for self-supervised learning of visual features.
 
-          `sslbench run --methods moco,swav` plans the default suite, does what is
-          missing, and prints the leaderboard.
+          `sslbench run --methods moco,swav` trains and judges what the store lacks of
+          the default suite, and prints the leaderboard.
 
-          Exit codes: 0 all well, 1 internal error, 2 usage, 3 some cell failed, 4 the
-          selection is empty, 5 a check failed, 6 `leaderboard diff --fail-on-change`
+          Exit codes: 0 success, 1 internal error, 2 usage error, 3 a cell failed, 4
+          nothing is selected, 5 a check failed, 6 `leaderboard diff --fail-on-change`
           found a change, 130 interrupted.
 
         Options:
-          --plugin FILE.py  Load a plugin that is one file. Repeatable; here or after
-                            the command.
-          --no-plugins      Load no installed plugin.
-          --no-plugin NAME  Leave out one plugin or distribution. Repeatable.
-          -v, --verbose     Tracebacks, and warnings of libraries.
+          --plugin FILE.py  Load a plugin from one file. Repeatable; here or after the
+                            command.
+          --no-plugins      Do not load installed plugins.
+          --no-plugin NAME  Do not load this plugin or distribution. Repeatable.
+          -v, --verbose     Show tracebacks and libraries' warnings.
           --version         Show the version and exit.
           -h, --help        Show this message and exit.
 
         Commands:
           run          Run what is missing and print the leaderboard.
-          evaluate     Judge what a suite has finished; train nothing.
+          evaluate     Judge the trained cells of a suite; train nothing.
           plan         Print every cell and its state.
-          list         List what can be named, with a line on each.
+          list         List methods, datasets, evaluators and so on, a line each.
           show         Show one cell, or one method, dataset, evaluator or suite.
           leaderboard  Show, build, check, compare and publish leaderboards.
-          plugins      List, check and start plugins.
+          plugins      List plugins, check them, and write new ones.
           corrupt      Corrupt a test split, as files or as a picture.
-          store        Look after the folder with cells and records.
+          store        Inspect and clean up the store of cells and records.
           doctor       Check the installation, devices, plugins, data and store.
         """
     )
@@ -198,49 +198,50 @@ def test_help_of_run_is_whole_and_in_groups() -> None:
             sslbench run --suite cifar --methods simclr --seeds 0 --data ~/data --download
 
         What to run:
-          --suite NAME|PATH  The protocol, by name or as a YAML file.  [default: quick]
+          --suite NAME|PATH  The suite, by name or as a YAML file.  [default: quick]
           --methods A,B      Methods, instead of the suite's; its baselines stay.
           --backbones A,B    Backbones, instead of the suite's.
           --datasets A,B     Datasets, such as digits,fashion-mnist[train=10000].
           --evaluators A,B   Evaluators, such as knn,linear; full: all of them.
           --transfer-to A,B  Judge the encoders on these datasets too.
-          --layers           Let linear judge the feature maps of every stage too.
-          --seeds 0,1,2      Seeds, instead of the suite's; or 0-2.
+          --layers           Let linear judge the features of every stage of the
+                             backbone too.
+          --seeds 0,1,2      Seeds, instead of the suite's; 0-2 is a range.
 
         The protocol (a change gives it another id):
-          --epochs N                  Epochs of each stage.  [x>=0]
-          --batch N                   Images a step.  [x>=1]
+          --epochs N                  Epochs of each stage of training.  [x>=0]
+          --batch N                   Images per step.  [x>=1]
           --precision fp32|bf16|fp16  Precision of training.
-          --set METHOD.PARAM=VALUE    A hyperparameter or recipe field. Repeatable.
+          --set METHOD.PARAM=VALUE    Set a hyperparameter or recipe field. Repeatable.
 
         Where things lie:
-          --store DIR    The folder with cells and records.  [default: (SSLBENCH_STORE,
-                         or ./sslbench-store)]
-          --data DIR     Where data lies; looked in before SSLBENCH_DATA.
-          --download     Fetch data that is not there.
+          --store DIR    The store: the folder with cells and their records.  [default:
+                         (SSLBENCH_STORE, or ./sslbench-store)]
+          --data DIR     Folder of datasets; searched before SSLBENCH_DATA.
+          --download     Download data that is not there.
           --skip-broken  Leave out broken images and count them.
 
         How it is done:
-          --device DEVICE           cpu, cuda, cuda:N or mps; auto: a GPU if there is
-                                    one.  [default: auto]
-          --jobs N                  Cells at once, a process each.  [default: one a GPU,
-                                    or one]  [x>=1]
-          --watch EVALUATOR:EPOCHS  Judge on the held-out tenth every so many epochs,
-                                    such as knn:5.
-          --compile                 torch.compile the backbones.
-          --checkpoint-seconds S    How often a running cell is saved.  [default: 60.0;
-                                    x>=0]
+          --device DEVICE           cpu, cuda, cuda:N or mps; auto takes a GPU if there
+                                    is one.  [default: auto]
+          --jobs N                  Run N cells at once, each in a process.  [default:
+                                    one per GPU, or one]  [x>=1]
+          --watch EVALUATOR:EPOCHS  Judge on the held-out tenth of the training images
+                                    every so many epochs, such as knn:5.
+          --compile                 Compile the backbones with torch.compile.
+          --checkpoint-seconds S    Save a running cell every S seconds.  [default:
+                                    60.0; x>=0]
           --skip-failed             Do not try failed cells again.
 
         Output:
-          --track A,B    Show the run elsewhere too, such as tensorboard[dir=runs].
-          -q, --quiet    Only the table and errors.
-          -v, --verbose  Warnings of libraries too.
-          --json         JSON on standard output, and nothing else.
+          --track A,B    Report to these trackers too, such as tensorboard[dir=runs].
+          -q, --quiet    Print only the table and errors.
+          -v, --verbose  Print libraries' warnings too.
+          --json         Print only JSON on standard output.
           -h, --help     Show this message and exit.
 
-        --plugin FILE.py, --no-plugin NAME and --no-plugins may stand here too: see
-        sslbench --help.
+        --plugin FILE.py, --no-plugin NAME and --no-plugins work here too: see sslbench
+        --help.
         """
     )
 
@@ -868,7 +869,7 @@ def test_a_leaderboard_is_built_again_without_store_data_or_plugin(store: Path) 
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (("tiny.yaml",), "say where the leaderboard of tiny.yaml is to be: --out DIR"),
+        (("tiny.yaml",), "say where to write the leaderboard of tiny.yaml: --out DIR"),
         (
             ("tiny.yaml", "--out", "."),
             ". is there and is not a leaderboard; name another --out DIR",

@@ -169,7 +169,7 @@ def test_the_lock_names_each_change_below_it(tmp_path):
     (tmp_path / "a" / "README.md").write_text("mine")
     found = folders.differences(folders.read(tmp_path / "a"), lock)
     assert set(found) == {
-        "suite.yaml is not the one that was built from",
+        "suite.yaml is not the one that the leaderboard was built from",
         f"{gone.path} is in the lock and not there",
         f"{folders.place_of(cell)} is not in the lock",
         "README.md is not what was built",
@@ -186,7 +186,7 @@ def test_more_records_are_added_and_none_is_taken_away(tmp_path):
 def test_another_protocol_under_the_same_folder_is_refused(tmp_path):
     leaderboard(tmp_path / "a")
     other = suite_of(epochs=50)
-    with pytest.raises(UserError, match=r"two suites, which cannot be one: epochs 5 and 50"):
+    with pytest.raises(UserError, match=r"two suites, which cannot be united: epochs 5 and 50"):
         folders.add(tmp_path / "a", other, [])
 
 

@@ -200,7 +200,7 @@ def test_only_a_new_or_empty_folder_is_written(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="is there with something in it"):
         merge(one, one, tmp_path / "link")
-    with pytest.raises(UserError, match="is no store and no leaderboard"):
+    with pytest.raises(UserError, match="is neither a store nor a leaderboard"):
         merge(one, tmp_path / "nothing", tmp_path / "c")
 
 

@@ -118,7 +118,7 @@ def test_a_lock_cannot_name_a_file_outside(boards, name):
     lock = json.loads(path.read_text())
     lock["generated"][name] = "0" * 64
     path.write_text(json.dumps(lock))
-    with pytest.raises(UserError, match="which is not a file of it"):
+    with pytest.raises(UserError, match="which is not a file in its folder"):
         pages(boards / "one")
 
 
@@ -126,7 +126,7 @@ def test_a_link_is_not_followed_out_of_a_leaderboard(boards, tmp_path):
     path = boards / "one" / "README.md"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match=r"names 'README\.md', which is not a file of it"):
+    with pytest.raises(UserError, match=r"names 'README\.md', which is not a file in its folder"):
         pages(boards / "one")
 
 
@@ -193,7 +193,7 @@ def test_a_folder_of_somebody_else_is_refused(boards, tmp_path):
     assert "is not empty and was not published by sslbench" in done.stderr
     assert tree(tmp_path / "home") == {"thesis.tex": b"mine"}
     done = run(boards, "--to", tmp_path / "home" / "thesis.tex")
-    assert "is no folder" in done.stderr
+    assert "is not a folder" in done.stderr
 
 
 def test_a_file_that_came_later_where_a_page_is_to_be_is_refused(boards, tmp_path):
@@ -215,7 +215,7 @@ def test_nothing_is_written_through_a_link_or_by_a_forged_marker(tmp_path):
     marker = json.loads((site / MARKER).read_text())
     marker["files"]["../outside/x"] = marker["files"]["a.html"]
     (site / MARKER).write_text(json.dumps(marker))
-    with pytest.raises(UserError, match="is not a marker of ours"):
+    with pytest.raises(UserError, match="is not a marker that sslbench wrote"):
         publish({"a.html": b"a"}, FolderTarget(site))
     assert tree(outside) == {"x": b"x"}
 

@@ -147,7 +147,7 @@ def inside(which, *path, to):
 
 
 EDITED = {
-    "no whole number of items": (metric(0, value=0.9042), "90.4200 of 100 items"),
+    "not a whole number of items": (metric(0, value=0.9042), "90.4200 of 100 items"),
     "a stale standard error": (metric(0, value=0.95), "whose standard error is 0.0217945"),
     "above one": (metric(0, value=1.2, stderr=None), "a fraction outside 0 to 1"),
     "far below zero": (metric(2, value=-1.5), "nmi is -1.5, a fraction outside -1 to 1"),
@@ -330,7 +330,7 @@ def test_the_command_prints_findings_and_exits_with_5(tmp_path):
     root = folder(tmp_path / "board", records)
     done = CliRunner().invoke(program, ["leaderboard", "validate", str(root)])
     assert done.exit_code == 5
-    assert "no whole number" in done.stdout
+    assert "not a whole number" in done.stdout
     assert "1 error" in done.stdout or "2 errors" in done.stdout
     plain = CliRunner().invoke(program, ["leaderboard", "validate", str(root), "--json"])
     assert plain.exit_code == 5

@@ -145,7 +145,7 @@ def test_an_honest_bundle_made_on_another_number_of_threads_is_accepted(home, ho
     said = []
     verdict = verify(asked(honest), FOUND, said.append)
     assert verdict.accepted, verdict.attestation
-    assert said[0].startswith("drawn, 6 of 6 cells: ")
+    assert said[0].startswith("drew 6 of 6 cells: ")
     assert sum(len(cell.found) for cell in verdict.cells) == 24
     records = read(home / "board").records
     judged = [r.environment["threads"] for r in records if r.kind == "evaluation" and not r.seed]
@@ -346,7 +346,7 @@ def test_a_bundle_is_written_whole_or_not_at_all(home, tmp_path):
     with pytest.raises(UserError, match="has no model of simclr seed"):
         pack(read(home / "board"), Store(tmp_path / "empty"), tmp_path / "b.zip")
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="is no bundle"):
+    with pytest.raises(UserError, match="is not a bundle"):
         pack(read(home / "board"), Store(home / "store"), tmp_path / "mine.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -453,7 +453,7 @@ def test_a_manifest_that_lies_is_refused(honest):
     for change, said in ((larger, "bytes, not"), (other, "is not the file"), (later, "upgrade")):
         with pytest.raises(UserError, match=said):
             unpack(rewritten(honest, change), fresh(honest.parent))
-    with pytest.raises(CheckFailed, match="of seeds its manifest says otherwise"):
+    with pytest.raises(CheckFailed, match="its manifest and its records disagree on seeds"):
         verify(asked(rewritten(honest, fewer)), FOUND)
 
 
@@ -462,7 +462,7 @@ def test_what_hides_before_the_archive_is_refused(honest, tmp_path):
     with pytest.raises(CheckFailed, match="its bytes are not those that its content makes"):
         unpack(tmp_path / "more.zip", fresh(tmp_path))
     (tmp_path / "none.zip").write_bytes(b"no archive")
-    with pytest.raises(CheckFailed, match="is damaged, or no bundle"):
+    with pytest.raises(CheckFailed, match="is damaged, or not a bundle"):
         unpack(tmp_path / "none.zip", fresh(tmp_path))
 
 

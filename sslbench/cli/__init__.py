@@ -1,10 +1,10 @@
-"""The command line; the only place that prints or exits."""
+"""The command line. Nothing else in the package prints or exits."""
 
 from __future__ import annotations
 
 
 def main() -> None:
-    """`sslbench`, and `python -m sslbench`."""
+    """Runs the command line, for `sslbench` and `python -m sslbench`."""
     from .app import program
 
     program.main(prog_name="sslbench")

@@ -1,4 +1,4 @@
-"""The program: commands loaded when asked for, plugins, and what each ending exits with."""
+"""The program `sslbench`: loads commands on demand, finds plugins, and decides exit codes."""
 
 from __future__ import annotations
 
@@ -35,19 +35,17 @@ COMMANDS = {
     "store": "store:store",
     "doctor": "doctor:doctor",
 }
-MEANT = {  # as other programs call them
+MEANT = {  # names of commands in other programs -> ours
     **dict.fromkeys(("train", "fit", "pretrain", "bench", "benchmark"), "run` trains and judges"),
     **dict.fromkeys(("eval", "test"), "evaluate` judges what is trained"),
 }
 TAKES_VALUE = ("--plugin", "--no-plugin")
-ANYWHERE = (
-    "--plugin FILE.py, --no-plugin NAME and --no-plugins may stand here too: see sslbench --help."
-)
+ANYWHERE = "--plugin FILE.py, --no-plugin NAME and --no-plugins work here too: see sslbench --help."
 
 
 @dataclass
 class State:
-    """What every command knows: the command line as typed, and the plugins."""
+    """What all commands share: the command line as typed, and the plugins."""
 
     args: tuple[str, ...] = ()  # as typed
     files: tuple[Path, ...] = ()
@@ -62,7 +60,7 @@ class State:
         return registry(installed=self.installed, files=self.files, block=self.block)
 
 
-# What help puts options under, in this order; an option says its own by `options.under`.
+# Headings of options in help, in this order; `options.under` puts an option under one.
 ENCODER = "Weights from elsewhere"
 WHAT, PROTOCOL = "What to run", "The protocol (a change gives it another id)"
 WHERE, HOW, OUTPUT = "Where things lie", "How it is done", "Output"
@@ -70,7 +68,7 @@ GROUPS = ("Options", ENCODER, WHAT, PROTOCOL, WHERE, HOW, OUTPUT)
 
 
 class Command(click.Command):
-    """A command whose help shows its options in groups, where they have some."""
+    """A command whose help shows options under headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         options = (p for p in self.get_params(ctx) if isinstance(p, click.Option))
@@ -84,7 +82,7 @@ class Command(click.Command):
                 formatter.write_dl(groups[group])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.allow_extra_args = True  # to say more of one than click does
+        ctx.allow_extra_args = True  # for a better message than click's
         try:
             left = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -105,7 +103,7 @@ class Command(click.Command):
 
 
 def _unasked(ctx: click.Context, argument: str) -> str:
-    """Of an argument where a command takes none, or no more."""
+    """The error message for an argument that a command does not take."""
     sentence = f"`{ctx.command_path}` takes no argument {argument!r}"
     if not {"suite", "methods"} <= {param.name for param in ctx.command.params if param.opts}:
         return f"{sentence}; `{ctx.command_path} --help` says what it takes"
@@ -135,7 +133,7 @@ class Commands(click.Group):
 
 
 class Program(Commands):
-    """`sslbench` itself. Every exit code is decided here."""
+    """The command `sslbench` itself. It decides every exit code."""
 
     def main(self, args: Any = None, prog_name: Any = None, *more: Any, **extra: Any) -> Any:
         typed = list(sys.argv[1:] if args is None else args)
@@ -152,7 +150,7 @@ class Program(Commands):
         first, rest = _plugins_apart(args)
         state = ctx.ensure_object(State)
         given, _, _ = self.make_parser(ctx).parse_args(list(first))
-        # before `--help` is heard, which ends it all
+        # before `--help` is handled, which ends the program
         state.files = tuple(Path(file) for file in given.get("plugin") or ())
         state.installed = not given.get("no_plugins")
         state.block = tuple(given.get("no_plugin") or ())
@@ -195,7 +193,7 @@ class Program(Commands):
 
 
 def _plugins_apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The options about plugins, and the rest: they may stand anywhere, and are read first."""
+    """Splits off the options about plugins, which may stand anywhere and are read first."""
     first: list[str] = []
     rest: list[str] = []
     queue = list(args)
@@ -214,7 +212,7 @@ def _plugins_apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _ended(work: Any, state: State) -> int:
-    """Runs `work` and returns the exit code; a failure is said in one sentence."""
+    """Runs `work` and returns the exit code; prints a failure in one sentence."""
     try:
         code = work()
     except UserError as error:
@@ -271,24 +269,23 @@ def quiet_libraries(*, verbose: bool) -> Iterator[None]:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE.py",
-    help="Load a plugin that is one file. Repeatable; here or after the command.",
+    help="Load a plugin from one file. Repeatable; here or after the command.",
 )
-@click.option("--no-plugins", is_flag=True, help="Load no installed plugin.")
+@click.option("--no-plugins", is_flag=True, help="Do not load installed plugins.")
 @click.option(
     "--no-plugin",
     multiple=True,
     metavar="NAME",
-    help="Leave out one plugin or distribution. Repeatable.",
+    help="Do not load this plugin or distribution. Repeatable.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Tracebacks, and warnings of libraries.")
+@click.option("-v", "--verbose", is_flag=True, help="Show tracebacks and libraries' warnings.")
 @click.version_option(__version__, prog_name="sslbench")
 def program(**plugins: object) -> None:
     """A benchmark harness for self-supervised learning of visual features.
 
-    `sslbench run --methods moco,swav` plans the default suite, does what is missing, and prints
-    the leaderboard.
+    `sslbench run --methods moco,swav` trains and judges what the store lacks of the default suite,
+    and prints the leaderboard.
 
-    Exit codes: 0 all well, 1 internal error, 2 usage, 3 some cell failed, 4 the selection is
-    empty, 5 a check failed, 6 `leaderboard diff --fail-on-change`
-    found a change, 130 interrupted.
+    Exit codes: 0 success, 1 internal error, 2 usage error, 3 a cell failed, 4 nothing is selected,
+    5 a check failed, 6 `leaderboard diff --fail-on-change` found a change, 130 interrupted.
     """

@@ -1,4 +1,4 @@
-"""What an evaluator is: its card, read from the documentation of its class, and its protocol."""
+"""Describes an evaluator: its card, read from its class's docstring, and its protocol."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEEDED = ("Measured", "Chosen", "Source", "Traps")
 
 
 def evaluator(entry: Entry, registry: Registry) -> dict[str, Any]:
-    """An evaluators entry as plain data; imports it."""
+    """Describes an evaluator as plain data; imports it."""
     from ..cells.parameters import described, signature
     from ..cells.protocol import find_judge
 
@@ -47,7 +47,7 @@ def evaluator(entry: Entry, registry: Registry) -> dict[str, Any]:
 
 
 def _parsed(documentation: str) -> tuple[str, dict[str, str], str]:
-    """First line, what stands behind each of HEADS, and the rest."""
+    """Splits a docstring into first line, sections by their HEADS, and the rest."""
     first, _, text = documentation.partition("\n")
     text = textwrap.dedent(text)
     found = re.split(rf"^({'|'.join(HEADS)}): ", text, flags=re.MULTILINE)
@@ -61,7 +61,7 @@ def _parsed(documentation: str) -> tuple[str, dict[str, str], str]:
 
 
 def _meanings(text: str, names: Sequence[str]) -> dict[str, str]:
-    """`k: fixed. temperature: of the weights.` by parameter."""
+    """Reads `k: fixed. temperature: of the weights.` into texts by parameter."""
     if not names:
         return {}
     parts = re.split(rf"(?:^|(?<=\s))({'|'.join(map(re.escape, names))}): ", text)
@@ -69,7 +69,7 @@ def _meanings(text: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def as_lines(name: str, card: Mapping[str, Any], width: int) -> Iterator[str]:
-    """For a terminal."""
+    """The card as lines for a terminal."""
 
     def folded(head: str, text: str) -> Iterator[str]:
         yield from textwrap.wrap(f"{head}: {text}", width, subsequent_indent="  ")
@@ -86,7 +86,7 @@ def as_lines(name: str, card: Mapping[str, Any], width: int) -> Iterator[str]:
 
 
 def as_markdown(name: str, card: Mapping[str, Any]) -> str:
-    """A section of the page of protocols."""
+    """The card as a section of the page of protocols."""
     parts = [f"### {name}", f"Protocol `{card['protocol']}`. {card['summary']}"]
     parts += [f"**{head}.** {card[head.lower()]}" for head in HEADS if card[head.lower()]]
     rows = [f"| `{k}` | {v} |" for k, v in _shown(card["metrics"]).items()]
@@ -102,7 +102,7 @@ def as_markdown(name: str, card: Mapping[str, Any]) -> str:
 
 
 def _shown(metrics: Mapping[str, str]) -> dict[str, str]:
-    """Without those of single severities, which would bury the others."""
+    """Metrics without those of single severities, which are too many."""
     found = {k: v for k, v in metrics.items() if not re.fullmatch(r".+\.\d", k)}
     if len(found) < len(metrics):
         found["NAME.S"] = "that of one corruption at one severity"

@@ -1,4 +1,4 @@
-"""What this machine can do: precisions by a measured product, BLAS, faiss, disk; and a short run."""
+"""Checks of `sslbench doctor`: speed by precision, BLAS, faiss, free disk, and a short run."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from ..plan.selection import Selection
     from ..plugins import Registry
 
-ENOUGH = 0.02  # seconds that a product must take for its time to say something
+ENOUGH = 0.02  # seconds that a product must take to be timed well
 SIDES = tuple(2**power for power in range(6, 14))  # of the matrices
-ROOM = 2**30  # bytes; with less free a run may not end well
+ROOM = 2**30  # bytes; with less space a run may fail
 
 
 @dataclass(frozen=True)
 class DoctorCheck:
+    """The result of one check."""
+
     name: str
     state: str  # ok note ERROR
     says: str
@@ -34,7 +36,7 @@ class DoctorCheck:
 
 
 def precisions(device: torch.device) -> DoctorCheck:
-    """How fast it multiplies matrices in each precision that a suite may ask for."""
+    """Measures how fast a device multiplies matrices in each precision."""
     import torch
 
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,7 +64,7 @@ def _slower(rates: dict[str, float]) -> Iterator[str]:
 
 
 def rate(device: torch.device, kind: torch.dtype) -> float | None:
-    """GFLOP/s of a square product that takes long enough to be timed; None: not supported."""
+    """GFLOP/s of a matrix product that is large enough to time; None: not supported."""
     best = 0.0
     for side in SIDES:
         try:
@@ -76,7 +78,7 @@ def rate(device: torch.device, kind: torch.dtype) -> float | None:
 
 
 def _product(device: torch.device, kind: torch.dtype, side: int) -> float:
-    """Seconds of the quicker of two."""
+    """Seconds of one product, the quicker of two."""
     import torch
 
     def wait() -> None:
@@ -98,7 +100,7 @@ def _product(device: torch.device, kind: torch.dtype, side: int) -> float:
 
 
 def blas() -> Iterator[DoctorCheck]:
-    """The libraries by which numpy and torch multiply matrices."""
+    """Names the libraries by which numpy and torch multiply matrices."""
     import numpy as np
     import torch
 
@@ -114,7 +116,7 @@ def blas() -> Iterator[DoctorCheck]:
 
 
 def faiss_build() -> DoctorCheck:
-    """For what faiss was compiled, and whether it finds a GPU."""
+    """Tells for what faiss was compiled, and whether it finds a GPU."""
     faiss = import_module("faiss")
     options = " ".join(faiss.get_compile_options().split())
     gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
@@ -123,7 +125,7 @@ def faiss_build() -> DoctorCheck:
 
 
 def disk(what: str, folder: Path) -> DoctorCheck:
-    """What is free where a folder is, or would be."""
+    """Checks the free space where a folder is, or would be."""
     home = folder.absolute()
     while not home.exists():
         home = home.parent

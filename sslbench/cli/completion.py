@@ -1,4 +1,4 @@
-"""Completion of names in the shell: `eval "$(_SSLBENCH_COMPLETE=bash_source sslbench)"`."""
+"""Completes names in the shell, after `eval "$(_SSLBENCH_COMPLETE=bash_source sslbench)"`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def names(kind: str) -> Complete:
-    """The last of a comma list of names of that kind."""
+    """A completer of the last name in a comma list of this kind."""
 
     def complete(
         ctx: click.Context, param: click.Parameter, incomplete: str
@@ -32,13 +32,13 @@ def names(kind: str) -> Complete:
 
 
 def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """`METHOD.` of METHOD.PARAMETER=VALUE."""
+    """Completes the `METHOD.` of METHOD.PARAMETER=VALUE."""
     found = [f"{name}." for name, _ in _known(ctx, "methods")]
     return [CompletionItem(name) for name in found if name.startswith(incomplete)]
 
 
 def cells(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Ids of cells in the store."""
+    """Completes ids of cells in the store."""
     root = ctx.params.get("store") or default_store()
     paths = sorted((root / "cells").glob(f"??/{incomplete}*")) if incomplete.isalnum() else []
     if not incomplete:

@@ -1,4 +1,4 @@
-"""`sslbench corrupt`: a test split under common corruptions, as files or as a picture."""
+"""`sslbench corrupt`: writes a test split under common corruptions, as files or a picture."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ def _severities(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.png",
-    help="Draw a contact sheet: rows are corruptions, columns severities.",
+    help="Draw a picture of examples: rows are corruptions, columns severities.",
 )
 @click.option(
     "--corruptions",
     callback=names,
     metavar="A,B",
-    help="Some of the 19, such as fog,snow. Evaluators want them all.",
+    help="Only these of the 19, such as fog,snow. Evaluators need all 19.",
 )
 @click.option(
     "--severities",
     callback=_severities,
     metavar="1,5",
-    help="Columns of the sheet. Files always hold all five.",
+    help="Severities on the sheet. Files always hold all five.",
 )
 @click.option(
     "--frost",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="FOLDER",
-    help="Photographs of frost, instead of procedural textures. Makes a set of another name.",
+    help="Folder of frost photographs, instead of made textures. Changes the set's name.",
 )
 @click.option(
     "--seed",
@@ -75,7 +75,7 @@ def _severities(
     default=0,
     show_default=True,
     metavar="N",
-    help="Seed of what is drawn. Another one makes a set of another name.",
+    help="Seed of random numbers. Another seed changes the set's name.",
 )
 @device_option
 @data_option
@@ -117,7 +117,7 @@ def corrupt(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
 
 
 def _chosen(asked: Names) -> tuple[str, ...]:
-    """In the order of the papers, whatever the order they were typed in."""
+    """The chosen corruptions, in the order of the papers."""
     from ..corruptions import ALL
 
     for name in asked or ():
@@ -209,7 +209,7 @@ Show = Callable[["Step", float], None]
 
 @contextlib.contextmanager
 def _shown(files: int, *, err: bool) -> Iterator[Show]:
-    """A bar on a terminal, a line for each file elsewhere."""
+    """Shows progress: a bar on a terminal, a line for each file elsewhere."""
     stream = sys.stderr if err else sys.stdout
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         yield _lines(files, lambda text: say(text, err=err))

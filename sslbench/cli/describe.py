@@ -1,4 +1,4 @@
-"""What a method is: its idea, its defaults with the source of each, and what suites override."""
+"""Describes a method: its idea, its defaults and their sources, and what suites override."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTHING = Remark("", "")
 
 
 def method(entry: Entry, registry: Registry) -> dict[str, Any]:
-    """A methods entry as plain data; imports it, and reads the comments of its source."""
+    """Describes a method as plain data; imports it, and reads comments in its source."""
     from ..cells.parameters import anatomy, described
 
     parts = anatomy(entry)
@@ -58,14 +58,14 @@ def method(entry: Entry, registry: Registry) -> dict[str, Any]:
 
 
 def _class(parts: Anatomy, registry: Registry) -> str:
-    """The name under which a variant's class is known."""
+    """The registered name of a variant's class."""
     where = f"{parts.target.__module__}:{parts.target.__qualname__}"
     entries = registry.entries("methods").items()
     return next((n for n, e in entries if e.target in (where, parts.target)), where)
 
 
 def _said(entry: Entry, parts: Anatomy) -> dict[str, Remark]:
-    """The class's remarks, below the partial's: what a partial sets has the partial's source."""
+    """Remarks on the settings; for those that a partial sets, the partial's remarks."""
     said = above(_of(parts.target), dict.fromkeys(parts.bound, NOTHING))
     if isinstance(entry.target, str):
         path, _, name = definition(entry.target)
@@ -74,7 +74,7 @@ def _said(entry: Entry, parts: Anatomy) -> dict[str, Remark]:
 
 
 def _of(target: Any) -> dict[str, Remark]:
-    """The remarks in a class's or a function's source; none where there is no source."""
+    """Remarks in the source of a class or function; empty if there is no source."""
     try:
         return remarks(Path(inspect.getsourcefile(target) or ""), target.__qualname__)
     except (OSError, TypeError, SyntaxError, UnicodeDecodeError):
@@ -98,7 +98,7 @@ def _recipe(recipe: Recipe, said: Mapping[str, Remark]) -> dict[str, dict[str, A
 def _of_stage(
     name: str, stage: type[Method], parts: Anatomy, said: Mapping[str, Remark]
 ) -> dict[str, dict[str, Any]]:
-    """The recipe of a stage, under what a variant sets of it."""
+    """The recipe of a stage, with what a variant sets in it."""
     dot = f"{name}."
     bound = {k.removeprefix(dot): v for k, v in parts.bound.items() if k.startswith(dot)}
     own = {k.removeprefix(dot): v for k, v in said.items() if k.startswith(dot)}
@@ -106,7 +106,7 @@ def _of_stage(
 
 
 def _prose(*documentations: str) -> dict[str, str]:
-    """Idea, citation and departures; what the first text does not say, the next may."""
+    """Idea, citation and departures, each from the first text that has it."""
     found = {"idea": "", "citation": "", "departures": ""}
     for text in documentations:
         idea, _, rest = text.partition("\n")
@@ -124,7 +124,7 @@ def _documentation(target: Any) -> str:
 def _suites(
     entry: Entry, parts: Anatomy, registry: Registry
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Suite -> what it sets for this method, stages' with their names; "tuned": found by trials."""
+    """What each suite sets for a method, stages included; "tuned": chosen by trials."""
     from ..cells.settings import Settings
     from ..cells.suite import load_suite
 
@@ -132,7 +132,7 @@ def _suites(
     for suite_name in registry.names("suites"):
         try:
             suite = load_suite(suite_name, registry)
-        except UserError:  # another's broken suite says nothing of this method
+        except UserError:  # a broken suite is reported elsewhere
             continue
         concerns = any(key.startswith(f"{name}.") for key in suite.set)
         if not concerns and name not in (*suite.methods, *suite.baselines):
@@ -154,7 +154,7 @@ def _suites(
 
 
 def _jsonable(value: Any) -> Any:
-    """The value as JSON can hold it, or as Python writes it."""
+    """The value if JSON can hold it, else its repr."""
     from ..cells.cell import plain
 
     try:
@@ -166,7 +166,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def setting(value: Any) -> str:
-    """A value as `--set` takes it."""
+    """A value as written for `--set`."""
     return value if isinstance(value, str) and value else json.dumps(value)
 
 
@@ -174,7 +174,7 @@ def setting(value: Any) -> str:
 
 
 def page(registry: Registry) -> str:
-    """`docs/methods.md`: a section a method, under the headings of the built-in plugin."""
+    """The page docs/methods.md: a section per method, under the headings of the built-in plugin."""
     entries = registry.entries("methods")
     families: dict[str, list[str]] = {}
     for name, family in headings(Path(__file__).parents[1] / "builtin.py", "methods").items():
@@ -197,7 +197,7 @@ def page(registry: Registry) -> str:
 
 
 def _section(found: dict[str, Any]) -> Iterator[str]:
-    """A method's idea, citation and departures, then the defaults that it names."""
+    """Lines on a method: idea, citation, departures, and the defaults that it sets."""
     base = found["variant_of"]
     citation = re.sub(r"arXiv (\S*\d)", r"[arXiv \1](https://arxiv.org/abs/\1)", found["citation"])
     departures = found["departures"] and f"Departures: {found['departures']}"
@@ -218,5 +218,5 @@ def _section(found: dict[str, Any]) -> Iterator[str]:
 
 
 def meaning(row: Mapping[str, str]) -> str:
-    """What a setting is, and its range."""
+    """What a setting means, and its range."""
     return "; ".join(filter(None, (row["what"], row.get("range"))))

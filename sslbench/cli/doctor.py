@@ -1,4 +1,4 @@
-"""`sslbench doctor`: what is here, and whether the rest can work."""
+"""`sslbench doctor`: checks the installation, devices, plugins, data and store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODULES = (
     "safetensors",
     "pydantic",
 )
-SMALL = 10_000  # images of a dataset that is simply opened
+SMALL = 10_000  # images; a dataset with no more is opened to check it
 
 
 @click.command(cls=Command)
@@ -86,7 +86,7 @@ def _checks(registry: Registry, store: Path, data: Path | None) -> Iterator[Doct
         yield from _datasets(registry, data)
     for plugin in registry.plugins:
         if plugin.error:
-            yield DoctorCheck(f"plugin {plugin.name}", "note", f"not whole: {plugin.error}")
+            yield DoctorCheck(f"plugin {plugin.name}", "note", f"not complete: {plugin.error}")
         else:
             yield DoctorCheck(f"plugin {plugin.name}", "ok", f"{plugin.dist} {plugin.version}")
     yield _store(store)
@@ -161,7 +161,7 @@ def _guarded(name: str, look: Callable[[], str]) -> DoctorCheck:
 
 
 def _found(entry: Entry, place: Any, registry: Registry) -> str:
-    """Where its files are; what is small is opened, nothing large is read."""
+    """Where a dataset's files are; a small one is opened, a large one is not read."""
     target = entry.load()
     official = getattr(target, "official", None)
     if official is not None:

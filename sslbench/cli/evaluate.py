@@ -1,4 +1,4 @@
-"""`sslbench evaluate`: judges what is trained, or weights from elsewhere, and trains nothing."""
+"""`sslbench evaluate`: judges trained cells, or weights from elsewhere, and trains nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..plan.selection import Selection
     from ..plugins import Registry
 
-OF_ENCODER = ("backbone", "name", "keys", "mean", "std")  # say nothing without --encoder
+OF_ENCODER = ("backbone", "name", "keys", "mean", "std")  # of no use without --encoder
 
 
 def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
@@ -49,31 +49,31 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
         "--encoder",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="The weights: .safetensors, or .pth and its like if they hold tensors alone.",
+        help="File of weights: .safetensors, or .pth or similar if it holds only tensors.",
     ),
-    click.option("--backbone", metavar="NAME", help="The network that the weights are of."),
+    click.option("--backbone", metavar="NAME", help="The network that the weights belong to."),
     click.option(
         "--name",
         metavar="NAME",
-        help="They stand in the table as external:NAME.  [default: the file's name]",
+        help="Call the weights external:NAME in the table.  [default: the file's name]",
     ),
     click.option(
         "--keys",
         default="",
         metavar="OLD=NEW,...",
-        help="Replace beginnings of tensors' names in the file; OLD=- leaves those tensors out.",
+        help="Replace prefixes of tensors' names in the file; OLD=- leaves such tensors out.",
     ),
     click.option(
         "--mean",
         callback=numbers,
         metavar="R,G,B",
-        help="Mean by which images were normalised when the weights were trained.",
+        help="Mean that normalised the images when the weights were trained.",
     ),
     click.option(
         "--std",
         callback=numbers,
         metavar="R,G,B",
-        help="Standard deviation by which images were normalised then.",
+        help="Standard deviation that normalised them then.",
     ),
 )
 @placed
@@ -90,7 +90,7 @@ def evaluate(
     encoder: Path | None,
     **given: Any,
 ) -> None:
-    """Judge what a suite has finished; train nothing.
+    """Judge the trained cells of a suite; train nothing.
 
     With --encoder: judge weights from elsewhere on the suite's datasets.
 
@@ -125,7 +125,7 @@ def evaluate(
 def _taken_in(
     encoder: Path | None, how: dict[str, Any], options: Selection, registry: Registry
 ) -> tuple[Selection, list[str]]:
-    """Takes the weights into the store, and narrows the options to them."""
+    """Copies the weights into the store, and selects only them."""
     if encoder is None:
         if how:
             raise UserError(
@@ -144,7 +144,7 @@ def _taken_in(
 
 
 def _begin(plan: Plan, to_train: str) -> Iterator[str]:
-    """What will be done, what is left alone, and why."""
+    """Lines on what will be judged, and what will not and why."""
     cells, todo = count(len(plan.within), "trained cell"), len(plan.open)
     yield f"suite {plan.suite_id}: {cells}, {todo} to judge; store {plan.store.root}"
     left = [p for p in plan.cells if not p.finished and p.state != "unsupported"]

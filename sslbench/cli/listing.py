@@ -1,4 +1,4 @@
-"""`sslbench list`: what there is, a line each, without importing any of it."""
+"""`sslbench list`: lists methods, datasets and so on by name, without importing them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     "-v",
     "--verbose",
     is_flag=True,
-    help="Where each comes from, too; of evaluators, the page of each protocol.",
+    help="Say where each comes from too; describe each evaluator in full.",
 )
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, kind: str, verbose: bool, as_json: bool) -> None:
-    """List what can be named, with a line on each."""
+    """List methods, datasets, evaluators and so on, a line each."""
     if kind not in KINDS:
         raise UnknownName("list", kind, KINDS)
     state = ctx.ensure_object(State)
@@ -68,7 +68,7 @@ def list_(ctx: click.Context, kind: str, verbose: bool, as_json: bool) -> None:
 
 
 def _pages(registry: Registry, *, as_json: bool) -> None:
-    """The card of every evaluator, which has to be imported for it."""
+    """Prints the card of every evaluator, which imports them all."""
     from .card import as_lines, evaluator
 
     cards = {name: evaluator(e, registry) for name, e in registry.entries("evaluators").items()}

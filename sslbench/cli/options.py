@@ -1,4 +1,4 @@
-"""The options that several commands share, and the selection they come to."""
+"""The options that several commands share, and the selection that they make."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Seeds = tuple[int, ...] | None
 
 
 def split(text: str) -> tuple[str, ...]:
-    """A comma list; commas in brackets and quotes belong to their item."""
+    """Splits a comma list; commas inside brackets and quotes do not split."""
     items, depth, quote = [""], 0, ""
     for character in text:
         if quote:
@@ -47,12 +47,12 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def names(ctx: click.Context, param: click.Parameter, value: str | None) -> Names:
-    """The names of a comma list: () where the option names none, None where it was not given."""
+    """Names of a comma list: () if it is empty, None if the option was not given."""
     return None if value is None else split(value)
 
 
 def seeds(ctx: click.Context, param: click.Parameter, value: str | None) -> Seeds:
-    """`0,1,2`, or `0-2` for the same."""
+    """Reads seeds such as `0,1,2` or `0-2`."""
     if value is None:
         return None
     found = [seed for item in split(value) for seed in _seeds(item)]
@@ -66,7 +66,7 @@ def _seeds(item: str) -> Sequence[int]:
     if match is None:
         raise UserError(f"--seeds: {item!r} is not a whole number; seeds look like 0,1,2 or 0-4")
     ends = match[1], match[2] or match[1]
-    # of more digits than 19 Python need not read any
+    # more than 19 digits are too large anyway, and slow to read
     first, last = (int(end) if len(end) <= 19 else LARGEST_SEED + 1 for end in ends)
     if last > LARGEST_SEED:
         raise UserError(
@@ -82,7 +82,7 @@ def _seeds(item: str) -> Sequence[int]:
 
 
 def device_named(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Its form alone: whether it is here is known where torch is."""
+    """Checks the form of --device; whether it exists is checked once torch is imported."""
     if re.fullmatch(r"auto|(cpu|cuda|mps)(:[0-9]{1,4})?", value):
         return value
     meant = _DEVICES.get(value.partition(":")[0].lower())
@@ -91,7 +91,7 @@ def device_named(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 def settings(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> dict[str, Any]:
-    """Each value read once, as a suite's file would have it."""
+    """Reads each --set NAME=VALUE; values mean what they mean in a suite's file."""
     found: dict[str, Any] = {}
     for item in value:
         name, sign, text = item.partition("=")
@@ -105,12 +105,12 @@ def settings(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -
 
 
 def several(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """These options, in this order, as one decorator."""
+    """Joins options, in this order, into one decorator."""
     return lambda function: functools.reduce(lambda f, option: option(f), options[::-1], function)
 
 
 def under(group: str, *options: Callable[[F], F]) -> Callable[[F], F]:
-    """These options, shown under a heading of their command's help: one of `app.GROUPS`."""
+    """Joins options under a heading of the command's help, one of `app.GROUPS`."""
 
     def decorate(function: F) -> F:
         before = len(getattr(function, "__click_params__", ()))
@@ -128,16 +128,16 @@ store_option: Callable[[Any], Any] = click.option(
     default=default_store,
     show_default=f"SSLBENCH_STORE, or ./{STORE}",
     metavar="DIR",
-    help="The folder with cells and records.",
+    help="The store: the folder with cells and their records.",
 )
 data_option: Callable[[Any], Any] = click.option(
     "--data",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where data lies; looked in before SSLBENCH_DATA.",
+    help="Folder of datasets; searched before SSLBENCH_DATA.",
 )
 download_option: Callable[[Any], Any] = click.option(
-    "--download", is_flag=True, help="Fetch data that is not there."
+    "--download", is_flag=True, help="Download data that is not there."
 )
 device_option: Callable[[Any], Any] = click.option(
     "--device",
@@ -145,10 +145,10 @@ device_option: Callable[[Any], Any] = click.option(
     callback=device_named,
     show_default=True,
     metavar="DEVICE",
-    help="cpu, cuda, cuda:N or mps; auto: a GPU if there is one.",
+    help="cpu, cuda, cuda:N or mps; auto takes a GPU if there is one.",
 )
 json_option: Callable[[Any], Any] = click.option(
-    "--json", "as_json", is_flag=True, help="JSON on standard output, and nothing else."
+    "--json", "as_json", is_flag=True, help="Print only JSON on standard output."
 )
 
 
@@ -167,7 +167,7 @@ _SUITE: Callable[[Any], Any] = click.option(
     default="quick",
     show_default=True,
     metavar="NAME|PATH",
-    help="The protocol, by name or as a YAML file.",
+    help="The suite, by name or as a YAML file.",
     shell_complete=completion.names("suites"),
 )
 _cells = under(
@@ -184,16 +184,26 @@ _cells = under(
         shell_complete=completion.names("datasets"),
     ),
     click.option(
-        "--layers", is_flag=True, help="Let linear judge the feature maps of every stage too."
+        "--layers",
+        is_flag=True,
+        help="Let linear judge the features of every stage of the backbone too.",
     ),
     click.option(
-        "--seeds", callback=seeds, metavar="0,1,2", help="Seeds, instead of the suite's; or 0-2."
+        "--seeds",
+        callback=seeds,
+        metavar="0,1,2",
+        help="Seeds, instead of the suite's; 0-2 is a range.",
     ),
 )
 _changes = under(
     PROTOCOL,
-    click.option("--epochs", type=click.IntRange(min=0), metavar="N", help="Epochs of each stage."),
-    click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Images a step."),
+    click.option(
+        "--epochs",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Epochs of each stage of training.",
+    ),
+    click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Images per step."),
     click.option("--precision", metavar="fp32|bf16|fp16", help="Precision of training."),
     click.option(
         "--set",
@@ -201,7 +211,7 @@ _changes = under(
         multiple=True,
         callback=settings,
         metavar="METHOD.PARAM=VALUE",
-        help="A hyperparameter or recipe field. Repeatable.",
+        help="Set a hyperparameter or recipe field. Repeatable.",
         shell_complete=completion.settings,
     ),
 )
@@ -214,7 +224,7 @@ _places = under(
 )
 of_suite = several(_cells, _changes, _places)
 KEPT = "suite methods backbones datasets evaluators seeds epochs batch precision set_ store data"
-# what a command typed next needs again
+# options that a suggested next command needs again
 SELECTION = frozenset([*KEPT.split(), "transfer_to", "layers", "skip_broken"])
 selection = several(under(WHAT, _SUITE), of_suite)  # which cells
 placed = under(
@@ -225,7 +235,7 @@ placed = under(
         type=click.IntRange(min=1),
         callback=lambda ctx, param, value: value or 0,
         metavar="N",
-        help="Cells at once, a process each.  [default: one a GPU, or one]",
+        help="Run N cells at once, each in a process.  [default: one per GPU, or one]",
     ),
 )
 track_option = under(
@@ -234,19 +244,19 @@ track_option = under(
         "--track",
         callback=names,
         metavar="A,B",
-        help="Show the run elsewhere too, such as tensorboard[dir=runs].",
+        help="Report to these trackers too, such as tensorboard[dir=runs].",
         shell_complete=completion.names("trackers"),
     ),
 )
 loudness = under(
     OUTPUT,
-    click.option("-q", "--quiet", is_flag=True, help="Only the table and errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Warnings of libraries too."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only the table and errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Print libraries' warnings too."),
 )
 
 
 def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
-    """The selection that these options make. EmptySelection where one of them names nothing."""
+    """Makes the selection from these options; EmptySelection if one of them names nothing."""
     for name in ("backbones", "datasets", "evaluators", "transfer_to", "seeds"):
         if given[name] == ():
             flag = name.replace("_", "-")
@@ -280,7 +290,7 @@ def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
 
 
 def _check_names(state: State, given: Mapping[str, Any]) -> None:
-    """Before torch is imported, which takes seconds."""
+    """Checks all names before torch is imported, which takes seconds."""
     from ..plan.named import Named
 
     Named(
@@ -297,7 +307,7 @@ def _check_names(state: State, given: Mapping[str, Any]) -> None:
 
 
 def refuse_selection(ctx: click.Context, folder: Path) -> None:
-    """UserError where options select cells of a leaderboard's folder, which is read whole."""
+    """UserError if options select cells of a leaderboard's folder, which is read whole."""
     for param in ctx.command.params:
         source = ctx.get_parameter_source(param.name or "")
         if param.name in SELECTION | {"download"} and source is ParameterSource.COMMANDLINE:
@@ -313,7 +323,7 @@ def typed_again(state: State) -> str:
 
 
 def typed(ctx: click.Context, *words: str, keep: frozenset[str] = SELECTION) -> str:
-    """A command to type next: `words`, then those options of this command that are in `keep`."""
+    """A command to type next: `words`, then the options given here that are in `keep`."""
     parts: list[str] = ["sslbench", *words]
     for param in ctx.command.params:
         source = ctx.get_parameter_source(param.name or "")

@@ -1,4 +1,4 @@
-"""`sslbench plan`: every cell of a selection, how it stands in the store, what it would cost."""
+"""`sslbench plan`: prints every cell of a selection, its state in the store, and its cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ STATES = ("done", "missing", "stale", "evaluate", "failed", "unsupported")
 @selection
 @under(
     OUTPUT,
-    click.option("--time", is_flag=True, help="Time real steps of what is to do, and add up."),
+    click.option(
+        "--time", is_flag=True, help="Estimate the time left: run a few real steps, and add up."
+    ),
     click.option(
         "--mde",
         is_flag=True,
@@ -45,11 +47,11 @@ def plan(
 
     \b
     done         trained and judged
-    missing      nothing of it is in the store
-    stale        the store has one like it; which field differs is said
+    missing      not in the store
+    stale        the store has a similar cell; the field that differs is named
     evaluate     trained, still to be judged
-    failed       it was tried, and failed
-    unsupported  its method cannot be trained so, and says why
+    failed       tried, and failed
+    unsupported  the method does not support these settings; the reason is given
 
     \b
     Examples:
@@ -120,7 +122,7 @@ def _why(planned: Planned) -> str:
 
 
 def _recipes(made: Plan) -> dict[str, str]:
-    """Method or stage -> its recipe in a line; the lr is the one after scaling."""
+    """The recipe of each method and stage in a line, with the lr after scaling."""
     found: dict[str, str] = {}
     for planned in made.cells:
         cell = planned.cell
@@ -153,7 +155,7 @@ def _say_recipes(made: Plan) -> None:
 
 
 def _changed(made: Plan, registry: Registry) -> Iterable[str]:
-    """Warnings about code that changed since cells were finished, under the same version."""
+    """Warnings about code that changed since its records were made, under the same version."""
     stale: Counter[tuple[str, str]] = Counter()
 
     @functools.cache
@@ -175,7 +177,7 @@ def _changed(made: Plan, registry: Registry) -> Iterable[str]:
 
 
 def _sources(cell: Cell, record: Any) -> Iterable[tuple[str, str, str]]:
-    """Kind, name and hash of what made a record."""
+    """Kind, name and source hash of the components that made a record."""
     if record is None or record.status != "ok":
         return
     from ..names import parse
@@ -220,7 +222,7 @@ def _say_times(estimates: list[Estimate]) -> None:
 
 
 def _detectable(made: Plan, registry: Registry) -> list[Detectable]:
-    """Detectable differences of the chosen methods; the suite's others help to estimate the spread."""
+    """Detectable differences between the chosen methods; the suite's others help with the spread."""
     from ..leaderboard.board.power import detectable
     from ..plan.planning import make_plan
     from .leaderboard.show import board_of
@@ -233,7 +235,7 @@ def _detectable(made: Plan, registry: Registry) -> list[Detectable]:
         whole = make_plan(options, registry, preflight=False)
     protocols = {j.judge.name: j.judge.protocol for p in made.cells for j in p.judges}
     return [
-        # before anything is judged a board knows what was asked for, not what it came to
+        # before anything is judged, the board has the name that was asked for, not the protocol
         dataclasses.replace(each, protocol=protocols.get(each.protocol, each.protocol))
         for each in detectable(board_of(whole, registry), chosen)
     ]

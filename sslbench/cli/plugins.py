@@ -1,4 +1,4 @@
-"""`sslbench plugins`: lists, checks and starts plugins."""
+"""`sslbench plugins`: lists plugins, checks them, and writes new ones to start from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WIDTH = 100
 
 @click.group(cls=Commands)
 def plugins() -> None:
-    """List, check and start plugins."""
+    """List plugins, check them, and write new ones."""
 
 
 plugins.add_command(new)
@@ -40,7 +40,7 @@ plugins.add_command(new)
 def list_(ctx: click.Context, store: Path, as_json: bool) -> None:
     """List plugins and what they provide.
 
-    And whether they passed the conformance kit, and how loading them failed.
+    Also say whether they passed the conformance kit, and why any failed to load.
     """
     registry = ctx.ensure_object(State).registry
     found = [(plugin, _conformance(plugin, registry, store)) for plugin in registry.plugins]
@@ -82,7 +82,7 @@ def _unchecked(plugin: PluginInfo) -> str:
 
 
 def _conformance(plugin: PluginInfo, registry: Registry, store: Path) -> str:
-    """ "built in"; "kit 1" where everything it provides has passed kit 1; or ""."""
+    """How a plugin was checked: "built in"; "kit 1", if all that it provides passed kit 1; or ""."""
     from ..plugins.passed import kit_passed
 
     entries = registry.of(plugin).values()
@@ -124,7 +124,7 @@ def _state(plugin: PluginInfo) -> str:
     "examples",
     multiple=True,
     metavar="NAME",
-    help="Name to check as an example of a family, or of a dataset that wants a path. Repeatable.",
+    help="A name to check for a family, or for a dataset that needs a path. Repeatable.",
 )
 @data_option
 @store_option
@@ -138,10 +138,10 @@ def check(
     store: Path,
     as_json: bool,
 ) -> None:
-    """Check that a plugin keeps every promise.
+    """Check a plugin with the conformance kit.
 
     A pass is noted in the store, and in later records. DIST is an installed distribution, FILE.py a
-    plugin that is one file. Exits with 5 where a promise is not kept.
+    plugin in one file. Exits with 5 if a check fails.
     """
     import tempfile
 
@@ -178,7 +178,7 @@ def check(
 
 
 def _with_file(plugin: str, state: State) -> Registry:
-    """What is found, with the plugin's file among it where it is one."""
+    """The registry, with the plugin's file if it is one."""
     from ..plugins import registry
 
     files = [*state.files, Path(plugin)] if plugin.endswith(".py") else state.files
@@ -186,7 +186,7 @@ def _with_file(plugin: str, state: State) -> Registry:
 
 
 def _checked(kit: Kit, *, aloud: bool) -> Iterator[Result]:
-    """Prints each result as it comes."""
+    """Runs the checks and prints each result at once."""
     for check in kit.checks():
         result = kit.run(check)
         if aloud:

@@ -1,4 +1,4 @@
-"""`sslbench plugins new`: the package of a plugin to start from."""
+"""`sslbench plugins new`: writes the package of a plugin to start from."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .text import one_line, say
     "--kind",
     type=click.Choice(list(THINGS)),
     required=True,
-    help="What it provides.",
+    help="What the plugin provides.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
     metavar="DIR",
-    help="Where its folder is made; here unless given.",
+    help="Make the package's folder in DIR.  [default: here]",
 )
 @click.pass_context
 def new(ctx: click.Context, name: str, kind: str, out: Path) -> None:
-    """Write the package of a plugin, to make yours.
+    """Write the package of a new plugin to start from.
 
-    It installs, passes its own tests and runs. NAME is the distribution's, such as sslbench-spread;
-    what it provides is then called spread.
+    It can be installed, passes its own tests and runs. NAME is the distribution's, such as
+    sslbench-spread; what it provides is then called spread.
     """
     entries = ctx.ensure_object(State).registry.entries(f"{kind}s")
     taken = {entry.name: entry.dist for entry in entries.values()}

@@ -1,4 +1,4 @@
-"""What a run shows while it works: bars on a terminal, plain lines elsewhere, or nothing."""
+"""Shows the progress of a run: bars on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class Reporter(Protocol):
-    """A listener that can also say something in between."""
+    """A listener of events that can also print a message in between."""
 
     def __enter__(self) -> Reporter: ...
 
@@ -41,7 +41,7 @@ class Reporter(Protocol):
 
 
 def reporter(cells: int, *, quiet: bool, err: bool) -> Reporter:
-    """Bars on a terminal, lines elsewhere, nothing with -q."""
+    """The reporter to use: bars on a terminal, lines elsewhere, nothing with -q."""
     stream = sys.stderr if err else sys.stdout
     if quiet:
         return Silent()
@@ -55,10 +55,10 @@ class Tally:
     """How many cells are done, and how long the rest will take."""
 
     cells: int
-    begun: float = 0.0  # when the first cell started; processes take seconds to
+    begun: float = 0.0  # when the first cell started, seconds after its process
     done: int = 0
     failed: int = 0
-    shares: dict[str, float] = field(default_factory=dict)  # of the running cells, [0, 1]
+    shares: dict[str, float] = field(default_factory=dict)  # done of each running cell, [0, 1]
 
     def note(self, event: Event) -> None:
         if isinstance(event, CellStarted):
@@ -76,7 +76,7 @@ class Tally:
 
     @property
     def ahead(self) -> float:
-        """Cells so far, with parts."""
+        """Cells done so far, running ones in part."""
         return self.done + sum(self.shares.values())
 
     def left(self) -> str:
@@ -92,7 +92,7 @@ class Tally:
 
 
 class Silent:
-    """`-q`: only what the user must know."""
+    """The reporter of `-q`: prints only messages, on standard error."""
 
     def __enter__(self) -> Silent:
         return self
@@ -108,7 +108,7 @@ class Silent:
 
 
 class Lines:
-    """A line for each epoch, evaluation and cell."""
+    """Prints a line for each epoch, evaluation and cell."""
 
     def __init__(self, cells: int, *, err: bool) -> None:
         self.tally, self.err = Tally(cells), err
@@ -138,7 +138,7 @@ class Lines:
 
 
 class Bars:
-    """One bar for the matrix and one for each running cell."""
+    """Shows one bar for all cells and one for each running cell."""
 
     def __init__(self, cells: int, *, err: bool) -> None:
         from rich.console import Console
@@ -196,7 +196,7 @@ class Bars:
 
 
 def _training(event: Progress | EpochDone) -> str:
-    """`agree · epoch 3/15 · loss 2.314 · 5,120 images/s`."""
+    """Progress in words: `agree · epoch 3/15 · loss 2.314 · 5,120 images/s`."""
     number = event.epoch + isinstance(event, Progress)
     parts = [] if event.stage == "main" else [event.stage]
     parts.append(f"epoch {number}/{event.epochs}")
@@ -226,14 +226,14 @@ def _finished(event: CellDone) -> str:
 
 
 class Stop:
-    """Ctrl-C and SIGTERM while a run works: the first one saves and stops, the second one kills."""
+    """Handles Ctrl-C and SIGTERM during a run: the first saves and stops, the second kills."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
 
     @contextlib.contextmanager
     def listening(self, say: Any) -> Iterator[threading.Event]:
-        """Says what happens from a thread: a signal may come in the middle of printing."""
+        """Handles signals in this block; a thread prints, since a signal may interrupt printing."""
         over = threading.Event()
 
         def announce() -> None:

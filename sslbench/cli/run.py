@@ -1,4 +1,4 @@
-"""`sslbench run`: does what is missing, and always ends with the table."""
+"""`sslbench run`: trains and judges what is missing, and always ends with the table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LISTED = 10  # failed cells named at the end
 
 
 def watch(ctx: click.Context, param: click.Parameter, value: str | None) -> Watch | None:
-    """EVALUATOR:EPOCHS; every epoch where no number is given."""
+    """Reads EVALUATOR:EPOCHS; without a number, every epoch."""
     if value is None:
         return None
     evaluator, _, text = value.partition(":")
@@ -52,7 +52,7 @@ def watch(ctx: click.Context, param: click.Parameter, value: str | None) -> Watc
 
 
 def doing(given: Mapping[str, Any], names: Sequence[str], **more: Any) -> RunOptions:
-    """Those options that say how cells are done."""
+    """The run options among the given ones."""
     return RunOptions(**{name: given[name] for name in names}, **more)
 
 
@@ -65,16 +65,16 @@ def doing(given: Mapping[str, Any], names: Sequence[str], **more: Any) -> RunOpt
         "--watch",
         callback=watch,
         metavar="EVALUATOR:EPOCHS",
-        help="Judge on the held-out tenth every so many epochs, such as knn:5.",
+        help="Judge on the held-out tenth of the training images every so many epochs, such as knn:5.",
     ),
-    click.option("--compile", is_flag=True, help="torch.compile the backbones."),
+    click.option("--compile", is_flag=True, help="Compile the backbones with torch.compile."),
     click.option(
         "--checkpoint-seconds",
         type=click.FloatRange(min=0),
         default=60.0,
         show_default=True,
         metavar="S",
-        help="How often a running cell is saved.",
+        help="Save a running cell every S seconds.",
     ),
     click.option("--skip-failed", is_flag=True, help="Do not try failed cells again."),
 )
@@ -107,7 +107,7 @@ def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
 def perform(
     ctx: click.Context, plan: Plan, trackers: Sequence[NamedTracker], *, quiet: bool, as_json: bool
 ) -> Outcome:
-    """Does what is missing, and prints the table whatever happens."""
+    """Runs what is missing, and prints the table whatever happens."""
     state = ctx.ensure_object(State)
     table = typed(ctx, "leaderboard", "show")
     named = ("leaderboard", "build", plan.options.suite, "--out", "DIR")
@@ -118,7 +118,7 @@ def perform(
         progress = reporter(cells, quiet=quiet, err=as_json)
         outcome = _run(plan, state.registry, progress, trackers)
     except BaseException:
-        with contextlib.suppress(UserError):  # what broke off the run is the one to tell
+        with contextlib.suppress(UserError):  # the error above is the one to report
             _end(_as_it_stands(plan, state.registry), state.registry, None, ending)
         raise
     _end(plan, state.registry, outcome, ending)
@@ -145,7 +145,7 @@ def check(options: Selection, registry: Registry) -> None:
 
 
 def made(names: tuple[str, ...] | None, registry: Registry) -> list[NamedTracker]:
-    """The trackers of `--track`, before anything runs."""
+    """Makes the trackers of `--track`, before anything runs."""
     from ..run.tracking import make_trackers
 
     return make_trackers(names or (), registry)
@@ -172,7 +172,7 @@ def _run(
     def complain(text: str) -> None:
         say(one_line(text), err=True)
 
-    # Ctrl-C is heard until the trackers are closed: the second one ends even one that hangs
+    # handled until the trackers are closed: a second Ctrl-C ends even one that hangs
     with (
         progress,
         Stop().listening(progress.say) as stop,
@@ -182,7 +182,7 @@ def _run(
 
 
 def _as_it_stands(plan: Plan, registry: Registry) -> Plan:
-    """The plan anew, with what a run had done when it broke off."""
+    """A new plan, with what the run had done when it broke off."""
     from ..plan.planning import make_plan
 
     after = make_plan(plan.options, registry, preflight=False)
@@ -200,7 +200,7 @@ class _Ending:
 
 
 def _end(plan: Plan, registry: Registry, outcome: Outcome | None, ending: _Ending) -> None:
-    """The table, where the store is, and what to type next."""
+    """Prints the table, where the store is, and what to type next."""
     say_board(plan, registry, "json" if ending.as_json else "text")
     for notice in _notices(plan, ending.before):
         say(f"notice: {one_line(notice)}", err=True)
@@ -227,7 +227,7 @@ def _notices(plan: Plan, before: set[Path]) -> list[str]:
 
 
 def _set_aside(plan: Plan) -> set[Path]:
-    """The damaged files that were renamed in the store."""
+    """Damaged files that were renamed in the store."""
     cells = plan.store.root / "cells"
     return {*cells.glob("??/*/*.damaged-*"), *cells.glob("??/*/records/*.damaged-*")}
 

@@ -1,4 +1,4 @@
-"""A contact sheet of corruptions: what they do to a few images, at a glance."""
+"""Draws a contact sheet: a few images under each corruption and severity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..api import Corrupted, Split
 from ..corruptions import EXTRA, GROUPS, VERSION
 
-SHOWN = 2  # images in a cell
+SHOWN = 2  # images in a field of the sheet
 LARGE = 72  # pixels that the side of a small image is enlarged to, at least
 BETWEEN, GAP, EDGE, LINE = 2, 12, 20, 28  # pixels: images, cells, the rim, a line of text
 PAPER, INK, PALE = (255, 255, 255), (24, 24, 24), (110, 110, 110)
@@ -20,7 +20,7 @@ PAPER, INK, PALE = (255, 255, 255), (24, 24, 24), (110, 110, 110)
 def draw(
     test: Split, corrupted: Corrupted, *, corruptions: Sequence[str], severities: Sequence[int]
 ) -> Image.Image:
-    """Rows are corruptions, columns the clean images and those of each severity."""
+    """Draws the sheet: rows are corruptions, columns the clean images and each severity."""
     chosen = _examples(test.labels)
     clean = _strip(test.images[chosen])
     title = f"{corrupted.name}, version {VERSION}, test images {' and '.join(map(str, chosen.tolist()))}"
@@ -52,7 +52,7 @@ def draw(
 
 
 def _examples(labels: Tensor) -> Tensor:
-    """The first test image of classes that lie apart."""
+    """The first test image of each of a few classes."""
     kinds = torch.unique(labels)
     chosen = kinds[torch.arange(SHOWN) * len(kinds) // SHOWN]
     return torch.stack(
@@ -61,7 +61,7 @@ def _examples(labels: Tensor) -> Tensor:
 
 
 def _strip(images: Tensor) -> Image.Image:
-    """uint8 [M, 3, H, W] side by side, each pixel a square."""
+    """Images [M, 3, H, W] side by side, enlarged by whole pixels."""
     _, _, height, width = images.shape
     factor = max(1, -(-LARGE // max(height, width)))
     high, wide = height * factor, width * factor
@@ -74,7 +74,7 @@ def _strip(images: Tensor) -> Image.Image:
 
 
 def _groups(corruptions: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Those of the benchmark as papers group them, then the others; in the order given."""
+    """Groups corruptions as the papers do, with those beyond the benchmark last."""
     for group, known in {**GROUPS, "extra, not in mCE": EXTRA}.items():
         members = [name for name in corruptions if name in known]
         if members:

@@ -1,4 +1,4 @@
-"""`sslbench show`: one cell whole, or one thing that can be named."""
+"""`sslbench show`: prints all about one cell, method, dataset, evaluator or suite."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..store import CellFolder
 
 KINDS = ("methods", "datasets", "evaluators", "suites")
-LOG = 20  # lines of it
+LOG = 20  # lines of the log that are printed
 SAID = 12  # metrics of a record that are printed
 WIDE = 24  # characters of a value that a table shows
 
@@ -177,7 +177,7 @@ def _said(record: Record) -> str:
 
 
 def _say_errors(records: list[Record]) -> None:
-    """The last failure of each kind that no later success has answered."""
+    """Prints the error of training and of each protocol, unless a later attempt succeeded."""
     last: dict[str, Record] = {}
     for record in records:
         last[record.protocol or "train"] = record
@@ -291,7 +291,7 @@ def _say_method(described: dict[str, Any]) -> None:
 def _say_defaults(
     title: str, rows: Mapping[str, Mapping[str, Any]], suites: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """A table of defaults with their sources, beside what each suite sets; long values below."""
+    """Prints defaults with their sources and what each suite sets; long values below the table."""
     if not rows:
         return
     suites = {suite: values for suite, values in suites.items() if set(values) & set(rows)}

@@ -1,4 +1,4 @@
-"""`sslbench store`: sizes, records, cleaning up, and encoders to copy out."""
+"""`sslbench store`: lists sizes and records, removes cells, cleans up, exports encoders."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from ..cells.identity import Identity
     from ..store import CellFolder, Store
 
-LITTER = ("*.damaged-*", ".*.tmp")  # set aside; left by writers that died
+LITTER = ("*.damaged-*", ".*.tmp")  # damaged files; files of writers that died
 SPENT = ("features-*.safetensors", "resume-*.safetensors", "stage-*.safetensors")
 
 
 @click.group(cls=Commands)
 def store() -> None:
-    """Look after the folder with cells and records."""
+    """Inspect and clean up the store of cells and records."""
 
 
 @store.command()
 @store_option
 @json_option
 def du(store: Path, as_json: bool) -> None:
-    """Size of each cell, largest first."""
+    """Print the size of each cell, largest first."""
     opened = _open(store)
     found = sorted(map(_weighed, opened.cells()), key=lambda w: (-w.bytes, w.id))
     total = sum(w.bytes for w in found)
@@ -129,7 +129,7 @@ def _told(record: dict[str, Any]) -> tuple[str, ...]:
     "cells", nargs=-1, required=True, metavar="CELL...", shell_complete=completion.cells
 )
 @store_option
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Remove without asking.")
 def rm(cells: tuple[str, ...], store: Path, yes: bool) -> None:
     """Remove cells with their records. CELL is the beginning of an id."""
     opened = _open(store)
@@ -158,9 +158,9 @@ def _confirmed(question: str) -> bool:
 @store.command()
 @store_option
 def gc(store: Path) -> None:
-    """Remove what is not needed any more.
+    """Remove files that are not needed any more.
 
-    That is damaged and temporary files, cached features, corrupted images that were kept, and the
+    These are damaged and temporary files, cached features, corrupted images that were kept, and the
     resume state of finished cells. Cells that a run works on are left alone.
     """
     opened = _open(store)
@@ -182,7 +182,7 @@ def gc(store: Path) -> None:
 
 
 def _removable(cell: CellFolder) -> list[tuple[Path, int]]:
-    """With sizes: taking the lock sweeps temporary files itself."""
+    """Files to remove, with sizes taken now: taking the lock removes temporary files itself."""
     folders = (cell.path, cell.path / "records")
     paths = [path for folder in folders for form in LITTER for path in folder.glob(form)]
     if any(r.kind == "train" and r.status == "ok" for r in cell.records()):
@@ -193,7 +193,7 @@ def _removable(cell: CellFolder) -> list[tuple[Path, int]]:
 
 
 def _removed(paths: Iterable[Path | tuple[Path, int]]) -> tuple[int, int]:
-    """Bytes and files."""
+    """Removes files; returns the bytes freed and the number of files."""
     freed = files = 0
     for each in paths:
         path, bytes_ = each if isinstance(each, tuple) else (each, each.stat().st_size)
@@ -210,11 +210,14 @@ def _removed(paths: Iterable[Path | tuple[Path, int]]) -> tuple[int, int]:
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
     metavar="FILE.safetensors",
-    help="Where the encoder's weights go.",
+    help="The file to write the encoder's weights to.",
 )
 @click.pass_context
 def export(ctx: click.Context, cell: str, store: Path, out: Path) -> None:
-    """Copy the encoder of a trained cell, and say how it is loaded."""
+    """Copy the encoder of a trained cell to a file.
+
+    How to load it is printed.
+    """
     opened = _open(store)
     folder = opened.find(cell)
     sound = folder.load("encoder")  # its checksum holds, or it is set aside

@@ -1,4 +1,4 @@
-"""What goes to the terminal: nothing but printable text, in columns."""
+"""Prints to the terminal: only printable text, JSON, and tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
 def shown(text: object) -> str:
-    """Text of plugins and records: control characters are spelt out, lines stay lines."""
+    """Makes text of plugins and records safe to print: control characters are spelt out."""
     plain = str(text)
     if plain.isprintable():
         return plain
@@ -31,7 +31,7 @@ def one_line(text: object) -> str:
 
 
 def say(text: object = "", *, err: bool = False, **style: Any) -> None:
-    """One message; colours reach terminals alone, and none of them under NO_COLOR."""
+    """Prints one message; colours reach only terminals, and none under NO_COLOR."""
     line = shown(text)
     click.echo(click.style(line, **style) if style else line, err=err)
 
@@ -41,12 +41,12 @@ def say_json(plain: Any) -> None:
 
 
 def terminal_width() -> int | None:
-    """Of standard output; None where nobody asks for lines to be folded."""
+    """Width of standard output; None if it is not a terminal."""
     return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else None
 
 
 def say_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns below their heads; the last one is folded to a terminal's width."""
+    """Prints a table; its last column is folded to a terminal's width."""
     body = [[one_line(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
     click.echo(click.style("  ".join(_padded(heads, widths)).rstrip(), bold=True))
@@ -69,7 +69,7 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def size(count: int) -> str:
-    """Bytes for a reader."""
+    """A number of bytes in words, such as `1.5 MiB`."""
     for unit, one in UNITS:
         if count >= one:
             return f"{count / one:.1f} {unit}"
@@ -77,7 +77,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0:01:05`; below ten seconds with a tenth."""
+    """Seconds as `0:01:05`; below ten seconds, as `9.5 s`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""The table made from the records of one suite: statistics, board, renderings."""
+"""Leaderboards: built from records, compared, rendered, verified and published."""
 
 from .board.board import Board
 from .board.member import Member

@@ -1,8 +1,9 @@
-"""Means, t intervals, paired comparisons by seed, ranks with ties: plain floats in and out.
+"""Means, t intervals, comparisons paired by seed, and ranks with ties, on plain floats.
 
-Few seeds: the t interval covers 95 % of the time even at three, where 1.96 standard errors cover
-82 % and the percentile bootstrap 75 %. Comparisons are corrected for their number by Holm's step-down
-(Scand. J. Statist. 6, 1979). Bootstrap only over data sets, and only where there are enough.
+Seeds are few: at three, the t interval still covers 95 % of the time, where 1.96 standard errors
+cover 82 % and the percentile bootstrap 75 %. Comparisons are corrected for their number by Holm's
+step-down (Scand. J. Statist. 6, 1979). The bootstrap is used over data sets only, and only where
+there are enough of them.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from scipy.special import nctdtrinc, stdtr, stdtrit  # scipy.stats takes a secon
 Interval = tuple[float, float]
 Floats = NDArray[np.float64]
 LEVEL = 0.95
-DATASETS = 6  # fewest over which a bootstrap is made: of five, too few resamples differ
+DATASETS = 6  # fewest for a bootstrap: five give too few different resamples
 RESAMPLES = 10_000
 REMOTE = 1e4  # critical t beyond which no difference is found for practical purposes
 
 
 def mean(values: Sequence[float]) -> float:
-    """The same to the last bit in whatever order the seeds come."""
+    """Mean of the values, the same to the last bit whatever their order."""
     if not values:
         raise ValueError("the mean of no values was asked for; give at least one")
     return math.fsum(values) / len(values)
 
 
 def sd(values: Sequence[float]) -> float:
-    """Standard deviation of the population the sample is from (n - 1 below the line)."""
+    """Sample standard deviation (divided by n - 1)."""
     if len(values) < 2:
         raise ValueError(f"a standard deviation needs two values, got {len(values)}")
     centre = mean(values)
@@ -40,7 +41,7 @@ def sd(values: Sequence[float]) -> float:
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Two-sided interval for the mean; None for one value, which says nothing of its spread."""
+    """Two-sided t interval for the mean; None for a single value, which has no spread."""
     centre = mean(values)
     if len(values) < 2:
         return None
@@ -52,39 +53,39 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval | None
 
 @functools.lru_cache(maxsize=256)
 def critical(n: int, level: float = LEVEL) -> float:
-    """The t at which a two-sided test of n values begins to reject."""
+    """Critical t: beyond it a two-sided test of n values rejects."""
     return steady(float(stdtrit(n - 1, (1 + level) / 2)))
 
 
 def steady(value: float) -> float:
-    """Twelve digits: builds of libm, BLAS and scipy differ in the last bits of special functions.
+    """Rounds to twelve digits, so that another machine makes the same page, byte for byte.
 
-    So the same records give the same page, byte for byte, on another machine.
+    Builds of libm, BLAS and scipy differ in the last bits of special functions.
     """
     return float(f"{value:.12g}")
 
 
 @dataclass(frozen=True)
 class Paired:
-    """a - b, seed by seed; the seeds only one of them has do not count."""
+    """The differences a - b, seed by seed, over the seeds that both have."""
 
     differences: Mapping[int, float]
     mean: float | None  # None: no common seed
-    interval: Interval | None  # None: fewer than two; of this difference alone, not corrected
+    interval: Interval | None  # None: fewer than two seeds; not corrected for other comparisons
     all_positive: bool
-    p: float | None = None  # two-sided paired t test; None: fewer than two
-    holm: float | None = None  # p corrected for the comparisons made beside this one
+    p: float | None = None  # two-sided paired t test; None: fewer than two seeds
+    holm: float | None = None  # p after Holm, for all comparisons made together
 
     @property
     def separated(self) -> int:
-        """1 or -1 when the interval leaves out 0 on that side, else 0."""
+        """Sign of the difference if its interval leaves out 0, else 0."""
         if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
             return 0
         return 1 if self.interval[0] > 0 else -1
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float], *, level: float = LEVEL) -> Paired:
-    """Compares what the same seeds gave."""
+    """Compares two sets of values by seed, over the seeds that both have."""
     differences = {seed: a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())}
     found = list(differences.values())
     if not found:
@@ -103,13 +104,13 @@ def _p_of(differences: Sequence[float]) -> float | None:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Each p as corrected for all of them; None, where nothing was tested, stays so."""
+    """Holm's correction of each p for all of them; None (not tested) stays None."""
     found = _holm(np.array([math.nan if p is None else p for p in ps], dtype=float)).tolist()
     return [None if math.isnan(p) else p for p in found]
 
 
 def _holm(ps: Floats) -> Floats:
-    """The same with NaN for None."""
+    """Does the work of `holm`, with NaN for None."""
     order = np.argsort(ps)  # NaN last
     known = int(np.isfinite(ps).sum())
     steps = np.minimum(1, (known - np.arange(known)) * ps[order[:known]])
@@ -119,15 +120,16 @@ def _holm(ps: Floats) -> Floats:
 
 
 def corrected(pairs: Mapping[str, Paired]) -> dict[str, Paired]:
-    """The comparisons with the p that each has among them all."""
+    """The comparisons with Holm's p filled in, over all of them."""
     adjusted = holm([pair.p for pair in pairs.values()])
     return {k: replace(v, holm=p) for (k, v), p in zip(pairs.items(), adjusted, strict=True)}
 
 
 def all_pairs(rows: Sequence[Mapping[int, float]]) -> tuple[Floats, Floats]:
-    """[k, k] mean paired differences (row minus column) and their p by Holm over the k (k - 1) / 2.
+    """Compares each pair of k rows: mean paired differences (row minus column) and p by Holm, [k, k].
 
-    NaN and 1 where there are fewer than two common seeds, and on the diagonal.
+    Holm's correction is over all k (k - 1) / 2 pairs. With fewer than two common seeds, and on the
+    diagonal, the mean is NaN and p is 1.
     """
     seeds = sorted({seed for row in rows for seed in row})
     values = np.array([[row.get(seed, np.nan) for seed in seeds] for row in rows])
@@ -153,12 +155,12 @@ def all_pairs(rows: Sequence[Mapping[int, float]]) -> tuple[Floats, Floats]:
 def ranks(
     rows: Sequence[Mapping[int, float]], *, higher_is_better: bool = True, level: float = LEVEL
 ) -> list[int | None]:
-    """Ranks from 1, as tie groups; None for a row without a value.
+    """Ranks rows from 1; equal ranks are ties, and a row without a value gets None.
 
-    A row is beaten by another when their paired difference by common seeds separates from 0, after
-    Holm's correction for all pairs of rows: with fewer than two common seeds nothing does. Its rank
-    is 1 + the number of rows that beat it, and no row is ranked ahead of one with a better mean.
-    Equal ranks are ties.
+    A row beats another when their difference, paired by common seeds, separates from 0 after Holm's
+    correction for all pairs of rows. With fewer than two common seeds, neither beats the other. The
+    rank of a row is 1 + the number of rows that beat it; no row is ranked ahead of one with a better
+    mean.
     """
     sign = 1 if higher_is_better else -1
     known = [i for i, row in enumerate(rows) if row]
@@ -181,10 +183,10 @@ def ranks(
 def average_ranks(
     values: Sequence[Sequence[float]], *, higher_is_better: bool = True, level: float = LEVEL
 ) -> list[tuple[float, Interval | None]]:
-    """Of rows [k] under data sets [D], values [D][k]: mean rank and its interval over data sets.
+    """Mean rank of each row over data sets, with its interval; `values` is [D][k].
 
-    Equal values share their mean rank. The interval is the percentile bootstrap's over the data sets,
-    from DATASETS of them on, with a fixed seed.
+    Equal values share their mean rank. The interval is a percentile bootstrap over data sets, with a
+    fixed seed, and None for fewer than DATASETS of them.
     """
     if not values:
         return []
@@ -201,7 +203,7 @@ def average_ranks(
 
 
 def _placed(values: Sequence[float], higher_is_better: bool) -> Floats:
-    """Ranks from 1, the mean of them for equal values."""
+    """Ranks from 1; equal values share their mean rank."""
     array = np.asarray(values, dtype=float) * (-1 if higher_is_better else 1)
     _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
     last = counts.cumsum()
@@ -212,8 +214,8 @@ def _placed(values: Sequence[float], higher_is_better: bool) -> Floats:
 def mde(sd: float, n: int, *, power: float = 0.8, level: float = LEVEL) -> float | None:
     """Smallest true mean difference that a paired t test of n seeds finds with this power.
 
-    `sd` is that of the differences by seed. None where no difference is found: for fewer
-    than two seeds, or for a level that two seeds never reach.
+    `sd` is that of the differences by seed. None where no difference can be found: with fewer than
+    two seeds, or at a level so strict that so few seeds never reach it.
     """
     if n < 2:
         return None

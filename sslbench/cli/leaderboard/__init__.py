@@ -24,7 +24,7 @@ COMMANDS = {
 
 
 class Lazy(Commands):
-    """Each command is a file, imported when it is asked for."""
+    """A group whose commands are files, imported when asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard agreement`: do the evaluators put the methods in the same order?"""
+"""`sslbench leaderboard agreement`: prints how far evaluators agree on the order of methods."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .show import board_of, of_folder, published
 @under(OUTPUT, json_option)
 @click.pass_context
 def agreement(ctx: click.Context, /, board: Path | None, as_json: bool, **given: Any) -> None:
-    """Print whether evaluators put the methods in the same order.
+    """Print how far evaluators agree on the order of the methods.
 
-    By Kendall's tau, for the leaderboard in DIR or for a suite's records in the store.
+    The measure is Kendall's tau, for the leaderboard in DIR or for a suite's records in the store.
     """
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):

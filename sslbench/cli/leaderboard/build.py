@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         "--out",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="The folder to write; a leaderboard that is there gets what is new.",
+        help="The folder to write; a leaderboard that is there gets the new records.",
     ),
     click.option(
         "--reference",
@@ -56,7 +56,7 @@ def build(
     from ...leaderboard.folder.folder import board_of, read_lock, write
     from ...leaderboard.output.files import files_of
 
-    with _nothingcollected():
+    with _nothing_collected():
         folder = _folder(ctx, target, out, given)
         before = read_lock(folder.root)
         board = board_of(folder, reference=reference or (before is not None and before.reference))
@@ -68,7 +68,7 @@ def build(
 
 
 @contextlib.contextmanager
-def _nothingcollected() -> Iterator[None]:
+def _nothing_collected() -> Iterator[None]:
     """Turns garbage collection off: with 100,000 records it takes seconds and finds nothing."""
     before = gc.isenabled()
     gc.disable()
@@ -90,14 +90,14 @@ def _folder(
         refuse_selection(ctx, root)
         return read(root)
     if out is None:
-        raise UserError(f"say where the leaderboard of {target} is to be: --out DIR")
+        raise UserError(f"say where to write the leaderboard of {target}: --out DIR")
     check_ours(out, NAMES)
     material = collected(ctx, {**given, "suite": target})
     return add(out, material.suite, material.records)
 
 
 def collected(ctx: click.Context, given: dict[str, Any]) -> Material:
-    """The suite that these options select, whole, and its records in the store."""
+    """The whole suite that these options select, and its records in the store."""
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
         options = asked(state, given)

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard bundle`: packs records with their weights."""
+"""`sslbench leaderboard bundle`: packs records and weights into one file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
         required=True,
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE.zip",
-        help="The bundle; one that is there is replaced.",
+        help="The bundle to write; an old one is replaced.",
     ),
     click.option(
-        "--without-models", is_flag=True, help="Records alone: nobody can verify such a bundle."
+        "--without-models", is_flag=True, help="Pack records only; nobody can verify such a bundle."
     ),
 )
 @of_suite
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 def bundle(
     ctx: click.Context, /, target: str, out: Path, without_models: bool, **given: Any
 ) -> None:
-    """Write records and weights into one file.
+    """Pack records and weights into one file that others can verify.
 
-    Others can verify it. The records are those of the leaderboard DIR, or the store's of a SUITE;
+    The records are those of the leaderboard DIR, or the store's of a SUITE;
     the weights are the store's. The same content gives the same bytes.
     """
     from ...leaderboard.folder.folder import read

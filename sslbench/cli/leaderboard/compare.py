@@ -1,4 +1,4 @@
-"""`sslbench leaderboard compare`: is this method better than that one?"""
+"""`sslbench leaderboard compare`: compares pairs of methods, seed by seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard diff`: which ranks changed, and why."""
+"""`sslbench leaderboard diff`: prints which ranks changed between two leaderboards, and why."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ CHANGED = 6  # exit code of --fail-on-change
     type=click.Choice(("text", "markdown")),
     default="text",
     show_default=True,
-    help="Markdown is for a comment on a pull request.",
+    help="Form of the output; Markdown suits a comment on a pull request.",
 )
-@click.option("--fail-on-change", is_flag=True, help="Exit with 6 where a rank or mean changed.")
+@click.option("--fail-on-change", is_flag=True, help="Exit with 6 if a rank or mean changed.")
 @json_option
 @click.pass_context
 def diff(
@@ -71,7 +71,7 @@ def _side(name: str) -> Side:
 
 @contextlib.contextmanager
 def _root(name: str) -> Iterator[Path]:
-    """The folder, or what a revision has of it."""
+    """The folder, or a copy of it from a git revision."""
     if not name.startswith("git:"):
         yield Path(name)
         return

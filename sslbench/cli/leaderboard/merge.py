@@ -1,4 +1,4 @@
-"""`sslbench leaderboard merge`: unites two stores, or two leaderboards."""
+"""`sslbench leaderboard merge`: merges two stores, or two leaderboards."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ FEW = 3  # differences that a conflict's line shows
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The new one; must not be there, or be empty.",
+    help="The folder to write; it must be new or empty.",
 )
 @click.option(
     "--skip-conflicts",
     is_flag=True,
-    help="Leave out what contradicts, and say so in the notes of a leaderboard.",
+    help="Leave out records in conflict; a leaderboard's notes will say so.",
 )
 @json_option
 def merge(one: Path, other: Path, out: Path, skip_conflicts: bool, as_json: bool) -> None:
-    """Unite two stores, or two leaderboards of one suite.
+    """Merge two stores, or two leaderboards of one suite.
 
-    A and B stay as they are.
+    A and B stay as they are; the result is a new folder.
 
-    Two sound records of one cell and evaluator that say different things are a conflict: it is
-    listed, neither is taken, and nothing is written (exit code 5) without --skip-conflicts. What took
-    longer or cost more is not a conflict, nor is an attempt that failed.
+    Two successful records of one cell and evaluator with different numbers are a conflict. Conflicts
+    are listed, and nothing is written (exit code 5) unless --skip-conflicts leaves them out.
+    Different times and costs are not a conflict, nor are failed attempts.
     """
     from ...leaderboard.folder.merge import merge as unite
 
@@ -77,5 +77,5 @@ def _sentence(conflict: Conflict) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A number; of a curve its last point."""
+    """A measured value in words; a curve by its last point."""
     return f"{value[-1][1]} at the end" if isinstance(value, list) and value else str(value)

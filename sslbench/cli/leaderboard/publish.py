@@ -1,4 +1,4 @@
-"""`sslbench leaderboard publish`: pages in a folder or on a git branch."""
+"""`sslbench leaderboard publish`: publishes pages to a folder or a git branch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("root", metavar="DIR", type=click.Path(path_type=Path, exists=True))
-@click.option("--to", type=click.Path(path_type=Path), metavar="FOLDER", help="Into this folder.")
-@click.option("--branch", metavar="NAME", help="As a commit on this branch, such as gh-pages.")
+@click.option(
+    "--to", type=click.Path(path_type=Path), metavar="FOLDER", help="Publish to this folder."
+)
+@click.option(
+    "--branch", metavar="NAME", help="Publish as a commit on this branch, such as gh-pages."
+)
 @click.option(
     "--repository",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Whose branch it is.  [default: that of the working directory]",
+    help="The repository of the branch.  [default: that of the working directory]",
 )
-@click.option("--push", metavar="REMOTE", help="Push the branch there; nothing is pushed else.")
+@click.option(
+    "--push", metavar="REMOTE", help="Push the branch to this remote; nothing is pushed otherwise."
+)
 @click.option("--dry-run", is_flag=True, help="List what would change, and write nothing.")
 @json_option
 def publish(
@@ -38,7 +44,7 @@ def publish(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Publish leaderboards as GitHub Pages serves them.
+    """Publish leaderboards for GitHub Pages, in a folder or on a branch.
 
     DIR is a leaderboard, or a folder of leaderboards. Only files that a leaderboard's lock names
     are published, and only what was published before is replaced or removed. A branch is written

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard show`: the table of a suite, from records alone."""
+"""`sslbench leaderboard show`: prints the table of a suite from its records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ of_folder = click.argument(
         default="text",
         show_default=True,
         metavar="FORMAT",
-        help=f"What is printed: {', '.join(FORMATS)}.",
+        help=f"Format of the table: {', '.join(FORMATS)}.",
     ),
     json_option,
 )
@@ -69,7 +69,7 @@ def show(ctx: click.Context, /, board: Path | None, form: str, as_json: bool, **
 
 
 def board_of(plan: Plan, registry: Registry) -> Board:
-    """The board of a plan, with what the store has of it."""
+    """The board of a plan, from its records in the store."""
     from ...leaderboard.board import making
     from ...leaderboard.board.planned import material_of
 
@@ -90,7 +90,7 @@ def say_board(plan: Plan, registry: Registry, form: str) -> None:
 
 
 def say_in(form: str, board: Board) -> None:
-    """In one of FORMATS; text is cut to a terminal, and bold there."""
+    """Prints a board in one of FORMATS; text is fitted to a terminal, and styled there."""
     from ...leaderboard import as_csv, as_json, as_latex, as_markdown, as_rich, as_text
 
     if form != "text":

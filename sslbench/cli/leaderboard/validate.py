@@ -20,10 +20,9 @@ COLOURS = {"error": "red", "warning": "yellow"}
 @json_option
 @click.pass_context
 def validate(ctx: click.Context, /, root: Path, as_json: bool) -> None:
-    """Check the folder of a leaderboard.
+    """Check the records, seeds, numbers and lock of a leaderboard.
 
-    Its records, identities, seeds, numbers and lock are checked. It needs no data, no plugin and no
-    weights. Exits with 5 where there is an error.
+    This needs no data, no plugin and no weights. Exits with 5 if there is an error.
     """
     from ...leaderboard.folder.validate import refused
     from ...leaderboard.folder.validate import validate as findings_of

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard verify`: judges the weights of a bundle again, and compares."""
+"""`sslbench leaderboard verify`: judges weights of a bundle again and compares the numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def cells(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
-    """The number of cells: 0 for one of each row, ALL for all."""
+    """Reads the number of cells to draw: 0 for one of each row, ALL for all."""
     from ...leaderboard.verify.verifying import ALL
 
     if value is None:
@@ -46,22 +46,22 @@ def cells(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
     callback=device_named,
     show_default=True,
     metavar="cpu|cuda|auto",
-    help="Where to judge.",
+    help="Device to judge on.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Where the attestation goes, such as the leaderboard's attestations/.",
+    help="Write an attestation to DIR, such as the leaderboard's attestations/.",
 )
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, bundle: Path, as_json: bool, **given: Any) -> None:
-    """Judge cells of a bundle again from their weights.
+    """Judge cells of a bundle again from their weights, and compare.
 
-    Its numbers are accepted or refused. A number is accepted inside its evaluator's own noise,
-    measured here on weights that differ in their last bit. Exits with 5, and the numbers that
-    differ, where it is refused.
+    A number is accepted if it lies within its evaluator's own noise, which is measured here on
+    weights that differ in their last bit. If the bundle is refused, the numbers that differ are
+    printed and the exit code is 5.
     """
     from ...api import Place
     from ...data import default_roots
@@ -121,7 +121,7 @@ def _say(verdict: Verdict) -> None:
 
 
 def _refusal(bundle: Path, verdict: Verdict) -> str:
-    """The numbers that differ most, in a sentence."""
+    """A sentence on why a bundle is refused: the numbers that differ most."""
     reasons = []
     for cell in verdict.cells:
         title = f"{cell.planned.cell.method} seed {cell.planned.cell.seed}"

@@ -1,4 +1,4 @@
-"""`sslbench leaderboard workflow`: GitHub Actions that check submissions and publish."""
+"""`sslbench leaderboard workflow`: prints GitHub workflows for submissions to leaderboards."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..text import say
     help="Write the files there, such as .github/workflows, instead of printing them.",
 )
 def workflow(out: Path | None) -> None:
-    """Print workflows that check submissions and publish.
+    """Print GitHub workflows that check submissions and publish.
 
-    They are for a repository of leaderboards on GitHub. What a submission must contain stands at
-    the top of the first.
+    They are for a repository of leaderboards on GitHub. The top of the first says what a submission
+    must contain.
     """
     from ...leaderboard.publish.submission import templates, write
 

@@ -1,4 +1,4 @@
-"""From records to a board: members, rows that may be compared, columns, ranks.
+"""Builds boards from records: members, rows that may be compared, columns, ranks.
 
-It imports statistics.
+It imports statistics. Folders, output, publishing and verification may import it.
 """

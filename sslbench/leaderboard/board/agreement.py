@@ -1,4 +1,4 @@
-"""Whether judges put the methods in the same order: Kendall's tau between columns that rank."""
+"""How far evaluators agree on the order of methods: Kendall's tau between ranking columns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from .. import statistics
 from .board import Block, Row, Score
 
-FEWEST = 5  # methods, below which an interval says nothing
+FEWEST = 5  # methods; with fewer an interval says nothing
 NORMAL = 1.959964  # two-sided 95 %
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two protocols over the methods that both have judged, on the seeds that both have."""
+    """How far two protocols agree, over the methods and seeds that both have judged."""
 
     one: str
     other: str
@@ -30,7 +30,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Steadiness:
-    """One protocol against itself on another seed: as much as two protocols can agree here."""
+    """How far a protocol agrees with itself on another seed: others can hardly agree more."""
 
     protocol: str
     tau: float  # mean over pairs of seeds
@@ -39,11 +39,11 @@ class Steadiness:
 
 
 def between(block: Block) -> list[Agreement]:
-    """Each pair of ranking columns, by falling tau; baselines take no part.
+    """Agreement of each pair of ranking columns, highest tau first; baselines are left out.
 
     tau-b (Kendall 1945), with the interval of its Fisher transform, whose variance is near
-    .437 / (n - 4) for n methods (Fieller, Hartley and Pearson, Biometrika 1957). It is over methods
-    as if they were drawn from more of their kind; that seeds scatter is in tau, not in the interval.
+    .437 / (n - 4) for n methods (Fieller, Hartley and Pearson, Biometrika 1957). The interval treats
+    the methods as a sample of many; it does not include the scatter of seeds.
     """
     found = []
     for (one, a), (other, b) in itertools.combinations(_columns(block), 2):
@@ -56,7 +56,7 @@ def between(block: Block) -> list[Agreement]:
 
 
 def steadiness(block: Block) -> list[Steadiness]:
-    """Each ranking column against itself from seed to seed, where there are two."""
+    """Agreement of each ranking column with itself from seed to seed, if it has two seeds."""
     found = []
     for protocol, scores in _columns(block):
         seeds = sorted({seed for score in scores.values() for seed in score})
@@ -71,13 +71,14 @@ def steadiness(block: Block) -> list[Steadiness]:
 
 
 def _columns(block: Block) -> Iterator[tuple[str, dict[str, Mapping[int, float]]]]:
-    """Of each ranking column the values by row and seed, turned so that more is better."""
+    """Values of each ranking column by row and seed, signed so that more is better."""
     for index, column in enumerate(block.columns):
-        if not column.ranks or not column.metric or not column.narrow:  # narrow: said once
+        # a ranking column that is not narrow repeats one that is
+        if not column.ranks or not column.metric or not column.narrow:
             continue
         shown = [score.mean for _, score in _scores(block.rows, index)]
         if 2 * len(set(shown)) < len(shown):
-            continue  # most are equal, as the FLOPs of one network are: no order of methods
+            continue  # most are equal, such as the FLOPs of one network: they order no methods
         sign = 1 if column.higher_is_better else -1
         yield (
             column.protocol,
@@ -95,7 +96,7 @@ def _scores(rows: Sequence[Row], index: int) -> Iterator[tuple[Row, Score]]:
 
 
 def _common(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, float, int] | None:
-    """Both means over the seeds that both have."""
+    """Both means over the common seeds, and the number of those; None if there are none."""
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         return None
@@ -104,7 +105,7 @@ def _common(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[float, floa
 
 
 def _tau(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """None where there is no order to speak of."""
+    """Kendall's tau-b; None if all values of one side are equal."""
     if len(set(a)) < 2 or len(set(b)) < 2:
         return None
     x, y = (np.sign(np.subtract.outer(v, v)) for v in (np.asarray(a), np.asarray(b)))
@@ -112,7 +113,7 @@ def _tau(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 def _interval(tau: float, n: int) -> statistics.Interval | None:
-    if n < FEWEST or abs(tau) >= 1:  # at 1 the transform is infinite, and five methods no proof
+    if n < FEWEST or abs(tau) >= 1:  # at 1 the transform is infinite
         return None
     half = NORMAL * math.sqrt(0.437 / (n - 4))
     centre = math.atanh(tau)
@@ -120,7 +121,7 @@ def _interval(tau: float, n: int) -> statistics.Interval | None:
 
 
 def as_markdown(block: Block) -> str:
-    """A matrix of the taus, every pair with its interval, and each protocol against itself."""
+    """Markdown: a matrix of taus, a table of pairs with intervals, and self-agreement."""
     pairs = between(block)
     if not pairs:
         return "Fewer than two protocols rank two methods: there is no agreement to speak of.\n"

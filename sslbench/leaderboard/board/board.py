@@ -1,6 +1,6 @@
-"""What a board is: tables of rows that may be compared, with everything known of each.
+"""The parts of a board: tables of comparable rows, with everything known of each row.
 
-Every text on a board is fit to print.
+Every text on a board is printable (printable.py).
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from .. import statistics
 
 @dataclass(frozen=True)
 class Gap:
-    """Why a seed has no value. `absent`: not measured under this protocol, and not meant to be."""
+    """Why a seed has no value.
+
+    The state `absent` means that it was never to be measured under this protocol.
+    """
 
     state: str  # failed timeout interrupted skipped missing absent
     kind: str = ""  # class of the error: oom, nan ...
     sentence: str = ""
-    evaluator: str = ""  # "": the cell itself
+    evaluator: str = ""  # whose record failed; "": the cell's own training
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What rows of one table have in common; None where a row does not care."""
+    """What the rows of one table share; a field is None where it does not matter to a row."""
 
     dataset: str
     backbone: str
@@ -33,39 +36,41 @@ class Setting:
     size: int | None = None  # pixels
     precision: str | None = None
     epochs: int | None = None  # None: never trained
-    budget: int | None = None  # labels; None: not a method that is given some
+    budget: int | None = None  # number of labels given; None: a method without labels
 
     def admits(self, other: Setting) -> bool:
-        """Whether a row of that setting may stand in this table."""
+        """Whether a row of the other setting may stand in this table."""
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
         return all(theirs in (None, mine) for mine, theirs in pairs)
 
 
 @dataclass(frozen=True)
 class Column:
+    """One metric of one protocol."""
+
     evaluator: str
     protocol: str
-    metric: str  # "": nothing was measured, so its metrics are not known
+    metric: str  # "": nothing was measured yet, so the metrics are unknown
     split: str = "test"
     higher_is_better: bool = True
     unit: str = ""  # "": fractions
     ranks: bool = False  # the first metric of its evaluator
-    narrow: bool = False  # shown where there is little room
+    narrow: bool = False  # shown also where there is little room
 
 
 @dataclass(frozen=True)
 class Score:
-    """One row under one column. Values are fractions at full precision."""
+    """A row's values under one column, at full precision; fractions unless it has a unit."""
 
     values: Mapping[int, float]  # by seed
-    gaps: Mapping[int, Gap]  # the other seeds
+    gaps: Mapping[int, Gap]  # seeds without a value
     mean: float | None = None
     sd: float | None = None
     interval: statistics.Interval | None = None
     rank: int | None = None  # None: a baseline, no value, or not a column that ranks
     tied: bool = False
     best: bool = False  # best mean of the rows that are not baselines
-    behind: statistics.Paired | None = None  # minus the best row; None for itself and baselines
+    behind: statistics.Paired | None = None  # minus the best row; None: best itself, or baseline
     against: Mapping[str, statistics.Paired] = field(default_factory=dict)  # minus each baseline
 
     @property
@@ -75,7 +80,7 @@ class Score:
 
 @dataclass(frozen=True)
 class MeanCosts:
-    """Means over seeds, every stage counted; None: not known."""
+    """Mean costs over seeds, all stages included; None: not known."""
 
     seconds: float | None = None
     images_seen: float | None = None
@@ -84,19 +89,23 @@ class MeanCosts:
     flops: float | None = None
     peak_memory_bytes: float | None = None
     stages: Mapping[str, float] = field(default_factory=dict)  # seconds
-    trials: int = 0  # of tuning; what they cost is not counted
+    trials: int = 0  # tuning trials; their cost is not included
 
 
 @dataclass(frozen=True)
 class Flag:
+    """A warning about a row."""
+
     code: str
     message: str
     seeds: tuple[int, ...]
-    health: bool = False  # a verdict on the fit
+    health: bool = False  # whether it is a verdict on the training
 
 
 @dataclass(frozen=True)
 class Trouble:
+    """A reason for missing values, with the seeds that it concerns."""
+
     gap: Gap
     seeds: tuple[int, ...]
 
@@ -109,15 +118,17 @@ class Details:
     hyperparameters: Mapping[str, Any]  # resolved
     recipe: Mapping[str, Any]  # resolved
     components: Mapping[str, Mapping[str, Any]]  # by role: "method", "evaluator knn-1" ...
-    environments: tuple[Mapping[str, Any], ...]  # each once
-    command: str  # that makes its cells again
+    environments: tuple[Mapping[str, Any], ...]  # each different one once
+    command: str  # runs its cells again
     curves: Mapping[str, Mapping[int, tuple[tuple[float, float], ...]]]  # name -> seed -> points
-    conformance: str = ""  # "built in", "kit 1": what says that its method keeps its promises
-    attested: str = ""  # "re-judged" or "retrained" by somebody else; "": reported
+    conformance: str = ""  # how its method was checked: "built in", "kit 1"; "": not
+    attested: str = ""  # "re-judged" or "retrained" by others; "": only reported
 
 
 @dataclass(frozen=True)
 class Row:
+    """One method, or one variant of it, over its seeds."""
+
     label: str  # method, with the hyperparameters in which it differs from its other rows
     method: str
     baseline: bool
@@ -133,12 +144,12 @@ class Row:
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """Codes of what is wrong with its fits."""
+        """Codes of its health flags, each once."""
         return tuple(dict.fromkeys(flag.code for flag in self.flags if flag.health))
 
     @property
     def n(self) -> int:
-        """Seeds with any value."""
+        """Number of seeds with any value."""
         return len({seed for score in self.scores for seed in score.values})
 
 
@@ -162,7 +173,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Overall:
-    """One protocol across data sets: the rows that have a value on each."""
+    """Ranks under one protocol across data sets, of the rows with a value on each."""
 
     backbone: str
     evaluator: str
@@ -175,7 +186,7 @@ class Overall:
 
 @dataclass(frozen=True)
 class Reference:
-    """A published number, which no protocol of ours made: never ranked."""
+    """A number from a paper: never ranked, since no protocol of ours made it."""
 
     dataset: str
     method: str
@@ -191,7 +202,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A record that is on no table, and why."""
+    """A record that no table shows, and why."""
 
     record: str  # id
     reason: str
@@ -199,6 +210,8 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Board:
+    """The tables of one suite, and what stands beside them."""
+
     suite_id: str
     level: float  # of the intervals
     blocks: tuple[Block, ...]
@@ -207,6 +220,3 @@ class Board:
     overall: tuple[Overall, ...] = ()
     references: tuple[Reference, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
-
-
-# ---- text ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Columns: one for each metric of each protocol, and which of them narrow tables show."""
+"""Makes the columns, one for each metric of each protocol, and marks those of narrow tables."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ SHOWN = ("nmi", "ari")  # metrics that narrow tables show beside the first of ea
 
 
 def without_echoes(columns: list[Column], rows: Sequence[Row]) -> tuple[Column, ...]:
-    """Narrow tables show no number twice: `linear-1[layers=true]` has the top1 of `linear-1`.
+    """Takes columns that repeat an earlier one out of narrow tables.
 
-    What such a protocol adds is shown in its place.
+    `linear-1[layers=true]` repeats the top1 of `linear-1`; narrow tables show its next metric
+    instead.
     """
     for j, column in enumerate(columns):
         if column.narrow and _said(columns, j, rows):
@@ -35,7 +36,7 @@ def without_echoes(columns: list[Column], rows: Sequence[Row]) -> tuple[Column, 
 
 
 def _said(columns: Sequence[Column], j: int, rows: Sequence[Row]) -> bool:
-    """Whether every value of column j stands in an earlier one of the same evaluator."""
+    """Whether an earlier column of the same evaluator has every value of column j."""
 
     def kind(column: Column) -> tuple[str, str]:
         return column.evaluator.partition("[")[0], column.metric
@@ -49,14 +50,14 @@ def _said(columns: Sequence[Column], j: int, rows: Sequence[Row]) -> bool:
 
 
 def _own(columns: Sequence[Column], k: int, column: Column, rows: Sequence[Row]) -> bool:
-    """Whether column k is of the same protocol and says what no earlier one does."""
+    """Whether column k has the same protocol, is not narrow, and repeats no earlier column."""
     if columns[k].narrow or columns[k].protocol != column.protocol:
         return False
     return not _said(columns, k, rows)
 
 
 def columns_of(members: Sequence[Member], shown: Sequence[str]) -> dict[Key, Column]:
-    """Columns by evaluator, protocol and metric, as they appear."""
+    """Columns by evaluator, protocol and metric, in order of appearance."""
     found: dict[str, dict[str, list[Record]]] = {}
     for member in members:
         for evaluator, record in member.evaluations.items():

@@ -1,4 +1,4 @@
-"""What is known of a row beside its numbers: how it was made, with what, and how it went."""
+"""Collects what is known of a row beside its numbers: settings, code, machines, curves."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from ...records import Record
     from .member import Member
 
-OURS = "sslbench"  # whose methods the project's own tests hold to their promises
-FIXED = ("version", "source")  # no option sets them
+OURS = "sslbench"  # the distribution whose methods our own tests check
+FIXED = ("version", "source")  # no option sets these
 Points = tuple[tuple[float, float], ...]
 
 
 def details_of(
     members: Sequence[Member], settings: Mapping[str, Any], command: str
 ) -> Details | None:
-    """Of a row's cells; None where no training was recorded.
+    """Details of a row from its cells; None if no training was recorded.
 
-    `settings` are those in which the row differs from others of its method.
+    `settings` are those in which the row differs from the other rows of its method.
     """
     trained = [m.train for m in members if m.train is not None]
     if not trained:
@@ -51,7 +51,10 @@ def _records(members: Sequence[Member]) -> Iterable[Record]:
 
 
 def _components(members: Sequence[Member]) -> dict[str, Mapping[str, Any]]:
-    """By role; an evaluator's with its protocol. Of the first seed: versions part the columns."""
+    """Components by role (an evaluator's with its protocol), as the first seed has them.
+
+    The first is enough: other versions of an evaluator make other columns.
+    """
     found: dict[str, Mapping[str, Any]] = {}
     for record in _records(members):
         for role, parts in record.components.items():
@@ -70,7 +73,7 @@ def _each_once(environments: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, 
 
 
 def _command(members: Sequence[Member], settings: Mapping[str, Any], command: str) -> str:
-    """`command` for these cells alone."""
+    """The command that runs these cells alone."""
     if not command:
         return ""
     method = printable(members[0].method)
@@ -98,13 +101,13 @@ def _conformance(method: Mapping[str, Any]) -> str:
 
 
 def _least_attested(members: Sequence[Member]) -> str:
-    """What holds of each of its cells."""
+    """The lowest level of attestation among the cells."""
     levels = ("", "re-judged", "retrained")
     return levels[min(levels.index(m.attested) for m in members)]
 
 
 def _printable(value: Any) -> Any:
-    """The same plain data with every text fit to print."""
+    """The same plain data with every text made printable."""
     if isinstance(value, Mapping):
         return {printable(str(k)): _printable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The one road to a board: from a suite and records, wherever they come from."""
+"""Makes the board of a suite from records, wherever they come from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .table import build
 def board_of(
     material: Material, *, command: str = "", references: Sequence[Reference] = ()
 ) -> Board:
-    """The board of these records.
+    """Makes the board of a suite and its records.
 
     Args:
-        command: what runs the suite, without what says which of its rows
-        references: published numbers that stand beside
+        command: runs the suite; each row adds its own options
+        references: published numbers to show beside it
 
     Raises:
-        UserError: the records have two numbers for one thing.
+        UserError: two records contradict each other.
     """
     suite = material.suite
     members, left = members_of(material)
@@ -37,7 +37,7 @@ def board_of(
 
 
 def _said(left: Sequence[LeftOut]) -> Iterator[str]:
-    """Each reason once, with the number of its records."""
+    """Notes on what was left out: each reason once, with its number of records."""
     counts: dict[str, int] = {}
     for each in left:
         counts[each.reason] = counts.get(each.reason, 0) + 1

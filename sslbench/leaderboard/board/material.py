@@ -1,4 +1,4 @@
-"""What a board is made from: a suite, whole, and records. A plan gives it, or a leaderboard's folder."""
+"""What a board is made from: a whole suite and records, of a plan or a leaderboard's folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...records import Record
 
 @dataclass(frozen=True)
 class Blank:
-    """A cell that is meant, and that no record tells anything of."""
+    """A planned cell without any record."""
 
     identity: Identity
     cell_id: str
@@ -23,7 +23,9 @@ class Blank:
 
 @dataclass(frozen=True)
 class Material:
-    suite: Suite  # by the names that records have
+    """A suite and its records."""
+
+    suite: Suite  # with names as records have them
     records: Sequence[Record]
-    attested: Mapping[str, str] = field(default_factory=dict)  # cell -> what others have done of it
-    blanks: Sequence[Blank] = ()  # further seeds that the suite declares are blank too
+    attested: Mapping[str, str] = field(default_factory=dict)  # cell -> "re-judged" or "retrained"
+    blanks: Sequence[Blank] = ()  # other declared seeds without records are added later

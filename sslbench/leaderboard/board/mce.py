@@ -1,7 +1,7 @@
-"""Mean corruption error: errors under corruption over those of a reference cell.
+"""Mean corruption error (mCE): a cell's errors under corruption, divided by a reference's.
 
-CIFAR has no standard normaliser, so the reference is a method of the same table, on the same seed,
-and its name stands in the metric's.
+CIFAR has no standard reference, so a method of the same table is taken, on the same seed. The
+metric carries its name.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from .member import Member, judged_as
 
 
 def normalised(members: Sequence[Member], reference: str) -> tuple[list[Member], list[str]]:
-    """The members with `mce(REFERENCE)` among their metrics wherever both have errors, and notes.
+    """Adds the metric `mce(REFERENCE)` to members where both have errors; returns notes too.
 
-    The mean over the 15 corruptions of a cell's error, all severities, over the reference's (arXiv
-    1903.12261, with that reference in place of AlexNet); 1 is as bad as the reference.
+    It is the mean over 15 corruptions of a cell's error, over all severities, divided by the
+    reference's (arXiv 1903.12261, with this reference in place of AlexNet). 1 is as bad as the
+    reference.
     """
     held = {_place(m): m for m in members if m.method == reference}
     found = [_judged(m, held.get(_place(m)), reference) for m in members]
@@ -32,7 +33,7 @@ def normalised(members: Sequence[Member], reference: str) -> tuple[list[Member],
 
 
 def _place(member: Member) -> tuple[str, ...]:
-    """Where errors are of the same images."""
+    """What two cells must share for their errors to be of the same images."""
     return member.dataset, member.known.fingerprint or "", member.backbone, str(member.seed)
 
 
@@ -56,8 +57,8 @@ def _mce(own: Record | None, other: Record | None) -> float | None:
     if own is None or other is None or judged_as(own) != judged_as(other):
         return None
     if own.metric("mean15") is None:
-        return None  # what adapts to the corruption has no such name in the literature
+        return None  # it adapts to the corruption: the literature has no mCE of that
     pairs = [(own.metric(name), other.metric(name)) for name in BENCHMARK]
     if any(a is None or b is None or b.value >= 1 for a, b in pairs):
-        return None  # none of these errors, or nothing to divide by
+        return None  # errors are missing, or the divisor is 0
     return statistics.mean([(1 - a.value) / (1 - b.value) for a, b in pairs if a and b])

@@ -1,4 +1,4 @@
-"""What a board is made from: the cells of a suite, with their records."""
+"""Members of a board: the cells of a suite, each with its records."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One cell of the suite, with what the store has of it."""
+    """One cell of the suite, with its records."""
 
     method: str
     backbone: str
     dataset: str
     seed: int
     cell_id: str
-    identity: Identity = field(default_factory=lambda: Identity({}))  # {}: as its records have it
+    identity: Identity = field(default_factory=lambda: Identity({}))  # {}: that of its records
     baseline: bool = False
-    anchor: str | None = None  # its name, where the suite makes it the floor under training
+    anchor: str | None = None  # its name, if it is the suite's floor: what training must beat
     train: Record | None = None
     evaluations: Mapping[str, Record | None] = field(default_factory=dict)  # by evaluator
     state: str = "missing"  # in the plan: done missing stale failed unsupported evaluate
     sentence: str = ""  # why it is in that state
-    trials: int = 0  # by which its settings were chosen
-    attested: str = ""  # "re-judged" or "retrained", where somebody else vouches for its records
+    trials: int = 0  # tuning trials that chose its settings
+    attested: str = ""  # "re-judged" or "retrained", if others vouch for its records
 
     @property
     def known(self) -> Identity:
-        """Its identity, or what its records have of one."""
+        """Its identity, or else that of its records."""
         records = [self.train, *self.evaluations.values()]
         found = (Identity(r.identity) for r in records if r and r.identity)
         return self.identity if self.identity.plain else next(found, self.identity)
 
 
 def judged_as(record: Record) -> str:
-    """What must agree for two values to stand in one column: protocol, and the data it looked at."""
+    """What two values in one column must share: the protocol and the other data that it used."""
     other = {k: v for k, v in record.components.items() if k.startswith("data ")}
     return canonical([record.protocol, JudgedIdentity(record.identity).evaluator, other])

@@ -1,7 +1,7 @@
-"""From records alone to the cells of a leaderboard: which belong to it, and which count.
+"""Finds the members of a board: which cells belong to the suite, and which records count.
 
-A suite's file says what was meant; what is not there is a gap, and what does not belong is left out
-with its reason. Of two numbers for one thing, neither is taken.
+A cell that the suite asks for and no record has is a gap. A record that does not belong is left out,
+with a reason. Two records that contradict each other are an error.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ from .member import Member
 
 @dataclasses.dataclass
 class _Attempts:
+    """One cell with the records that judge it."""
+
     id: str
     train: Record
     judged: list[Record]
 
 
 def members_of(material: Material) -> tuple[list[Member], list[LeftOut]]:
-    """The suite's cells, those that are missing among them, and the records that count for none.
+    """The suite's cells, missing ones included, and the records that were left out.
 
     Raises:
-        UserError: one judge has two numbers for one cell.
+        UserError: one evaluator has two answers for one cell.
     """
     suite = material.suite
     left: list[LeftOut] = []
@@ -74,12 +76,12 @@ def _cells(records: Iterable[Record], left: list[LeftOut]) -> Iterator[_Attempts
 
 
 def _newest(attempts: Sequence[Record]) -> Record:
-    """The newest that is ok, failing that the newest."""
+    """The newest attempt that is ok, or else the newest."""
     return max(attempts, key=lambda r: (r.status == "ok", r.finished, r.record_id))
 
 
 def _foreign(train: Record, suite: Suite) -> str:
-    """Why a cell is none of the suite's; empty where it is one. Any method may take part."""
+    """Why a cell does not belong to the suite; empty if it does. Any method may take part."""
     identity = Identity(train.identity)
     recipe = identity.recipe
     datasets = {unplaced(name): name for name in suite.datasets}
@@ -132,14 +134,17 @@ def _member(cell: _Attempts, suite: Suite, left: list[LeftOut], attested: str) -
 
 
 def _spelt(dataset: str, suite: Suite) -> str:
-    """As the suite has it: where it lay is no part of what it is."""
+    """The data set's name as the suite spells it, whatever folder it was read from."""
     own = unplaced(dataset)
     alike = [_canonical(name) for name in suite.datasets if unplaced(name) == own]
     return alike[0] if len(alike) == 1 else dataset
 
 
 def _current(found: Sequence[Record], left: list[LeftOut]) -> Record:
-    """Of one judge's records of a cell: an answer before none, the highest version, the newest."""
+    """The record of one evaluator that counts: a success first, then the highest version, the newest.
+
+    The others are added to `left`.
+    """
     if len(found) == 1:
         return found[0]
     by_identity: dict[str, list[Record]] = {}
@@ -159,7 +164,7 @@ def _version(record: Record) -> int:
 
 
 def _agreed(attempts: Sequence[Record]) -> Record:
-    """Of attempts at one thing the answer that they give, the fullest and of those the earliest."""
+    """The record on which the attempts at one thing agree: the fullest, and of those the earliest."""
     if len(attempts) == 1:
         return attempts[0]
     sound = sorted((r for r in attempts if r.status == "ok"), key=fullest)
@@ -178,7 +183,7 @@ def _agreed(attempts: Sequence[Record]) -> Record:
 
 
 def measured(record: Record) -> dict[str, Any]:
-    """Everything in it that the same cell must give again; time and cost are no part of it."""
+    """Everything in a record that the same cell must reproduce; not time and cost."""
     return {
         **{f"{m.name} ({m.split})": m.value for m in record.metrics},
         **{f"curve {name}": points for name, points in record.curves.items()},
@@ -187,12 +192,12 @@ def measured(record: Record) -> dict[str, Any]:
 
 
 def fullest(record: Record) -> tuple[int, str, str]:
-    """Sorts what measured most to the front, the earliest of those."""
+    """Sort key: records that measured most come first, and of those the earliest."""
     return -len(measured(record)), record.finished, record.record_id
 
 
 def agree(full: Record, other: Record) -> bool:
-    """Whether the fuller one says all that the other does; an older record measured less."""
+    """Whether the fuller record confirms all that the other says; older ones measured less."""
     known = measured(full)
     return all(name in known and known[name] == it for name, it in measured(other).items())
 
@@ -201,7 +206,7 @@ def agree(full: Record, other: Record) -> bool:
 
 
 def _missing(suite: Suite, found: Sequence[Member]) -> Iterator[Member]:
-    """A member for each seed that the suite declares and no record knows of."""
+    """A member for each seed that the suite declares and no record has."""
     rows: dict[str, dict[int, Member]] = {}
     for member in found:
         rows.setdefault(_row_of(member), {})[member.seed] = member
@@ -227,7 +232,7 @@ def _missing(suite: Suite, found: Sequence[Member]) -> Iterator[Member]:
 
 
 def _blank(blank: Blank, suite: Suite) -> Member:
-    """What a plan knows of a cell that nothing was recorded of."""
+    """The member of a planned cell without records."""
     identity = blank.identity
     like = Member(
         method=identity.method or "",
@@ -266,5 +271,5 @@ def _gap(suite: Suite, like: Member, seed: int, cell_id: str, identity: Identity
 
 
 def _row_of(member: Member) -> str:
-    """What the seeds of one row share: all of their identity but the seed, and pretexts' cells."""
+    """What the seeds of one row share: their identity without the seed and the pretexts' cells."""
     return canonical(member.identity.without_seed())

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from .. import statistics
 from .board import Block, Column, Overall, Setting, Standing
 
-FIELDS = ("precision", "epochs", "budget")  # in which tables must agree to be one across data sets
+FIELDS = ("precision", "epochs", "budget")  # tables must agree in these to be averaged
 
 
 def across(blocks: Sequence[Block], level: float) -> Iterator[Overall]:
-    """Of each ranking protocol that judged two data sets or more, baselines left out.
+    """Average ranks under each ranking protocol that judged two or more data sets.
 
-    A data set that is in several tables (other bytes, another budget) belongs to the first.
+    Baselines are left out. If a data set is in several tables (other bytes, another budget), the
+    first counts.
     """
     alike: dict[tuple[object, ...], dict[str, Block]] = {}
     for block in blocks:
@@ -29,7 +30,7 @@ def _kind(setting: Setting) -> tuple[object, ...]:
 
 
 def _bare(column: Column) -> Column:
-    """What makes it the same column in two tables."""
+    """The column without what may differ between tables."""
     return dataclasses.replace(column, narrow=False)
 
 

@@ -1,4 +1,4 @@
-"""Two rows of a table against each other, seed by seed, protocol by protocol."""
+"""Compares two rows of a table, seed by seed, under each protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .board import Block, Column, Row
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row minus another under a ranking column; `paired.holm` is over all pairs under it."""
+    """One row minus another under a ranking column; `paired.holm` is over all pairs asked for."""
 
     column: Column
     one: str
@@ -21,7 +21,7 @@ class Comparison:
 
     @property
     def leads(self) -> str:
-        """The label of the better one, where they separate after Holm; else empty."""
+        """Label of the better row, if they differ after Holm's correction; else empty."""
         found = self.paired
         if found.holm is None or found.mean is None or found.holm >= 1 - statistics.LEVEL:
             return ""
@@ -29,10 +29,10 @@ class Comparison:
 
 
 def compared(block: Block, pairs: Sequence[tuple[str, str]]) -> Iterator[Comparison]:
-    """Each pair under each ranking column of a table.
+    """Compares each pair of rows under each ranking column.
 
     Raises:
-        UserError: a name is that of no row, or of several.
+        UserError: a name fits no row, or several.
     """
     rows = [(_row(block, one), _row(block, other)) for one, other in pairs]
     for index, column in enumerate(block.columns):
@@ -47,11 +47,13 @@ def compared(block: Block, pairs: Sequence[tuple[str, str]]) -> Iterator[Compari
 
 
 def _row(block: Block, name: str) -> Row:
-    """By its label, or by that without the distribution."""
+    """The row with this label, with or without its distribution in front."""
     exact = [row for row in block.rows if row.label == name]
     found = exact or [row for row in block.rows if row.label.partition("/")[2] == name]
     if len(found) > 1:
-        raise UserError(f"{name!r} is {' and '.join(row.label for row in found)}; name one whole")
+        raise UserError(
+            f"{name!r} could be {' or '.join(row.label for row in found)}; write one in full"
+        )
     if not found:
         raise UnknownName("row", name, [row.label for row in block.rows])
     return found[0]

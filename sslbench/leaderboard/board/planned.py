@@ -1,4 +1,4 @@
-"""What the board of a plan is made from."""
+"""Turns a plan into the material of a board."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .material import Blank, Material
 
 
 def material_of(plan: Plan, registry: Registry) -> Material:
-    """The suite of a plan with everything that was asked for, and its current records."""
+    """The whole suite of a plan with the options applied, and its current records."""
     suite = _as_recorded(whole_suite(plan.suite, plan.suite_id, plan.options), registry)
-    asked = suite.methods if plan.options.methods else ()  # a baseline asked for is none
+    asked = suite.methods if plan.options.methods else ()  # these count as methods, not baselines
     baselines = tuple(name for name in suite.baselines if name not in asked)
     suite = dataclasses.replace(suite, baselines=baselines, notes=(*suite.notes, *plan.notes))
     records: list[Record] = []
@@ -40,7 +40,7 @@ def material_of(plan: Plan, registry: Registry) -> Material:
 
 
 def _as_recorded(suite: Suite, registry: Registry) -> Suite:
-    """With the names that records have: what a plugin provides stands with its owner."""
+    """The suite with names as records have them: a plugin's carry their distribution."""
 
     def method(name: str) -> str:
         return recorded(name, registry)

@@ -1,7 +1,8 @@
-"""What the chosen seeds can show: the smallest difference between two methods that they would find.
+"""Power: the smallest difference between two methods that the chosen seeds would find.
 
-A paired t test by seed at 80 % power, alone and at the first step of Holm over all pairs of methods.
-The spread is that of the differences in the store, where it has some; else it is the unit.
+It is for a paired t test by seed at 80 % power, for one pair alone and for the first step of Holm
+over all pairs of methods. The spread is that of the differences in the store; if it has none,
+differences are given in standard deviations.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from .board import Block, Board
 
 POWER = 0.8
 POINT = 0.01  # a percentage point: the difference for which seeds are suggested
-HALF = 0.5  # of the spread: likewise, where no point is known to be much or little
-MOST = 4096  # seeds; more are not suggested
+HALF = 0.5  # of the spread: the same, where nobody knows whether a point is much
+MOST = 4096  # seeds that are suggested at most
 
 
 @dataclass(frozen=True)
 class Detectable:
-    """One column that ranks, and what its seeds can show."""
+    """The differences that the seeds of one ranking column can detect."""
 
     dataset: str
     backbone: str
@@ -31,12 +32,12 @@ class Detectable:
     metric: str  # "": not known before anything is judged
     unit: str
     seeds: int
-    methods: int  # that are compared
+    methods: int  # number of methods compared
     sd: float | None  # of differences by seed, pooled over `pairs`; None: the store has none
-    pairs: int  # of methods with two seeds in common
-    one: float | None  # smallest difference, for one pair; in SDs where `sd` is None; None: none
-    many: float | None  # likewise, with every pair of the methods compared
-    aim: float  # the difference that the next two are for, in the same unit
+    pairs: int  # number of pairs of methods with two common seeds
+    one: float | None  # smallest difference found for one pair; in SDs if `sd` is None; None: none
+    many: float | None  # the same when every pair of methods is compared
+    aim: float  # the difference that `seeds_one` and `seeds_many` find, same unit
     seeds_one: int | None  # None: more than MOST
     seeds_many: int | None
 
@@ -46,9 +47,9 @@ class Detectable:
 
 
 def detectable(board: Board, chosen: Container[str]) -> list[Detectable]:
-    """Of every column that ranks; what is not measured yet is a column too.
+    """Detectable differences of every ranking column, measured yet or not.
 
-    `chosen` are the methods that are to be compared. Others tell of the spread.
+    `chosen` are the methods to compare. The others help to estimate the spread.
     """
     return [
         _of(block, index, [row.method in chosen for row in block.rows], 1 - board.level)
@@ -91,9 +92,9 @@ def _of(block: Block, index: int, chosen: Sequence[bool], error: float) -> Detec
 
 
 def pooled(rows: Sequence[Mapping[int, float]]) -> tuple[float | None, int]:
-    """Standard deviation of paired differences, pooled over the pairs of rows, and their number.
+    """Standard deviation of paired differences, pooled over pairs of rows, and the number of pairs.
 
-    Pairs with fewer than two seeds in common say nothing; None: there are no others.
+    Only pairs with two or more common seeds count; None if there are none.
     """
     seeds = sorted({seed for row in rows for seed in row})
     values = np.array([[row.get(seed, math.nan) for seed in seeds] for row in rows])
@@ -106,7 +107,7 @@ def pooled(rows: Sequence[Mapping[int, float]]) -> tuple[float | None, int]:
 
 
 def _deviations(values: statistics.Floats) -> Iterator[tuple[statistics.Floats, statistics.Floats]]:
-    """Of each row's differences from the later ones about their mean [P, S], and seeds of each."""
+    """Per row: its differences from later rows about their mean [P, S], and seeds of each [P]."""
     for at in range(len(values) - 1):
         difference = values[at] - values[at + 1 :]
         count = (~np.isnan(difference)).sum(axis=1)
@@ -120,7 +121,7 @@ def _smallest(sd: float, seeds: int, level: float) -> float | None:
 
 
 def _needed(sd: float, aim: float, level: float) -> int | None:
-    """The fewest seeds that find `aim`."""
+    """Fewest seeds that find a difference of `aim`; None: more than MOST."""
 
     def enough(seeds: int) -> bool:
         found = _smallest(sd, seeds, level)

@@ -1,4 +1,4 @@
-"""Text from anybody, made fit to print."""
+"""Cleans text from records and plugins, so that it is safe to print."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ESCAPES = re.compile(
 
 
 def printable(text: str) -> str:
-    """One line without terminal escapes, control and invisible characters."""
+    """The text on one line, without terminal escapes, control and invisible characters."""
     if text.isprintable() and "  " not in text and text == text.strip():
         return text
     kept = []

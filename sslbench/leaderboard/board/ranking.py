@@ -1,4 +1,4 @@
-"""Rows held against rows: ranks, best marks, comparisons, who is below the floor."""
+"""Compares the rows of a table: ranks, best marks, differences, and who is below the floor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .board import Column, Flag, Row, Score
 
 
 def order(row: Row, columns: Sequence[Column]) -> tuple[Any, ...]:
-    """Methods before baselines, by the first column's mean: ranks never run against it."""
+    """Sort key of rows: methods before baselines, then by mean under the first column."""
     score = row.scores[0] if columns else None
     if score is None or score.mean is None:
         return row.baseline, True, 0.0, row.label
@@ -73,13 +73,13 @@ def compare(rows: Sequence[Row], scores: list[list[Score]], index: int, level: f
 
 
 def flagged(row: Row, rows: Sequence[Row], columns: Sequence[Column]) -> Row:
-    """`below-untrained`, say, where a ranking mean is worse than what no training gives."""
+    """Adds a flag such as `below-untrained` where a ranking mean is worse than without training."""
     if not row.trained:
         return row
     flags = []
     for start in (r for r in rows if r.anchor and not r.trained):
         for column, own, other in zip(columns, row.scores, start.scores, strict=True):
-            # a worse calibration or a lower rank of better features is no fault of the fit
+            # better features may be worse calibrated or of lower rank: that is not a fault
             scored = column.ranks and column.higher_is_better and not column.unit
             if not scored or own.mean is None or other.mean is None:
                 continue

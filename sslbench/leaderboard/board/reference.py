@@ -1,6 +1,6 @@
-"""Published numbers beside a leaderboard: never ranked, for other protocols made them.
+"""Reads published numbers that stand beside a leaderboard; they are never ranked.
 
-references.yaml holds those that ship with sslbench. A file of somebody's own is written alike.
+references.yaml holds those that ship with sslbench. Your own file has the same form.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ class _File(BaseModel):
 
 
 def references(datasets: Collection[str]) -> tuple[Reference, ...]:
-    """What is published on these data sets.
+    """Published numbers on these data sets.
 
-    A part of a data set is another one: `cifar10[train=1000]` has none of cifar10's.
+    A part of a data set counts as another one: `cifar10[train=1000]` gets none of cifar10's.
     """
     return tuple(each for each in read(OURS) if each.dataset in datasets)
 
 
 def read(path: Path) -> tuple[Reference, ...]:
-    """The numbers of a file.
+    """Reads the published numbers of a file.
 
     Raises:
-        UserError: it cannot be read, or says something that is none.
+        UserError: the file cannot be read, or is not of the form of references.yaml.
     """
     try:
         content = _File.model_validate(read_yaml(path, f"the references {path}"))
@@ -89,7 +89,7 @@ def _of(source: _Source, path: Path) -> Iterable[Reference]:
                     dataset=dataset,
                     metric=metric,
                     method=printable(method),
-                    value=float(Decimal(repr(value)) / 100),  # as printed, not a bit beside it
+                    value=float(Decimal(repr(value)) / 100),  # exactly as printed
                     **shared,
                 )
 
@@ -105,6 +105,3 @@ def _without_doubles(found: tuple[Reference, ...], path: Path) -> tuple[Referenc
             )
         seen.add(key)
     return found
-
-
-# ---- a table for each data set ---------------------------------------------------------------

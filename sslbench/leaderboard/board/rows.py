@@ -1,4 +1,4 @@
-"""A row: what its cells measured under each column, what is missing and why, what it cost."""
+"""Makes a row from its cells: values by column, what is missing and why, and costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .variants import Group
 def row_of(
     label: str, group: Group, columns: Mapping[Key, Column], level: float, command: str
 ) -> Row:
-    """One row of a table; `command` runs its suite."""
+    """Makes one row of a table; `command` runs its suite."""
     members = group.members
     first = members[0]
     scores = tuple(_score(members, key, level) for key in columns)
@@ -72,7 +72,7 @@ def _value(member: Member, key: Key) -> float | Gap:
 
 
 def _gap(member: Member, evaluator: str) -> Gap:
-    """The failure nearest to the start: that of the cell before that of its judges."""
+    """Why a value is missing: the training's failure, or else the evaluator's."""
     if evaluator and evaluator not in member.evaluations:
         return Gap("absent")
     own = member.evaluations.get(evaluator)
@@ -89,7 +89,7 @@ def _gap(member: Member, evaluator: str) -> Gap:
 
 
 def _troubles(members: Sequence[Member], evaluators: Sequence[str]) -> tuple[Trouble, ...]:
-    """Each reason for which values are missing, once, with its seeds."""
+    """Each reason for missing values once, with its seeds."""
     found: dict[Gap, dict[int, None]] = {}
     for member in members:
         for evaluator in evaluators:

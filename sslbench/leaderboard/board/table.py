@@ -1,7 +1,7 @@
-"""From records to a board: which rows may be compared, and what the numbers say.
+"""Builds a board from members: sorts them into tables and compares their rows.
 
-Rows share a table when dataset bytes, backbone, precision, epochs and label budget agree, and a
-column when evaluator, version and parameters do.
+Rows share a table when dataset bytes, backbone, precision, epochs and label budget agree. Values
+share a column when evaluator, version and parameters agree.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def build(
     summary: str = "",
     command: str = "",
 ) -> Board:
-    """The board of a suite's cells. ValueError when one cell is given twice.
+    """Builds the board of a suite's cells; ValueError if one cell is given twice.
 
-    `normaliser` is the method by whose errors those under corruption are divided (mce.py);
-    `command` is what runs the suite, without what says which of its rows.
+    Errors under corruption are divided by those of the method `normaliser` (mce.py). `command`
+    runs the suite; each row adds its own options.
     """
     members = list(members)
     if normaliser:
@@ -82,7 +82,7 @@ def _plain_text(value: Any) -> str | None:
 
 
 def _by_setting(members: Sequence[Member]) -> dict[Setting, list[Member]]:
-    """Members by table, in order of appearance; what fits into others needs none of its own."""
+    """Members by table, in order of appearance; one that fits into other tables gets none of its own."""
     own: dict[Setting, list[tuple[int, Member]]] = {}
     for at, member in enumerate(members):
         own.setdefault(_setting(member), []).append((at, member))

@@ -1,4 +1,4 @@
-"""Which cells are one row: a method, or one variant of it, over its seeds."""
+"""Groups cells into rows: a method, or one variant of it, over its seeds."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class Group(NamedTuple):
     """The cells of one row."""
 
     members: Sequence[Member]
-    settings: Mapping[str, Any]  # in which it differs from the other rows of its method
+    settings: Mapping[str, Any]  # those that differ from other rows of the method
 
 
 def groups_of(members: Sequence[Member]) -> dict[str, Group]:
-    """By the label of their row: a method, or one variant of it."""
+    """Groups the cells of a table into rows, by label."""
     variants: dict[str, dict[str, list[Member]]] = {}
     for member in members:
         own = canonical(member.known.settings())
         variants.setdefault(member.method, {}).setdefault(own, []).append(member)
     groups: dict[str, Group] = {}
     for method, found in variants.items():
-        unknown = found.pop("{}", [])  # cells nobody knows more of: not yet run
+        unknown = found.pop("{}", [])  # cells without known settings: not run yet
         if len(found) == 1:
             next(iter(found.values())).extend(unknown)
         elif unknown:
@@ -47,7 +47,10 @@ def _parted(groups: Sequence[list[Member]]) -> Iterable[Group]:
 
 
 def _once_a_seed(group: Sequence[Member]) -> Iterable[list[Member]]:
-    """Cells of one label that differ in what no label shows stay apart, one row each."""
+    """Splits cells that share label and seed into rows of one cell each.
+
+    They differ in something that no label shows.
+    """
     seeds = [member.seed for member in group]
     if len(set(seeds)) < len(seeds):  # nothing says which seeds belong together
         return [[member] for member in group]

@@ -1,4 +1,4 @@
-"""The directory of a leaderboard: read, built, locked, validated, merged, compared.
+"""The folder of a leaderboard: reads, writes, locks, validates, merges and compares it.
 
-It imports output and the board.
+It imports output and the board. Publishing and verification import it.
 """

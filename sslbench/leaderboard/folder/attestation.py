@@ -1,6 +1,7 @@
-"""What somebody says who has made numbers of a leaderboard again: a digest, and no signature.
+"""Attestations: somebody has reproduced numbers of a leaderboard and says so.
 
-It counts for a cell as long as the leaderboard has the very records that it was made of.
+An attestation has a digest but no signature. It counts for a cell as long as the leaderboard has
+exactly the records that were reproduced.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ ACCEPTED, REFUSED = "accepted", "refused"
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The attestation with its format and the sha256 of everything else."""
+    """The attestation with its format and a digest of it all."""
     plain = {"format": FORMAT, **content}
     return {**plain, "digest": digest(plain)}
 
 
 def intact(attestation: Mapping[str, Any]) -> bool:
+    """Whether its digest is right."""
     plain = {k: v for k, v in attestation.items() if k != "digest"}
     try:
         return plain.get("format") == FORMAT and attestation.get("digest") == digest(plain)
@@ -36,9 +38,10 @@ def file_name(attestation: Mapping[str, Any]) -> str:
 def attested(
     attestations: Iterable[Mapping[str, Any]], records: Iterable[Record]
 ) -> dict[str, str]:
-    """Cell id -> the highest level at which somebody vouches for all its records.
+    """The highest level at which somebody vouches for all records of a cell, by cell id.
 
-    A row was vouched for by those of its cells that were drawn, when nobody could know which.
+    Only some cells of a row were drawn and reproduced. They vouch for the whole row, since nobody
+    could foresee which would be drawn.
     """
     current: dict[str, set[str]] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""What changed between two boards: for each table, ranking column and row, the place and why."""
+"""Compares two boards: which rows changed their rank or mean under a ranking column, and why."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Position:
+    """Where a row stands under one column."""
+
     rank: int | None
     mean: float | None  # a fraction, or in the column's unit
     n: int  # seeds
@@ -38,6 +40,8 @@ class Position:
 
 @dataclass(frozen=True)
 class Change:
+    """A row under one column, before and after."""
+
     row: str
     before: Position | None  # None: the row was not there
     after: Position | None
@@ -45,24 +49,26 @@ class Change:
 
     @property
     def moved(self) -> bool:
-        """Whether its rank is another."""
+        """Whether its rank changed."""
         ranks = [place.rank if place else None for place in (self.before, self.after)]
         return ranks[0] != ranks[1]
 
 
 @dataclass(frozen=True)
 class Changed:
-    """One ranking column of one table, with the rows whose place or numbers changed."""
+    """One ranking column of one table, with the rows whose rank or numbers changed."""
 
     table: Setting
     column: Column
-    was: Column | None  # before, where it was another protocol or there was none
+    was: Column | None  # the column before; None: there was none
     changes: tuple[Change, ...]
 
 
 @dataclass(frozen=True)
 class Diff:
-    suite: tuple[str, ...]  # fields that differ
+    """Everything that changed between two leaderboards."""
+
+    suite: tuple[str, ...]  # a text for each field that differs
     columns: tuple[Changed, ...]
     added: tuple[str, ...]  # record ids
     gone: tuple[str, ...]
@@ -80,7 +86,10 @@ def side_of(folder: Leaderboard) -> Side:
 
 
 def between(old: Side, new: Side) -> Diff:
-    """Both boards are made by this sslbench, so that what differs is in the records or suites."""
+    """Compares two leaderboards.
+
+    This sslbench makes both boards, so that all differences come from the records or suites.
+    """
     ids = [{record.record_id for record in side.records} for side in (old, new)]
     names = sorted(old.suite.keys() | new.suite.keys())
     told = (
@@ -104,7 +113,7 @@ def between(old: Side, new: Side) -> Diff:
 def _paired(
     old: Iterable[T], new: Iterable[T], tests: Sequence[Callable[[T, T], bool]]
 ) -> Iterator[Pair[T]]:
-    """Each with its like: by the first test wherever that finds one, then by the next."""
+    """Pairs old and new: first all that the first test matches, then the next; None: no match."""
     left, wanted = list(old), list(new)
     like: dict[int, T] = {}
     for test in tests:
@@ -129,7 +138,7 @@ def _tables(old: Sequence[Block], new: Sequence[Block]) -> Iterator[Pair[Block]]
 
 
 def _rows(old: Sequence[Row], new: Sequence[Row]) -> Iterator[Pair[Row]]:
-    """A row that shares a cell is the same one, whatever it is called now."""
+    """Pairs the rows: rows that share a cell are the same one, whatever their labels."""
 
     def cells(a: Row, b: Row) -> bool:
         return bool(set(a.cells.values()) & set(b.cells.values()))
@@ -163,7 +172,7 @@ def _same_column(a: Column, b: Column) -> bool:
 
 
 def _raised(a: Column, b: Column) -> bool:
-    """The same judge and metric under another protocol."""
+    """Whether evaluator and metric are the same, under whatever protocol."""
     return (base(a), a.metric) == (base(b), b.metric)
 
 
@@ -202,7 +211,7 @@ class _Compared:
 
     @cached_property
     def steady(self) -> bool:
-        """Whether it was there, and its own numbers are what they were."""
+        """Whether the row is on both sides with the same numbers."""
         there = self.old.row is not None and self.new.row is not None
         return there and self.old.values == self.new.values
 
@@ -219,13 +228,13 @@ def _place(seen: Seen) -> Position | None:
 
 
 def _movers(entry: _Compared, entries: Sequence[_Compared]) -> list[str]:
-    """Rows with other numbers than before that came ahead of this one, or no longer are."""
+    """Rows with changed numbers that came ahead of this one, or fell behind it."""
     before, after = entry.places
     if not (before and after) or before.rank == after.rank:
         return []
     others = [e for e in entries if e is not entry and not e.steady]
     crossed = [e for e in others if _ahead(e.old, entry.old) != _ahead(e.new, entry.new)]
-    # in a group of ties, who beats whom may change without anybody passing by
+    # among ties a rank may change although no row overtakes another
     chosen = crossed or ([] if not entry.steady else others)
     return [f"{e.label} ({_became(e)})" for e in chosen]
 

@@ -1,4 +1,4 @@
-"""A diff for a reader: plain lines, or Markdown short enough for a comment on a pull request."""
+"""Renders a diff: as plain text, as Markdown for a comment on a pull request, or as plain data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def as_text(diff: Diff) -> str:
 
 
 def as_markdown(diff: Diff) -> str:
-    """Ranks that changed in a table; everything else folded below it."""
+    """Markdown: a table of changed ranks, with everything else folded below it."""
     parts = [f"**Leaderboard:** {_summary(diff)}"]
     if diff.suite:
         parts.append("\n".join(f"- suite: {markdown_text(each)}" for each in diff.suite[:20]))
@@ -89,7 +89,7 @@ def _place(place: Position | None, column: Column) -> str:
 
 
 def plain(diff: Diff) -> Iterator[dict[str, object]]:
-    """What changed, one object a table, column and row."""
+    """What changed as plain data: one object per table, column and row."""
     for changed in diff.columns:
         for change in changed.changes:
             yield {

@@ -1,10 +1,10 @@
-"""A leaderboard's folder: the suite, the records, what is made of them, and the lock.
+"""Reads and writes the folder of a leaderboard.
 
-suite.yaml                  what was meant
+suite.yaml                  what was to be measured
 records/ab/<cell>/*.json    what was measured, as the store writes it
-attestations/*.json         what others have made again of it
-README.md, index.html ...   made of these alone
-leaderboard.lock.json       the sha256 of each record, and of each file that was made
+attestations/*.json         what others have reproduced of it
+README.md, index.html ...   made from these files alone
+leaderboard.lock.json       the sha256 of each record and each file that was made
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SUITE, RECORDS, LOCK = "suite.yaml", "records", "leaderboard.lock.json"
 ATTESTATIONS = "attestations"
 NONE: Mapping[str, bytes] = MappingProxyType({})
 FORMAT = 1  # of the lock; a newer one is refused
-UNITED = ("methods", "set", "notes", "summary")  # in which suites may differ: no protocol of theirs
+UNITED = ("methods", "set", "notes", "summary")  # fields in which suites to unite may differ
 RECORD = re.compile(r"[a-z0-9_-]+-[0-9a-f]{24}\.json")
 
 
@@ -53,6 +53,8 @@ class RecordFile:
 
 @dataclass(frozen=True)
 class Leaderboard:
+    """The content of a folder: its suite, records and attestations."""
+
     root: Path
     suite: Suite
     kept: tuple[RecordFile, ...]  # by path
@@ -64,7 +66,7 @@ class Leaderboard:
 
 
 class Lock(Document):
-    """What a leaderboard was built from and what was made of it."""
+    """What the folder was when it was last built."""
 
     suite: str  # sha256 of its file
     records: dict[str, dict[str, str]]  # path -> id, sha256
@@ -75,7 +77,7 @@ class Lock(Document):
 
     @property
     def names(self) -> list[str]:
-        """Of every file that it vouches for."""
+        """Names of all files in the lock."""
         return [SUITE, *self.records, *self.attestations, *self.generated]
 
 
@@ -84,10 +86,10 @@ def is_leaderboard(root: Path) -> bool:
 
 
 def read(root: Path) -> Leaderboard:
-    """A leaderboard as it lies there.
+    """Reads the leaderboard in a folder.
 
     Raises:
-        UserError: it is none, or something in it cannot be used; the sentence names the file.
+        UserError: it is not a leaderboard, or a file in it cannot be used.
     """
     if not is_leaderboard(root):
         raise UserError(
@@ -106,7 +108,7 @@ def _kept(root: Path) -> Iterator[RecordFile]:
             raise UserError(f"{root / name}: its identity is not one that sslbench writes")
         if record.cell_id != name.split("/")[2]:
             raise UserError(
-                f"{root / name} belongs to cell {record.cell_id[:12]}; validate says more"
+                f"{root / name} belongs to cell {record.cell_id[:12]}; `leaderboard validate` tells more"
             )
         first = ids.setdefault(record.record_id, name)
         if first != name:
@@ -115,7 +117,7 @@ def _kept(root: Path) -> Iterator[RecordFile]:
 
 
 def _names(root: Path) -> list[str]:
-    """Of the files of records, sorted. What lies elsewhere among them is none."""
+    """Paths of the records, sorted; files that lie elsewhere are ignored."""
     found = []
     for shard in _folders(root / RECORDS):
         for cell in _folders(shard):
@@ -146,13 +148,13 @@ def _read_with(path: Path, parse: Callable[[str], Any]) -> tuple[bytes, Any]:
 
 
 def made_of(folder: Leaderboard) -> Material:
-    """What its board is made from."""
+    """The material of its board."""
     levels = attested(folder.attestations, folder.records)
     return Material(folder.suite, folder.records, levels)
 
 
 def board_of(folder: Leaderboard, *, reference: bool = False) -> Board:
-    """From its records alone; with published numbers on its data sets, where asked for."""
+    """The board of a folder, from its records alone; `reference` adds published numbers."""
     published = references(folder.suite.datasets) if reference else ()
     return making.board_of(
         made_of(folder), command=f"sslbench run --suite {SUITE}", references=published
@@ -170,7 +172,7 @@ def read_lock(root: Path) -> Lock | None:
     try:
         lock = parsed(Lock, path.read_bytes(), newest=FORMAT)
         if outside := [name for name in lock.names if not is_inside(name)]:
-            raise ValueError(f"it names {outside[0]!r}, which is not a file of it")
+            raise ValueError(f"it names {outside[0]!r}, which is not a file in its folder")
     except NewerSchema as error:
         raise UserError(f"{path} {error}") from error
     except (ValueError, OSError) as error:
@@ -179,7 +181,7 @@ def read_lock(root: Path) -> Lock | None:
 
 
 def is_inside(path: str) -> bool:
-    """Whether a path from a file of somebody's stays below the folder that it is put into."""
+    """Whether a path from an untrusted file stays inside the folder that it is put into."""
     pure = PurePosixPath(path)
     plain = bool(pure.parts) and str(pure) == path and not pure.is_absolute()
     odd = "\\" in path or "\0" in path
@@ -187,10 +189,10 @@ def is_inside(path: str) -> bool:
 
 
 def differences(folder: Leaderboard, lock: Lock) -> list[str]:
-    """In what the folder is not what its lock says: a sentence each."""
+    """Sentences on how the folder differs from its lock."""
     found = []
     if sha256((folder.root / SUITE).read_bytes()) != lock.suite:
-        found.append(f"{SUITE} is not the one that was built from")
+        found.append(f"{SUITE} is not the one that the leaderboard was built from")
     here = {kept.path: {"id": kept.record.record_id, "sha256": kept.sha256} for kept in folder.kept}
     for path in sorted(here.keys() | lock.records.keys()):
         if path not in here:
@@ -198,7 +200,7 @@ def differences(folder: Leaderboard, lock: Lock) -> list[str]:
         elif path not in lock.records:
             found.append(f"{path} is not in the lock")
         elif lock.records[path] != here[path]:
-            found.append(f"{path} is not the one that was built from")
+            found.append(f"{path} is not the one that the leaderboard was built from")
     attested = {f"{ATTESTATIONS}/{p.name}" for p in (folder.root / ATTESTATIONS).glob("*.json")}
     found += [f"{name} is not in the lock" for name in sorted(attested - lock.attestations.keys())]
     for name, digest in sorted({**lock.attestations, **lock.generated}.items()):
@@ -212,10 +214,10 @@ def differences(folder: Leaderboard, lock: Lock) -> list[str]:
 
 
 def write(folder: Leaderboard, board: Board, contents: Mapping[str, str]) -> list[Path]:
-    """Generated files and the lock, in one go; never over what was not written here.
+    """Writes the generated files and the lock, but over nothing that sslbench did not write.
 
     Raises:
-        UserError: a file is there that no lock knows, or that was edited since.
+        UserError: a file is there that no lock lists, or that was edited since.
     """
     ready = {name: content.encode() for name, content in contents.items()}
     check_ours(folder.root, ready, ready)
@@ -240,9 +242,9 @@ def write(folder: Leaderboard, board: Board, contents: Mapping[str, str]) -> lis
 
 
 def check_ours(root: Path, names: Iterable[str], ready: Mapping[str, bytes] = NONE) -> None:
-    """UserError when one of these files was not made by a build, or was edited since.
+    """UserError if one of these files was not made by a build, or was edited since.
 
-    `ready` is what they are to be: a build that was broken off goes on.
+    `ready` is their new content: files that a broken-off build wrote already are accepted.
     """
     lock = read_lock(root)
     made = lock.generated if lock else {}
@@ -252,7 +254,7 @@ def check_ours(root: Path, names: Iterable[str], ready: Mapping[str, bytes] = NO
             continue
         if file.is_symlink() or not file.is_file():
             raise UserError(
-                f"{file} is not a file of ours; move it away, or name another --out DIR"
+                f"{file} is not a file that sslbench wrote; move it away, or name another --out DIR"
             )
         known = {made.get(name), sha256(ready[name]) if name in ready else None}
         if sha256(file.read_bytes()) not in known:
@@ -261,12 +263,12 @@ def check_ours(root: Path, names: Iterable[str], ready: Mapping[str, bytes] = NO
 
 
 def add(root: Path, suite: Suite, records: Iterable[Record]) -> Leaderboard:
-    """The leaderboard of that folder with these records too; makes it where there is none.
+    """Adds records to the leaderboard in a folder, and makes it if there is none.
 
-    Nothing that is there is removed.
+    Nothing is removed.
 
     Raises:
-        UserError: the folder is not ours, has another suite, or a record says otherwise than one
+        UserError: the folder is not a leaderboard or has another suite, or a record contradicts one
             that is there.
     """
     if is_leaderboard(root):
@@ -288,10 +290,10 @@ def add(root: Path, suite: Suite, records: Iterable[Record]) -> Leaderboard:
 
 
 def united(one: Suite, other: Suite) -> Suite:
-    """Both suites as one: methods, their settings and notes add up, whichever comes first.
+    """Unites two suites of one protocol: their methods, settings and notes, in either order.
 
     Raises:
-        UserError: they are not one protocol; the sentence has each difference.
+        UserError: their protocols differ; the sentence names each difference.
     """
     fields = [item.name for item in dataclasses.fields(Suite) if item.name not in UNITED]
     differing = {name: (getattr(one, name), getattr(other, name)) for name in fields}
@@ -300,7 +302,7 @@ def united(one: Suite, other: Suite) -> Suite:
     told = [f"{key} {a} and {b}" for key, (a, b) in sorted(differing.items()) if a != b]
     if told:
         raise UserError(
-            f"these are leaderboards of two suites, which cannot be one: {'; '.join(told)}"
+            f"these are leaderboards of two suites, which cannot be united: {'; '.join(told)}"
         )
     return dataclasses.replace(
         one,
@@ -311,10 +313,10 @@ def united(one: Suite, other: Suite) -> Suite:
 
 
 def _added(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
-    """Both, in an order that does not tell which came first."""
+    """The union, in an order that is the same whichever comes first."""
     return one if one == other else tuple(sorted({*one, *other}))
 
 
 def place_of(record: Record) -> str:
-    """Where a record lies below a leaderboard's folder: made of hashes and our own words."""
+    """Path of a record inside a leaderboard's folder, of hashes and fixed words only."""
     return f"{RECORDS}/{record.cell_id[:2]}/{record.cell_id}/{record_name(record)}"

@@ -1,6 +1,6 @@
-"""Two stores, or two leaderboards, as one: the same whichever comes first, and however often.
+"""Merges two stores, or two leaderboards; order and repetition make no difference.
 
-The same cell and judge with another number is a conflict, and neither number is taken.
+Two different numbers for the same cell and evaluator are a conflict, and neither is taken.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ...store import Store, record_name
 from ..board.members import agree, fullest, measured
 from . import folder as folders
 
-Sources = dict[str, list[Path]]  # record id -> files that are it
-Whole = tuple[str, str, str]  # cell id, kind, digest of the identity: what one number is of
+Sources = dict[str, list[Path]]  # record id -> files with that record
+Whole = tuple[str, str, str]  # cell id, kind, digest of the identity: one measurement
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """Sound records that say different things of one cell under one judge."""
+    """Successful records of one cell and evaluator that contradict each other."""
 
     cell_id: str
     what: str  # "knn-1", or "train"
@@ -43,24 +43,28 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Union:
-    records: tuple[Record, ...]  # in no conflict
+    """The records of both sides, and their conflicts."""
+
+    records: tuple[Record, ...]  # those without conflict
     conflicts: tuple[Conflict, ...]
-    torn: frozenset[str]  # cells that were trained to two ends, of which nothing is taken
+    torn: frozenset[str]  # cells trained twice with different results: nothing of them is taken
 
 
 @dataclass(frozen=True)
 class Merged:
+    """The result of a merge."""
+
     kind: str  # "store" or "leaderboard"
     union: Union
     written: bool
 
 
 def merge(one: Path, other: Path, out: Path, *, skip_conflicts: bool = False) -> Merged:
-    """Writes `out` in one go: not at all where there are conflicts, unless they are to be skipped.
+    """Merges two folders into `out`; with conflicts, writes only if they are to be skipped.
 
     Raises:
-        UserError: they are not two of a kind or not of one suite, a record is damaged, `out` is
-            there with something in it.
+        UserError: the folders are of different kinds or suites, a record is damaged, or `out` is
+            not empty.
     """
     kinds = [_kind(root) for root in (one, other)]
     if kinds[0] != kinds[1]:
@@ -88,14 +92,14 @@ def merge(one: Path, other: Path, out: Path, *, skip_conflicts: bool = False) ->
 
 
 def unite(records: Iterable[Record]) -> Union:
-    """Every attempt once; of sound records that agree, the fullest, and of those the earliest."""
+    """Unites records: each attempt once, and of successful ones that agree only the fullest."""
     attempts: dict[Whole, dict[str, Record]] = {}
     for record in records:
         whole = record.cell_id, record.kind, digest(record.identity)
         attempts.setdefault(whole, {})[record.record_id] = record
     kept: list[Record] = []
     conflicts: list[Conflict] = []
-    torn = set()  # cells that were trained to two ends: their judges saw two networks
+    torn = set()  # cells trained with two results: their evaluators saw two networks
     for (cell_id, kind, _), found in sorted(attempts.items()):
         sound = sorted((r for r in found.values() if r.status == "ok"), key=fullest)
         if any(not agree(sound[0], other) for other in sound[1:]):
@@ -134,11 +138,11 @@ def _kind(root: Path) -> str:
         return "leaderboard"
     if (root / "store.json").is_file() or (root / "cells").is_dir():
         return "store"
-    raise UserError(f"{root} is no store and no leaderboard; name two folders of one kind")
+    raise UserError(f"{root} is neither a store nor a leaderboard; name two folders of one kind")
 
 
 def _stored(root: Path) -> Iterator[tuple[Record, Path]]:
-    """Every record of a store; one that is damaged ends it, for nothing here may set it aside."""
+    """Every record of a store with its path; UserError if one is damaged."""
     for cell in Store(root).cells():
         for path in sorted((cell.path / "records").glob("*.json")):
             try:
@@ -164,7 +168,7 @@ def _in_one_go(out: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _put(path: Path, content: bytes) -> None:
-    """Into a folder that nobody sees yet."""
+    """Writes a file of the new folder; no atomic write is needed, for nobody sees it yet."""
     make_folder(path.parent)
     path.write_bytes(content)
 
@@ -189,19 +193,19 @@ def _fill_store(roots: Sequence[Path], sources: Sources, union: Union, out: Path
 
 
 def _content(paths: Sequence[Path]) -> bytes:
-    """A record's, as it was written: what an older sslbench hashed is not dumped anew."""
+    """A record's bytes as they were written: an older sslbench may have dumped it otherwise."""
     return min(path.read_bytes() for path in paths)
 
 
 def _trained_in(paths: Sequence[Path], records: Sequence[Record]) -> list[Path]:
-    """The folders with the weights of which the records speak: all, where no record tells."""
+    """The folders with the weights that the records are about; all if no record says."""
     trained = [r for r in records if r.kind == "train" and r.status == "ok"]
     found = [p for p in paths for r in trained if (p / "records" / record_name(r)).exists()]
     return found or list(paths)
 
 
 def _copy_rest(paths: Sequence[Path], target: Path) -> None:
-    """What lies in a cell's folder beside its records; of two files of one name the larger."""
+    """Copies the other files of a cell's folder; of two with one name, the larger."""
     best: dict[str, Path] = {}
     for path in paths:
         for file in path.iterdir():
@@ -214,7 +218,7 @@ def _copy_rest(paths: Sequence[Path], target: Path) -> None:
 
 
 def _beats(file: Path, other: Path | None) -> bool:
-    """By what is in them, so that it does not matter which came first."""
+    """Whether a file is preferred: the larger one, or else by content, whichever came first."""
     if other is None or file.stat().st_size != other.stat().st_size:
         return other is None or file.stat().st_size > other.stat().st_size
     with file.open("rb") as one, other.open("rb") as two:
@@ -241,7 +245,7 @@ def _fill_leaderboard(
 
 
 def sentence(conflict: Conflict) -> str:
-    """For the notes of a leaderboard that leaves both out."""
+    """A note on a conflict, for a leaderboard that leaves both records out."""
     records = " and ".join(record[:12] for record in conflict.records)
     return (
         f"left out in a merge: {conflict.what} of {conflict.method} on {conflict.dataset} and "

@@ -1,4 +1,4 @@
-"""Why a row stands where it does now, and stood elsewhere before."""
+"""Finds the reasons why a row's rank or mean changed between two boards."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from ..board.printable import printable
 if TYPE_CHECKING:
     from ...records import Record
 
-CODE = ("dist_version", "source_sha256")  # of a component: which code it was
-MACHINE = ("device", "threads", "cpu_capability", "torch", "timm", "numpy")  # of an environment
-FEW = 5  # others that a sentence names
-PATHS = ("method.recipe.", "method.hyperparameters.", "method.stages.")  # said without
+CODE = ("dist_version", "source_sha256")  # fields of a component that tell its code
+# fields of an environment
+MACHINE = ("device", "threads", "cpu_capability", "torch", "timm", "numpy")
+FEW = 5  # other rows that a sentence names
+PATHS = ("method.recipe.", "method.hyperparameters.", "method.stages.")  # left off names
 HEX = re.compile(r"[0-9a-f]{40,64}")
 
 
 @dataclass(frozen=True)
 class Reason:
+    """One reason for a change."""
+
     kind: str  # "new row", "row gone", "identity", "protocol", "seeds", "record", "code", "others"
     text: str
-    records: tuple[str, ...] = ()  # ids of those that say so
+    records: tuple[str, ...] = ()  # ids of those that show it
 
 
 class Index:
@@ -38,14 +41,14 @@ class Index:
             self._found[record.cell_id, printable(record.protocol or "")] = record
 
     def record(self, cell_id: str, protocol: str = "") -> Record | None:
-        """Of a judge, or that of the training."""
-        plain = re.sub(r" \([0-9a-f]{6}\)$", "", protocol)  # which tells columns of one name apart
+        """The record of a protocol, or of the training."""
+        plain = re.sub(r" \([0-9a-f]{6}\)$", "", protocol)  # the suffix of columns of one name
         return self._found.get((cell_id, plain))
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A row under one column, on one side; None where that side does not have it."""
+    """A row under one column of one of the two boards; None: that board lacks it."""
 
     block: Block
     column: Column | None
@@ -69,12 +72,12 @@ class Seen:
 
 
 def base(column: Column) -> str:
-    """The judge without its parameters."""
+    """The name of a column's evaluator without parameters."""
     return column.evaluator.partition("[")[0]
 
 
 def reasons(old: Seen, new: Seen, movers: Sequence[str]) -> tuple[Reason, ...]:
-    """Everything that is known to have changed for it; never empty."""
+    """All known reasons for a row's change; never empty."""
     if old.row is None:
         return (Reason("new row", f"new row, {_seeds(new.values)}", _ids(new, new.values)),)
     if new.row is None:
@@ -90,7 +93,7 @@ def reasons(old: Seen, new: Seen, movers: Sequence[str]) -> tuple[Reason, ...]:
 
 
 def _identity(old: Seen, new: Seen) -> Iterator[Reason]:
-    """What the same cells are by now: version, hyperparameters, the data's fingerprint."""
+    """Changes of the cells' identity: version, hyperparameters, fingerprint of the data."""
     if not (old.row and new.row and old.row.details and new.row.details):
         return
     for path, before, after in differences(old.row.details.identity, new.row.details.identity):
@@ -127,7 +130,7 @@ def _seed_changes(old: Seen, new: Seen) -> Iterator[Reason]:
 
 
 def _elsewhere(seen: Seen, seeds: Sequence[int]) -> str:
-    """The other protocol of the same judge under which these seeds have their numbers."""
+    """The other protocol of the same evaluator under which these seeds now have values."""
     if seen.row is None or seen.column is None:
         return ""
     for column, score in zip(seen.block.columns, seen.row.scores, strict=True):
@@ -138,7 +141,7 @@ def _elsewhere(seen: Seen, seeds: Sequence[int]) -> str:
 
 
 def _records(old: Seen, new: Seen) -> Iterator[Reason]:
-    """Other numbers of the same cells under the same judge."""
+    """Changed numbers of the same cells under the same protocol."""
     for seed in sorted(old.values.keys() & new.values.keys()):
         one, two = old.record(seed), new.record(seed)
         if one is None or two is None or one.cell_id != two.cell_id:
@@ -150,7 +153,7 @@ def _records(old: Seen, new: Seen) -> Iterator[Reason]:
 
 
 def _code(old: Seen, new: Seen) -> Iterator[Reason]:
-    """Which code and machine made the numbers that are others now."""
+    """Changes of code and machine behind changed numbers."""
     pairs = [(old.record(seed), new.record(seed)) for seed in sorted(old.values)]
     one, two = next(((a, b) for a, b in pairs if a and b and a != b), (None, None))
     if one is None or two is None or old.values == new.values:
@@ -181,7 +184,7 @@ def _seeds(seeds: Iterable[int]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a sentence; of a digest its beginning."""
+    """A value for a sentence; digests are shortened."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
     text = "none" if value is None else printable(str(value))

@@ -1,4 +1,4 @@
-"""What one record says against itself: of what type, of what identity, whether it can be so."""
+"""Checks one record alone: its form, whether it contradicts itself, and impossible numbers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ...cells.identity import Identity, JudgedIdentity
 from ...names import unplaced
 from ...records import MetricValue, Record, canonical, loads
 
-COUNTED = ("top1", "top5", "acc", "own_acc")  # metrics of ours that are so many of n items
+COUNTED = ("top1", "top5", "acc", "own_acc")  # our metrics that are a count divided by n
 OURS = "sslbench"  # the distribution whose metrics are known here
 WHOLE = 1e-6  # of an item
 
 
 def parsed(text: str) -> Record:
-    """The record in `text`, which says each thing once.
+    """Reads a record, and refuses repeated keys.
 
     Raises:
-        ValueError: it is none; NewerSchema where a later sslbench wrote it.
+        ValueError: the text is not a record; NewerSchema: a later sslbench wrote it.
     """
     record = loads(text)
     json.loads(text, object_pairs_hook=_once)
@@ -38,7 +38,7 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def misshapen(record: Record) -> bool:
-    """Whether its identity lacks what a table is made from; cheaper than all its contradictions."""
+    """Whether its identity lacks what tables need; cheaper than `contradictions`."""
     if record.kind == "evaluation":
         own = JudgedIdentity(record.identity).cell == record.cell_id
     else:
@@ -82,7 +82,7 @@ def _of_training(record: Record) -> Iterator[str]:
         own = record.recipe.get(stage, {})
         yield from _unlike(f"recipe field of {stage}", own, recipe)
     if record.evaluator or record.protocol or record.metrics:
-        yield "it is of a training and has a judge's fields"
+        yield "it is a record of training and has fields of an evaluator"
 
 
 def _of_judging(record: Record) -> Iterator[str]:
@@ -105,7 +105,7 @@ def _unlike(what: str, said: Mapping[str, Any], meant: Mapping[str, Any]) -> Ite
 
 
 def impossible(record: Record) -> Iterator[str]:
-    """What no measurement gives."""
+    """Numbers that no measurement can give, a sentence each."""
     known = {(m.name, m.split): m for m in record.metrics}
     if len(known) < len(record.metrics):
         yield "one metric stands in it twice"
@@ -127,7 +127,7 @@ def impossible(record: Record) -> Iterator[str]:
 def _of_metric(metric: MetricValue, *, ours: bool) -> Iterator[str]:
     said = f"{metric.name} is {metric.value!r}"
     counted = ours and metric.name in COUNTED
-    low = 0.0 if counted else -1.0  # what is corrected for chance, or a difference, falls below 0
+    low = 0.0 if counted else -1.0  # differences and metrics corrected for chance may be below 0
     if not metric.unit and not low <= metric.value <= 1:
         yield f"{said}, a fraction outside {low:g} to 1"
     if metric.n is not None and metric.n < 1:
@@ -137,7 +137,7 @@ def _of_metric(metric: MetricValue, *, ours: bool) -> Iterator[str]:
     if counted and metric.n:
         items = metric.value * metric.n
         if abs(items - round(items)) > WHOLE:
-            yield f"{said}, which is {items:.4f} of {metric.n} items, no whole number"
+            yield f"{said}, which is {items:.4f} of {metric.n} items, not a whole number"
         share = metric.value * (1 - metric.value) / metric.n
         if metric.stderr is not None and abs(metric.stderr**2 - share) > WHOLE * max(share, WHOLE):
             yield f"{said}, whose standard error is {max(share, 0) ** 0.5:.6g}, not {metric.stderr:.6g}"

@@ -1,4 +1,4 @@
-"""Everything that a leaderboard's folder says against itself, found from its files alone."""
+"""Validates a leaderboard's folder from its files alone."""
 
 from __future__ import annotations
 
@@ -40,13 +40,15 @@ SHARED = ("method", "backbone", "dataset", "seed", "hyperparameters", "recipe")
 
 @dataclass(frozen=True)
 class Finding:
+    """Something wrong with a file."""
+
     level: Literal["error", "warning"]
     file: str  # below the folder
     sentence: str
 
 
 def validate(root: Path, *, locked: bool = True) -> list[Finding]:
-    """Findings, errors first; without `locked` nothing is asked of a lock.
+    """Validates a folder and returns findings, errors first; `locked` checks its lock too.
 
     Raises:
         UserError: the folder is not a leaderboard, or its suite cannot be read.
@@ -85,7 +87,7 @@ def _warning(file: str, sentence: str) -> Finding:
 
 
 def _kept(root: Path, found: list[Finding]) -> Iterator[RecordFile]:
-    """Every sound record, by path; what is wrong with the others is added to `found`."""
+    """Every record that can be read, by path; faults are added to `found`."""
     for path in sorted((root / RECORDS).rglob("*")):
         name = path.relative_to(root).as_posix()
         if path.is_dir() and not path.is_symlink():
@@ -119,7 +121,10 @@ def _locked(folder: Leaderboard) -> Iterator[Finding]:
         return
     if lock is None:
         again = f"`sslbench leaderboard build {folder.root}` writes it"
-        yield _warning(LOCK, f"there is none, so nobody can tell what was built from; {again}")
+        yield _warning(
+            LOCK,
+            f"there is no lock to tell whether files changed since the build; {again}",
+        )
         return
     for difference in differences(folder, lock):
         yield _error(LOCK, f"does not match: {difference}")
@@ -138,7 +143,7 @@ def _each(kept: Iterable[RecordFile]) -> Iterator[Finding]:
 
 
 def _together(kept: Sequence[RecordFile]) -> Iterator[Finding]:
-    """Records that are there twice, contradict one another, or hang in the air."""
+    """Records that are there twice, contradict each other, or lack their training."""
     ids: dict[str, str] = {}
     judged: dict[str, RecordFile] = {}
     cells: dict[str, list[RecordFile]] = defaultdict(list)
@@ -153,7 +158,9 @@ def _together(kept: Sequence[RecordFile]) -> Iterator[Finding]:
             continue
         other = judged.setdefault(digest(record.identity), each)
         if measured(other.record) != measured(record):
-            yield _error(each.path, f"has other numbers than {other.path} for the same cell, judge")
+            yield _error(
+                each.path, f"has other numbers than {other.path} for the same cell and evaluator"
+            )
         elif other is not each:
             yield _warning(each.path, f"says the same as {other.path}")
     for own in cells.values():
@@ -179,7 +186,7 @@ def _of_cell(own: Sequence[RecordFile]) -> Iterator[Finding]:
 
 
 def _components(kept: Iterable[RecordFile]) -> Iterator[Finding]:
-    """Code that changed while its version stayed."""
+    """Warnings about code that changed while its version stayed the same."""
     seen: dict[str, dict[str, str]] = defaultdict(dict)
     for each in kept:
         record = each.record
@@ -221,7 +228,7 @@ def _of_suite(suite: Suite, kept: Sequence[RecordFile]) -> Iterator[Finding]:
 
 
 def _made(suite: Suite, member: Member, paths: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether a cell was made as the suite says, and judged by all that it names."""
+    """Errors of a cell that has other settings than the suite, or lacks an evaluator of it."""
     if member.train is None:
         return
     file = paths[member.train.record_id]
@@ -239,7 +246,7 @@ def _made(suite: Suite, member: Member, paths: Mapping[str, str]) -> Iterator[Fi
 
 
 def _settings_of(suite: Suite, method: str) -> Iterator[tuple[str, Any]]:
-    """By what follows the method's name, with or without its owner's before it."""
+    """The suite's settings of a method, with or without its distribution in front."""
     for name in dict.fromkeys((method, method.rpartition("/")[2])):
         for key, value in suite.set.items():
             if key.startswith(f"{name}."):
@@ -247,7 +254,7 @@ def _settings_of(suite: Suite, method: str) -> Iterator[tuple[str, Any]]:
 
 
 def _seeds(suite: Suite, members: Sequence[Member]) -> Iterator[Finding]:
-    """Rows with fewer seeds than declared: none may be dropped."""
+    """Rows with fewer seeds than the suite declares."""
     rows: dict[tuple[str, str, str], dict[int, bool]] = defaultdict(dict)
     for member in members:
         key = (member.method, member.dataset, member.backbone)

@@ -1,1 +1,1 @@
-"""A board as text, Markdown, LaTeX, CSV, JSON and a page. It imports the board."""
+"""Renders a board as text, Markdown, LaTeX, CSV, JSON and HTML. It imports the board."""

@@ -1,4 +1,4 @@
-"""A board as CSV and JSON: everything, as fractions at full precision."""
+"""Renders a board as CSV and JSON, with everything on it at full precision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .text import caption, conformance_said, remarks
 
 
 def as_csv(board: Board) -> str:
-    """One line for each row and metric; a field is empty where there is no value."""
+    """CSV with one line for each row and metric; a field without a value is empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     for number, record in enumerate(_flat(board)):
@@ -65,15 +65,15 @@ def _field(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        # spreadsheets run text that begins so as a formula
+        # spreadsheets run text with such a beginning as a formula
         return f"'{value}" if value[:1] in tuple("=+-@＝＋－＠") else value
     return repr(value)
 
 
 def as_json(board: Board) -> str:
-    """Everything: values by seed, intervals, ranks, protocols, costs, warnings, cell ids.
+    """JSON of everything: values by seed, intervals, ranks, protocols, costs, warnings, cell ids.
 
-    A row is a line, so that a change of one shows as one.
+    Each row is one line, so that a diff shows which rows changed.
     """
     plain = {"suite": board.suite_id, "statistics": caption(board, best="best")}
     plain |= {k: v for k, v in vars(board).items() if k not in ("suite_id", "blocks")}
@@ -95,12 +95,12 @@ def _line(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A part of a board as plain data, with what follows from it."""
+    """A part of a board as plain data, with derived numbers."""
     plain = dict(vars(value))
     if isinstance(value, Row):
         plain |= {"n": value.n, "declared": len(value.cells), "verdicts": value.verdicts}
     elif isinstance(value, Score):
         plain["n"] = value.n
     elif isinstance(value, Paired):
-        plain["n"] = len(plain.pop("differences"))  # of values that stand beside it
+        plain["n"] = len(plain.pop("differences"))  # they follow from the values
     return plain

@@ -1,4 +1,4 @@
-"""The files of a published leaderboard, from its board."""
+"""Renders all files of a published leaderboard from its board."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("README.md", "leaderboard.csv", "leaderboard.json", "leaderboard.tex", 
 
 
 def files_of(board: Board) -> dict[str, str]:
-    """Names and contents; the same board gives the same bytes."""
+    """Files by name; the same board gives the same bytes."""
     return {
         "README.md": _readme(board),
         "leaderboard.csv": as_csv(board),

@@ -1,7 +1,7 @@
-"""A board as LaTeX: booktabs tables for pdflatex.
+"""Renders a board as LaTeX: booktabs tables for pdflatex.
 
-Everything is ASCII: what stands in no ASCII letter is spelt as a command, or by its code point. No
-text of a board can become a command, a comment, a formula or the argument of one.
+The output is ASCII: other characters become commands, or their code point. No text of a board can
+become a command, a comment, a formula or an argument.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .text import (
 )
 from .text import caption as statistics_of
 
-WIDE = 5  # columns of a table, so that one fits a page of text; more make further tables
+WIDE = 5  # columns of a table that fit a page; more make further tables
 TALL = 40  # rows of a table; more make further tables
 
 PREAMBLE = r"""% Tables for \input{leaderboard.tex}; the preamble needs
@@ -41,7 +41,7 @@ PREAMBLE = r"""% Tables for \input{leaderboard.tex}; the preamble needs
 
 
 def as_latex(board: Board) -> str:
-    """One table a block, or several where it is wide or long, with remarks below."""
+    """LaTeX with a table for each block, or several if it is large, and remarks below."""
     parts = [PREAMBLE]
     for number, block in enumerate(board.blocks, start=1):
         parts += _block(board, block, number)
@@ -85,7 +85,7 @@ def _legend(board: Board, block: Block) -> str:
 
 
 def _shares(score: Score) -> bool:
-    """Whether it is not told apart from the best."""
+    """Whether it shares rank 1 with the best row."""
     return score.rank == 1 and not score.best
 
 
@@ -95,7 +95,7 @@ Lines = list[str]
 
 
 def table(grid: tuple[Lines, Lines, str], *, caption: str, label: str) -> str:
-    """A float. `grid`: lines of the head, of the body, and the columns' alignment."""
+    """A floating table. `grid`: lines of the head, lines of the body, alignment of columns."""
     head, body, align = grid
     return "\n".join(
         (
@@ -137,7 +137,7 @@ def _grid(
 
 
 def _heads(block: Block, columns: Sequence[int], verdicts: bool) -> Lines:
-    """Protocols over the columns they share, then metrics."""
+    """Lines of the head: protocols above their columns, then metrics."""
     groups: list[tuple[list[str], int]] = []
     for protocol, group in groupby(columns, key=lambda i: block.columns[i].protocol):
         folded = [escaped(part) for part in textwrap.wrap(cut(protocol, 4 * HEAD), HEAD)]
@@ -195,7 +195,7 @@ _COMMANDS = {
     "|": r"\textbar{}",
     '"': r"\textquotedblright{}",
     "`": r"\textasciigrave{}",
-    "[": "{[}",  # not the argument of what stands before it
+    "[": "{[}",  # else it could be an argument of what is before it
     "]": "{]}",
     "*": "{*}",
     "±": r"$\pm$",
@@ -230,11 +230,11 @@ _ACCENTS = dict(
         strict=True,
     )
 ) | {"\u0327": "c"}
-_LIGATURE = re.compile(r"(?<=[-',])(?=[-',])")  # pairs of these would become one sign
+_LIGATURE = re.compile(r"(?<=[-',])(?=[-',])")  # LaTeX joins pairs of these into one sign
 
 
 def escaped(text: str) -> str:
-    """One line of ASCII that prints as the text does."""
+    """The text on one line of ASCII that LaTeX prints as it is."""
     return _LIGATURE.sub("{}", "".join(map(_spelt, " ".join(str(text).split()))))
 
 

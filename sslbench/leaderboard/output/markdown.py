@@ -1,4 +1,4 @@
-"""A board as Markdown."""
+"""Renders a board as Markdown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .text import (
 
 
 def as_markdown(board: Board) -> str:
-    """GitHub's dialect; no text of the board can become markup."""
+    """Markdown in GitHub's dialect; no text of the board can become markup."""
     parts = [part for block in board.blocks for part in _markdown_block(block)] or ["No cells."]
     if board.notes:
         parts.append("\n".join(f"- Note: {markdown_text(note)}" for note in board.notes))
@@ -86,17 +86,17 @@ def _markdown_score(score: Score, row: Row, unit: str) -> str:
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Of cells that are Markdown already."""
+    """A table from cells that are Markdown already."""
     rule = ["---", *["---:"] * (len(heads) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))
 
 
 def markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Escapes text, so that Markdown shows it as it is."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"[\\`*_{}\[\]~!$#]", r"\\\g<0>", text).replace("|", "&#124;")
-    text = re.sub(r"^([-+])(?= )", r"\\\1", text)  # no list
+    text = re.sub(r"^([-+])(?= )", r"\\\1", text)  # not a list
     text = re.sub(r"^(\d+)([.)])(?= )", r"\1\\\2", text)
-    text = text.replace("@", "@&#8203;")  # nobody's address
+    text = text.replace("@", "@&#8203;")  # not a mention of a user
     # a bare address would become a link
     return text.replace("://", r":\//").replace("www.", r"www\.")

@@ -1,4 +1,4 @@
-"""Published numbers beside a board: as Markdown, text, LaTeX."""
+"""Renders published numbers as Markdown, text and LaTeX."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADING = "Published elsewhere: not ranked, other protocols"
 
 @dataclass(frozen=True)
 class _Table:
-    """Of one data set: rows as texts, whose last one is the number of their source."""
+    """Published numbers on one data set; the last text of a row is the number of its source."""
 
     dataset: str
     heads: list[str]
@@ -24,20 +24,20 @@ class _Table:
 
 
 def as_markdown(found: Sequence[Reference]) -> str:
-    """A section; empty where there are none."""
+    """A Markdown section; empty if there are no numbers."""
     parts = [f"## {HEADING}"] if found else []
     for table in _tables(found):
         parts.append(f"### {markdown_text(table.dataset)}")
         rows = [list(map(markdown_text, row)) for row in table.body]
         parts.append(markdown_table(list(map(markdown_text, table.heads)), rows))
-        # numbered as the rows say, and no list: a reader would number it anew
+        # not a numbered list: Markdown would number it anew
         lines = (f"- {markdown_text(source)}" for source in table.sources)
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n" * bool(parts)
 
 
 def as_text(found: Sequence[Reference]) -> str:
-    """For a terminal or a pipe; empty where there are none."""
+    """Plain text for a terminal or a pipe; empty if there are no numbers."""
     lines = [HEADING] if found else []
     for table in _tables(found):
         widths = [max(map(len, column)) for column in zip(table.heads, *table.body, strict=True)]
@@ -50,7 +50,7 @@ def as_text(found: Sequence[Reference]) -> str:
 
 
 def as_latex(found: Sequence[Reference]) -> str:
-    """Tables that stand after those of `latex.as_latex`, whose preamble they need."""
+    """LaTeX tables to follow those of `latex.as_latex`, whose preamble they need."""
     parts = []
     for number, table in enumerate(_tables(found), start=1):
         body = [latex.line(list(map(latex.escaped, row))) for row in table.body]
@@ -90,13 +90,13 @@ def _table(dataset: str, found: Sequence[Reference]) -> _Table:
 
 
 def _percent(value: float) -> str:
-    """With the digits that were printed, and at least one."""
+    """Percent with the digits that were published, at least one decimal."""
     text = f"{100 * value:.4g}"
     return text if "." in text else f"{text}.0"
 
 
 def _row(each: Reference) -> tuple[str, str, str]:
-    """Source in words, method, backbone."""
+    """What numbers of one row share: source in words, method, backbone."""
     note = f" ({each.note})" if each.note else ""
     words = f"{each.source}, {each.date}: {each.protocol}{note}; {each.url}"
     return words, each.method, each.backbone

@@ -1,7 +1,7 @@
-"""A board as a terminal table, plain text and Markdown.
+"""Renders a board as a terminal table and plain text, and words what all formats share.
 
-Tables show percent and the narrow columns; what holds everything is in export.py. Texts on a board are
-printable; each format escapes what it would take as its own.
+Tables show percent and only the narrow columns; export.py writes everything. Texts on a board are
+printable already; each format escapes its own special characters.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ..board.board import Block, Board, Column, Flag, Gap, MeanCosts, Row, Score
 from ..board.details import OURS
 
 LABEL = 32  # terminal cells; longer names are cut in tables
-SENTENCE = 300  # longer ones are cut below tables
+SENTENCE = 300  # terminal cells; longer sentences below tables are cut
 WIDE = 8  # columns of a Markdown table; more make further tables
-HEAD = 24  # longer protocol ids are folded, for they must be read whole
+HEAD = 24  # characters; longer protocol ids are folded, not cut
 
 
 class Piece(NamedTuple):
@@ -31,19 +31,19 @@ class Piece(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A table of texts; cut to a width, its first `fixed` columns are repeated."""
+    """A table of texts; when split to fit a width, its first `fixed` columns are repeated."""
 
     heads: list[tuple[str, ...]]  # lines of the head, by column
     body: list[list[Piece]]
     fixed: int
-    baselines: int  # rows at the end that are set apart
+    baselines: int  # number of rows at the end that are set apart
 
 
 Line = list[Piece]
 
 
 def as_rich(board: Board) -> BoardView:
-    """For a rich console, cut to its width."""
+    """The board as something that a rich console prints, fitted to its width."""
     return BoardView(board)
 
 
@@ -60,7 +60,7 @@ class BoardView:
 
 
 def as_text(board: Board, *, width: int | None = None) -> str:
-    """For a pipe; without a width nothing is cut."""
+    """The board as plain text; without a width no line is folded."""
     lines = ("".join(piece.text for piece in line).rstrip() for line in _lines(board, width))
     return "\n".join(lines) + "\n"
 
@@ -97,7 +97,7 @@ def _folded(text: str, width: int | None, style: str = "") -> Iterator[Line]:
 
 
 def _laid(grid: Grid, width: int | None) -> Iterator[Line]:
-    """The grid in as many tables, one below the other, as the width asks for."""
+    """Splits the grid into tables, one below the other, that fit the width."""
     sizes = [
         max(cell_len(text) for text in [*head, *(row[i].text for row in grid.body)])
         for i, head in enumerate(grid.heads)
@@ -173,7 +173,7 @@ def _costs(block: Block) -> Grid:
 # ---- what stands in a table ------------------------------------------------------------------
 
 COSTS = ("seconds", "images/s", "parameters", "FLOPs/image", "peak memory")
-TUNED = ("trials",)  # where any row has some
+TUNED = ("trials",)  # shown if any row was tuned
 
 
 def title(setting: Setting) -> str:
@@ -192,7 +192,7 @@ def title(setting: Setting) -> str:
 
 
 def caption(board: Board, *, best: str) -> str:
-    """The statistics in words."""
+    """A sentence on how to read the numbers: statistics, seeds, ranks."""
     counts = {len(row.cells) for block in board.blocks for row in block.rows}
     seeds = f"{counts.pop()} seeds" if len(counts) == 1 else "seeds"
     seeds = "1 seed" if seeds == "1 seeds" else seeds
@@ -213,19 +213,19 @@ def metric_said(column: Column) -> str:
 
 
 def health_said(row: Row) -> str:
-    """The codes; their sentences stand below the table."""
+    """Codes of health flags; their sentences are below the table."""
     good = "ok" if row.trained and row.health else "-"
     return cut(" ".join(row.verdicts)) or good
 
 
 def foreign(block: Block) -> bool:
-    """Whether a plugin's method is among the rows: whether it was checked is then told of all."""
+    """Whether a row is of a plugin's method; if so, all rows show how they were checked."""
     methods = (row.details.components.get("method", {}) for row in block.rows if row.details)
     return any(method.get("dist", OURS) != OURS for method in methods)
 
 
 def conformance_said(row: Row) -> str:
-    """What says that its method keeps its promises."""
+    """How its method was checked."""
     return (row.details.conformance or "not checked") if row.details else "-"
 
 
@@ -251,7 +251,7 @@ def value_said(score: Score, row: Row, unit: str) -> str:
 
 
 def lacking_said(gaps: Iterable[Gap]) -> str:
-    """`failed (nan)`; with numbers when seeds differ; `-` for what was never meant to be."""
+    """Why there is no value: `failed (nan)`, with counts if seeds differ; `-`: never asked for."""
     counts = Counter(state_said(gap) for gap in gaps if gap.state != "absent")
     if len(counts) < 2:
         return next(iter(counts), "-")
@@ -294,7 +294,7 @@ def si(value: float | None) -> str:
 
 
 def remarks(row: Row) -> Iterator[str]:
-    """One sentence for each reason for which a row is not what it should be."""
+    """Sentences below a table: reasons for missing values, and warnings."""
     for trouble in row.troubles:
         whose = f"{trouble.gap.evaluator} " if trouble.gap.evaluator else ""
         why = f": {cut(trouble.gap.sentence, SENTENCE)}" if trouble.gap.sentence else ""
@@ -310,10 +310,7 @@ def remarks(row: Row) -> Iterator[str]:
 
 
 def _which(seeds: Sequence[int], row: Row) -> str:
-    """The seeds, where they are not all."""
+    """The seeds in brackets; empty if they are all."""
     if len(seeds) == len(row.cells):
         return ""
     return f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
-
-
-# ---- Markdown --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Leaderboards put where people read them, and the workflows that take submissions.
+"""Publishes leaderboards, and writes the workflows that take submissions.
 
-It imports the folder.
+It imports the folder. Only the command line imports it.
 """

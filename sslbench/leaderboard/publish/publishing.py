@@ -1,7 +1,7 @@
-"""Leaderboards as GitHub Pages serves them: in a folder, or on a branch that nobody has to check out.
+"""Publishes leaderboards for GitHub Pages, in a folder or on a branch that is not checked out.
 
-What is published is what the lock names, and only what was published here is ever replaced: a
-marker beside the pages has the sha256 of each file.
+Only files that the lock names are published, and only files published before are replaced. A marker
+beside the pages has the sha256 of each.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ from .repository import HEADS, PLAIN, Blob, Repository
 
 MARKER = ".sslbench-pages.json"
 FORMAT = 1  # of the marker; a newer one is refused
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a folder, which becomes an address
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a folder; it becomes part of an address
 Files = Mapping[str, bytes]  # by path below the root of the pages
-Known = Mapping[str, list[str]]  # path -> sha256 of what we put there, or were about to
+Known = Mapping[str, list[str]]  # path -> sha256 of what we wrote there, or were about to
 
 
 @dataclass(frozen=True)
 class Changes:
+    """Paths that publishing changed, or would change."""
+
     added: tuple[str, ...]
     changed: tuple[str, ...]
     removed: tuple[str, ...]
-    commit: str = ""  # that was made of them
+    commit: str = ""  # id of the commit, if one was made
 
     @property
     def any(self) -> bool:
@@ -46,11 +48,11 @@ class Changes:
 
 
 def pages(root: Path) -> dict[str, bytes]:
-    """Every file to publish of a leaderboard, or of a folder of leaderboards.
+    """All files to publish of a leaderboard, or of a folder of leaderboards.
 
     Raises:
-        UserError: there is none, or a folder's name would be no address.
-        CheckFailed: a leaderboard is not what its lock says.
+        UserError: there is no leaderboard, or a folder's name does not suit an address.
+        CheckFailed: a leaderboard differs from its lock, or has an impossible record.
     """
     if folders.is_leaderboard(root):
         found = _of_board(root)
@@ -80,7 +82,7 @@ def _of_board(root: Path) -> dict[str, bytes]:
     for name in names:
         if (root / name).resolve() != root.resolve() / name:
             raise UserError(
-                f"the lock of {root} names {name!r}, which is not a file of it; {again}"
+                f"the lock of {root} names {name!r}, which is not a file in its folder; {again}"
             )
     folder = folders.read(root)
     unlike = folders.differences(folder, lock)
@@ -90,10 +92,10 @@ def _of_board(root: Path) -> dict[str, bytes]:
             f"{root} is not what its lock says: {unlike[0]}{more}; move away what was "
             f"edited, and {again} anew"
         )
-    for kept in folder.kept:  # gaps are shown on the page; what cannot be is not published
+    for kept in folder.kept:  # a page may show gaps, but nothing impossible
         for fault in (*contradictions(kept.record), *impossible(kept.record)):
             raise CheckFailed(
-                f"{root / kept.path}: {fault}; `sslbench leaderboard validate {root}` says all"
+                f"{root / kept.path}: {fault}; `sslbench leaderboard validate {root}` lists all errors"
             )
     return {name: (root / name).read_bytes() for name in sorted(names)}
 
@@ -137,26 +139,26 @@ def _listing(boards: list[Path]) -> str:
 
 
 class Target(Protocol):
-    """Where pages lie, or are to."""
+    """Where pages are published."""
 
     name: str
     empty: bool
 
     def read(self, paths: Iterable[str]) -> dict[str, bytes]:
-        """What lies there of these; UserError where one is a link, a folder, or below a file."""
+        """Content of those that exist; UserError if one is a link, a folder, or below a file."""
 
     def check(self, added: Iterable[str]) -> None:
-        """UserError where `put` would meet what nobody has saved."""
+        """UserError if `put` would overwrite unsaved work."""
 
     def put(self, files: Mapping[str, bytes | None]) -> str:
-        """Writes these, removes those without content; the id of what was made, if it has one."""
+        """Writes these files and removes those that are None; returns the commit's id, or ""."""
 
 
 def publish(files: Files, target: Target, *, dry_run: bool = False) -> Changes:
-    """Brings the target to these files; what else is there stays.
+    """Publishes these files to the target, and leaves its other files alone.
 
     Raises:
-        UserError: the target is not ours, or a file in the way was not published by us.
+        UserError: sslbench did not publish the target, or a file that is in the way.
     """
     known = _known(target)
     if not known and not target.empty:
@@ -206,7 +208,9 @@ def _known(target: Target) -> Known:
     except NewerSchema as error:
         raise UserError(f"{MARKER} in {target.name} {error}") from error
     except ValueError as error:
-        raise UserError(f"{MARKER} in {target.name} is not a marker of ours: {error}") from error
+        raise UserError(
+            f"{MARKER} in {target.name} is not a marker that sslbench wrote: {error}"
+        ) from error
     return marker.files
 
 
@@ -216,13 +220,13 @@ def _marker(known: Known) -> bytes:
 
 
 class FolderTarget:
-    """Files one by one, each whole; broken off, the same command goes on."""
+    """A folder: files are written one by one; if broken off, the same command goes on."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.name = str(root)
         if root.exists() and not root.is_dir():
-            raise UserError(f"{root} is no folder; name one with --to FOLDER")
+            raise UserError(f"{root} is not a folder; name one with --to FOLDER")
         self.empty = not root.exists() or not any(root.iterdir())
 
     def read(self, paths: Iterable[str]) -> dict[str, bytes]:
@@ -235,14 +239,14 @@ class FolderTarget:
         for part in above:
             place /= part
             if place.is_symlink() or (place.exists() and not place.is_dir()):
-                raise UserError(f"{place} is in the way of {path} and no folder; move it away")
+                raise UserError(f"{place} is in the way of {path}, not a folder; move it away")
         place /= last
         if place.is_symlink() or (place.exists() and not place.is_file()):
-            raise UserError(f"{place} is in the way and no file; move it away")
+            raise UserError(f"{place} is in the way and is not a file; move it away")
         return place
 
     def check(self, added: Iterable[str]) -> None:
-        """Files are looked at as they are."""
+        """Does nothing: a folder has no unsaved work."""
 
     def put(self, files: Mapping[str, bytes | None]) -> str:
         known = _known(self)
@@ -268,7 +272,7 @@ class FolderTarget:
 
 
 class BranchTarget:
-    """One commit on top of the branch, or its first one; of a remote's branch, where only that is."""
+    """A git branch, which gets one commit; it starts from the remote's if there is no local one."""
 
     def __init__(self, repository: Repository, branch: str, remote: str = "origin") -> None:
         repository.check_branch(branch)

@@ -1,4 +1,4 @@
-"""A git repository through its plumbing: trees are read and commits written without a checkout."""
+"""Reads and writes a git repository without a checkout, by git's plumbing commands."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 from ...errors import UserError
 
 HEADS = "refs/heads/"
-PLAIN = ("100644", "100755")  # modes of what is a file, and no link
-# Of a hook that runs us: they would have git look at another repository or index.
+PLAIN = ("100644", "100755")  # modes of plain files; links have others
+# A git hook that runs us sets these; they would point git to another repository or index.
 INHERITED = {
     f"GIT_{name}"
     for name in ("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "PREFIX")
@@ -28,7 +28,7 @@ class Blob:
 
 
 class Repository:
-    """The one that `root` is in."""
+    """The git repository that contains `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -37,13 +37,13 @@ class Repository:
         self._git("rev-parse", "--git-dir")
 
     def commit(self, revision: str) -> str | None:
-        """Its id; None where there is no such commit."""
+        """Id of the commit of a revision; None if there is none."""
         wanted = f"{revision}^{{commit}}"
         asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", wanted)
         return self._git(*asked, fails=True) or None
 
     def files(self, commit: str, folder: str = "") -> dict[str, Blob]:
-        """By path from the root of the repository: files, links and modules."""
+        """Files, links and modules of a commit, by path from the repository's root."""
         within = ("--", f"{folder}/") if folder else ()
         listed = self._git("ls-tree", "-r", "-z", "--full-tree", commit, *within)
         found = {}
@@ -70,7 +70,7 @@ class Repository:
             raise UserError(f"{name!r} cannot be the name of a branch; try gh-pages")
 
     def checkout_of(self, branch: str) -> Path | None:
-        """The working tree in which it is checked out."""
+        """The working tree in which a branch is checked out, if any."""
         path = ""
         for line in self._git("worktree", "list", "--porcelain").splitlines():
             key, _, value = line.partition(" ")
@@ -80,7 +80,7 @@ class Repository:
         return None
 
     def write(self, files: Mapping[str, bytes | None], parent: str | None, *, message: str) -> str:
-        """Commits `parent` with these files (None: removed); no branch moves, no index is touched."""
+        """Makes a commit: `parent` with these files changed (None: removed). No branch is moved."""
         kept = {path: content for path, content in files.items() if content is not None}
         with tempfile.TemporaryDirectory() as scratch:
             index = Path(scratch) / "index"
@@ -95,7 +95,7 @@ class Repository:
         return self._git("commit-tree", tree, *parents, "-m", message)
 
     def _blobs(self, contents: Iterable[bytes], scratch: Path) -> list[str]:
-        """Their ids, once they are in the repository."""
+        """Adds contents to the repository and returns their ids."""
         places = []
         for number, content in enumerate(contents):
             places.append(scratch / str(number))
@@ -104,9 +104,9 @@ class Repository:
         return self._git("hash-object", "-w", "--no-filters", "--stdin-paths", given=given).split()
 
     def move(self, branch: str, commit: str, parent: str | None) -> None:
-        """The branch from `parent` to `commit`; refused where somebody else moved it meanwhile.
+        """Moves the branch from `parent` to `commit`; fails if somebody moved it meanwhile.
 
-        Where it is checked out, that working tree follows.
+        If it is checked out, that working tree follows.
         """
         before = parent if self.commit(HEADS + branch) else None
         message = ("-m", "sslbench leaderboard publish")
@@ -117,7 +117,7 @@ class Repository:
             self._git("read-tree", "-m", "-u", *trees, at=checkout)
 
     def check_clean(self, branch: str, added: Iterable[str]) -> None:
-        """UserError where a working tree could not follow the branch without a loss."""
+        """UserError if a working tree of the branch would lose local changes."""
         checkout = self.checkout_of(branch)
         if checkout is None:
             return
@@ -135,7 +135,7 @@ class Repository:
         self._git("push", "--quiet", "--", remote, f"{reference}:{reference}")
 
     def _git(self, *args: str, given: str = "", **how: Any) -> str:
-        """What it prints; "" where it fails and may."""
+        """Runs git and returns its output; "" if it fails and `fails` allows that."""
         done = self._run(*args, given=given.encode("utf-8", "surrogateescape"), **how)
         return "" if done.returncode else done.stdout.decode("utf-8", "surrogateescape").strip()
 
@@ -143,7 +143,7 @@ class Repository:
         self,
         *args: str,
         given: bytes = b"",
-        fails: bool = False,  # and that is an answer
+        fails: bool = False,  # whether it may
         index: Path | None = None,
         at: Path | None = None,
     ) -> subprocess.CompletedProcess[bytes]:

@@ -1,4 +1,4 @@
-"""Workflows by which a repository takes submissions to its leaderboards."""
+"""Writes the GitHub workflows by which a repository takes submissions to its leaderboards."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FOLDER = "workflows"
 
 
 def templates() -> dict[str, str]:
-    """Name and text of each, in the order in which they run."""
+    """Names and texts of the workflows, in the order in which they run."""
     names = ("leaderboard-check.yml", "leaderboard-comment.yml", "leaderboard-publish.yml")
     here = files(__package__) / FOLDER
     return {name: (here / name).read_text(encoding="utf-8") for name in names}
 
 
 def write(out: Path) -> list[Path]:
-    """UserError, and nothing written, where one of them is there with another text."""
+    """Writes the workflows; UserError, and no file written, if one is there with another text."""
     texts = {out / name: text.encode() for name, text in templates().items()}
     for path, text in texts.items():
         if path.is_symlink() or (

@@ -1,4 +1,4 @@
-"""Bundles: packed, opened with care, and judged again from their weights.
+"""Packs bundles, opens them with care, and judges their weights again.
 
-It imports the folder.
+It imports the folder. Only the command line imports it.
 """

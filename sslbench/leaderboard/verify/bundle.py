@@ -1,6 +1,6 @@
-"""A bundle: a leaderboard's suite, records and weights in one archive that others can judge again.
+"""Packs a bundle: one archive of a leaderboard's suite, records and weights, to be verified.
 
-Entries are stored, dated and ordered alike, so that the same content gives the same bytes.
+All entries have the same date and are uncompressed and sorted: the same content gives the same bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BLOCK = 2**22  # bytes copied at a time
 
 @dataclass(frozen=True)
 class Packed:
-    """What was written."""
+    """Facts about a bundle that was written."""
 
     path: Path
     records: int
@@ -44,7 +44,7 @@ def pack(folder: Leaderboard, store: Store, out: Path, *, models: bool = True) -
     """Writes the folder's suite and records, and its cells' models from the store, to `out`.
 
     Raises:
-        UserError: the store lacks a model, or `out` is there and no bundle.
+        UserError: the store lacks a model, or `out` is there and is not a bundle.
     """
     _check_out(out)
     sources = {SUITE: folder.root / SUITE}
@@ -58,7 +58,7 @@ def pack(folder: Leaderboard, store: Store, out: Path, *, models: bool = True) -
 
 
 def manifest_of(folder: Leaderboard, files: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a manifest says of its content: all of it follows from the content."""
+    """The manifest of a folder and its files; all of it follows from the content."""
     trained = {k.record.cell_id: k.record for k in folder.kept if k.record.kind == "train"}
     cells = [
         {
@@ -86,12 +86,12 @@ def model_name(cell_id: str) -> str:
 
 
 def has_weights(identity: Identity) -> bool:
-    """Whether nothing but its file has a cell's weights; else its identity builds them."""
+    """Whether a cell's weights need a file; an untrained cell's follow from its identity."""
     return identity.trained or identity.adopted
 
 
 def _weights(folder: Leaderboard, store: Store) -> dict[str, Path]:
-    """The models of all cells that finished, by their names in the bundle."""
+    """Model files of all finished cells, by their names in the bundle."""
     found, lacking = {}, []
     finished = (k.record for k in folder.kept if k.record.kind == "train")
     for record in (r for r in finished if r.status == "ok" and has_weights(Identity(r.identity))):
@@ -126,7 +126,7 @@ def _listed(name: str, path: Path) -> dict[str, Any]:
 
 
 def write(out: Path, manifest: bytes, sources: Mapping[str, Path]) -> int:
-    """The archive, whole or not at all; returns its bytes."""
+    """Writes the archive, whole or not at all, and returns its size in bytes."""
     make_folder(out.parent)
     try:
         with replacing(out) as temporary, zipfile.ZipFile(temporary, "x") as archive:
@@ -152,7 +152,7 @@ def entry(name: str) -> zipfile.ZipInfo:
 
 
 def _check_out(out: Path) -> None:
-    """What others wrote is never replaced."""
+    """UserError if `out` exists and is not a bundle: other files are never replaced."""
     if not out.exists():
         return
     try:
@@ -161,4 +161,4 @@ def _check_out(out: Path) -> None:
     except (OSError, zipfile.BadZipFile):
         ours = False
     if not ours:
-        raise UserError(f"--out {out} is there and is no bundle of sslbench; name another file")
+        raise UserError(f"--out {out} is there and is not a bundle of sslbench; name another file")

@@ -1,14 +1,15 @@
-"""Whether reported numbers are those that a judge gives of fixed weights, up to its own noise.
+"""Tests whether reported numbers are what an evaluator gives for fixed weights, up to its noise.
 
-A judge of fixed weights draws the same numbers again; what is left is the order of its sums, which
-another machine or number of threads changes. That is measured: the judge runs again on replicas
-whose weights differ in their last bit. Nothing here is assumed of a judge but that.
+On fixed weights an evaluator uses the same random numbers again. Only the order of its sums differs
+on another machine or with other threads. This noise is measured: the evaluator runs again on
+replicas whose weights differ in their last bit.
 
-- One metric: the reported value lies within an item (or 1e-6) of what the runs gave, or inside
-  their t prediction interval.
-- All metrics of a row: each judge's mean deviation, in units of its noise, towards better; the sum
-  over judges and cells is tested against its spread among the replicas. Metrics of one judge move
-  together, so that a judge counts once; judges and cells do not.
+- One metric passes if it lies within an item (or 1e-6) of what the runs gave, or inside their t
+  prediction interval.
+- All metrics of a row are tested together, to catch a small shift in one direction: the mean
+  deviation of each evaluator, in units of its noise, is summed over evaluators and cells, and
+  compared with its spread among the replicas. Metrics of one evaluator move together, so each
+  evaluator counts once; evaluators and cells are taken as independent.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from scipy.special import stdtrit
 from ..statistics import mean, sd
 
 Key = tuple[str, str]  # of a metric: its name and split
-LEVEL = 0.01  # honest bundles that each of the two tests refuses, at most
-RELATIVE = 1e-6  # of a number that is not a share of items
+LEVEL = 0.01  # share of honest bundles that each of the two tests may refuse
+RELATIVE = 1e-6  # tolerance of a number that is not a count divided by n
 WHOLE = 1e-6  # of an item
-FEW, MANY = 5, 16  # runs before the first look, and before a refusal
-QUANTUM = 0.5  # a judge's mean deviation, in units, that rounding to whole items explains
+FEW, MANY = 5, 16  # runs before the first test, and before a refusal
+QUANTUM = 0.5  # mean deviation, in units, that rounding to whole items explains
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A metric as a record has it."""
+    """A metric as a record reports it."""
 
     value: float
     n: int | None = None
@@ -41,13 +42,13 @@ class Reported:
 
 @dataclass(frozen=True)
 class Deviation:
-    """Of one metric of one judge on one cell."""
+    """How far one metric of one evaluator on one cell is from the runs."""
 
     reported: float
     found: float  # by the run on the weights as they are
     tolerance: float  # on either side of the mean of the runs
-    unit: float  # noise, or an item where that is more
-    towards: float  # better: mean deviation in units
+    unit: float  # the noise, or one item if that is more
+    towards: float  # deviation from the mean of the runs, in units; above 0: better
     inside: bool
 
 
@@ -62,9 +63,9 @@ def deviations(
     items: int,
     level: float = LEVEL,
 ) -> dict[Key, Deviation]:
-    """Each metric against the runs, the first of which is on the weights as they are.
+    """Compares each metric with the runs; the first run is on the weights as they are.
 
-    items: of the test split. level: of refusing any of them wrongly.
+    items: size of the test split. level: chance of refusing any metric wrongly.
     """
     return {
         key: _deviation(metric, [run[key] for run in runs], items, level / len(reported))
@@ -75,7 +76,7 @@ def deviations(
 def _deviation(metric: Reported, runs: Sequence[float], items: int, level: float) -> Deviation:
     step = _step(metric, runs, items)
     centre, spread = mean(runs), sd(runs)
-    # with fewer runs than MANY too narrow, which makes for more of them, never for a refusal
+    # too narrow with fewer runs than MANY: that leads to more runs, never to a refusal
     half = max(step, critical(MANY - 1, level) * spread * math.sqrt(1 + 1 / len(runs)))
     off = metric.value - centre
     seen = min(runs) - step <= metric.value <= max(runs) + step
@@ -86,7 +87,7 @@ def _deviation(metric: Reported, runs: Sequence[float], items: int, level: float
 
 
 def _step(metric: Reported, runs: Sequence[float], items: int) -> float:
-    """The least by which a number can differ: an item of those counted."""
+    """The smallest step of a metric: one item of those counted."""
     if metric.unit:
         return RELATIVE * max(abs(metric.value), *map(abs, runs))
     n = metric.n or items
@@ -99,9 +100,9 @@ def _step(metric: Reported, runs: Sequence[float], items: int) -> float:
 
 @dataclass(frozen=True)
 class Shift:
-    """Of one judge on one cell, all its metrics together."""
+    """Mean deviation of one evaluator on one cell, over its metrics."""
 
-    towards: float  # better, in units
+    towards: float  # in units; above 0: better
     spread: float  # of the same number among the runs
     runs: int
 
@@ -127,9 +128,9 @@ def shift(
 
 @dataclass(frozen=True)
 class Joint:
-    """Of all judges on all cells of a row."""
+    """Deviation of all evaluators on all cells of a row together."""
 
-    shift: float  # in standard deviations of what noise makes; above 0: reported too good
+    shift: float  # in standard deviations of the noise; above 0: reported too good
     critical: float
 
     @property
@@ -138,7 +139,7 @@ class Joint:
 
 
 def joint(shifts: Sequence[Shift], level: float = LEVEL) -> Joint:
-    """`shifts` are of those judges alone whose numbers were not the very same."""
+    """Sums up the shifts of a row; an evaluator that gave the same numbers has none."""
     if not shifts:
         return Joint(0.0, critical(1, level))
     variance = math.fsum(s.spread**2 * (1 + 1 / s.runs) + QUANTUM**2 for s in shifts)
@@ -149,5 +150,5 @@ def joint(shifts: Sequence[Shift], level: float = LEVEL) -> Joint:
 
 
 def critical(degrees: int, level: float) -> float:
-    """The t beyond which, on both sides together, a share `level` lies."""
+    """Two-sided critical t: a share `level` lies beyond it."""
     return float(stdtrit(degrees, 1 - level / 2))

@@ -1,4 +1,4 @@
-"""Opens a bundle and checks it: its own files, the data here, and the cells that its suite asks for."""
+"""Opens a bundle and checks its files, the data here, and whether its cells are the suite's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ...api import Place
     from ...plugins import Registry
 
-SHOWN = 3  # differences named
+SHOWN = 3  # differences that a refusal names
 
 
 class Invalid(CheckFailed):
@@ -47,7 +47,7 @@ class Invalid(CheckFailed):
 
 @dataclass(frozen=True)
 class Opened:
-    """A bundle that is sound in itself."""
+    """An unpacked bundle whose files agree with each other."""
 
     bundle: Path
     folder: Leaderboard
@@ -57,7 +57,7 @@ class Opened:
         return CheckFailed(f"{self.bundle} was refused: {why}")
 
     def weights(self, record: Record) -> dict[str, Tensor] | None:
-        """Of a cell's model; None where its identity builds them."""
+        """Weights of a cell's model; None if they follow from its identity."""
         if not has_weights(Identity(record.identity)):
             return None
         path = self.folder.root / model_name(record.cell_id)
@@ -71,7 +71,12 @@ class Opened:
 
 
 def open_bundle(bundle: Path, scratch: Path) -> Opened:
-    """Raises CheckFailed where it contradicts itself, UserError where it cannot be read."""
+    """Unpacks a bundle and checks its own files.
+
+    Raises:
+        CheckFailed: the bundle contradicts itself.
+        UserError: it cannot be read.
+    """
     root = scratch / "bundle"
     root.mkdir()
     manifest = unpack(bundle, root)
@@ -90,12 +95,12 @@ def open_bundle(bundle: Path, scratch: Path) -> Opened:
     meant = manifest_of(folder, manifest["files"])
     for name in meant:
         if canonical(manifest.get(name)) != canonical(meant[name]):
-            raise opened.refusal(f"of {name} its manifest says otherwise than its records")
+            raise opened.refusal(f"its manifest and its records disagree on {name}")
     return opened
 
 
 def check_data(opened: Opened, fingerprints: Mapping[str, str]) -> None:
-    """That the data here, by name, is what its cells were trained on."""
+    """CheckFailed unless the data here is what the cells were trained on."""
     for record in opened.folder.records:
         if record.kind != "train":
             continue
@@ -108,10 +113,10 @@ def check_data(opened: Opened, fingerprints: Mapping[str, str]) -> None:
 
 
 def cells_of(opened: Opened, registry: Registry, place: Place) -> list[Planned]:
-    """The finished cells, each the very one that the suite asks for, judged by what judges here.
+    """The finished cells as plans; CheckFailed if the suite here asks for other cells or evaluators.
 
-    A suite that tunes asks for what its trials chose, which are not in a bundle: there a cell is
-    what its identity says.
+    If the suite tunes, the settings that its trials chose are not in the bundle. Then each cell is
+    rebuilt from its identity.
     """
     records = [r for r in opened.folder.records if r.kind == "train" and r.status == "ok"]
     suite = opened.folder.suite
@@ -143,7 +148,7 @@ def _alike(planned: Planned, record: Record) -> bool:
 
 
 def _tuned(opened: Opened, record: Record, like: Planned, registry: Registry) -> Planned:
-    """The cell of a record, judged as `like` is."""
+    """The plan of a record's cell, rebuilt from its identity, with the evaluators of `like`."""
     cell = replace(cell_from(Identity(record.identity), registry), dataset=record.dataset)
     records = opened.store.cell(cell.id).records()
     judges = tuple(
@@ -154,7 +159,7 @@ def _tuned(opened: Opened, record: Record, like: Planned, registry: Registry) ->
 
 
 def _foreign(record: Record, planned: Iterable[Planned]) -> str:
-    """How a cell differs from the nearest that the suite asks for."""
+    """How a cell differs from the most similar one that the suite asks for."""
     alike = [p.cell.identity() for p in planned if p.cell.method == record.method]
     found = [_differing(record.identity, each) for each in alike]
     nearest = min(found, key=len, default=[])
@@ -173,7 +178,7 @@ def _check_judges(opened: Opened, planned: Planned) -> None:
         if each.record is None and other is not None:
             differs = _differing(JudgedIdentity(other.identity).evaluator, each.judge.identity())
             raise opened.refusal(
-                f"{planned.cell.title} was judged by {other.protocol}, which is another here: "
+                f"{planned.cell.title} was judged by {other.protocol}, which differs here: "
                 f"{'; '.join(differs[:SHOWN])}"
             )
 

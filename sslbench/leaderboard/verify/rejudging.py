@@ -1,4 +1,4 @@
-"""Judges fixed weights again, as they are and as replicas whose weights differ in their last bit."""
+"""Judges a cell's weights again, as they are and on replicas that differ in the last bit."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .noise import FEW, MANY, Deviation, Key, Reported, Shift, deviations, exact
 if TYPE_CHECKING:
     from ...plugins import Registry
 
-JudgeRecord = tuple[Judge, Record]  # and what it is reported to have said
-MACHINE = ("s", "ms", "images/s", "bytes", "MiB")  # units of what the machine decides as well
+JudgeRecord = tuple[Judge, Record]  # an evaluator and its reported record
+MACHINE = ("s", "ms", "images/s", "bytes", "MiB")  # units of metrics that depend on the machine
 
 
 @dataclass(frozen=True)
 class Rejudgement:
-    """One judge on one cell, judged again."""
+    """The result of one evaluator that judged one cell again, compared with its record."""
 
     record: Record
     status: str  # of the run: ok skipped failed
@@ -41,7 +41,7 @@ class Rejudgement:
     metrics: Mapping[Key, Deviation] = field(default_factory=dict)  # {}: the very same numbers
     shift: Shift | None = None
     compared: int = 0  # metrics
-    left: tuple[str, ...] = ()  # metrics that the machine decides
+    left: tuple[str, ...] = ()  # names of metrics not compared: they depend on the machine
 
     @property
     def inside(self) -> bool:
@@ -49,20 +49,20 @@ class Rejudgement:
 
 
 class Rejudging:
-    """One cell of a bundle, in this process."""
+    """Judges one cell of a bundle again, in this process."""
 
     def __init__(
         self, cell: Cell, train: Record, saved: Mapping[str, Tensor] | None, bench: Bench
     ) -> None:
-        """ValueError when `saved`, the tensors of its model, are none of its network's."""
+        """ValueError if `saved`, the tensors of its model, do not fit its network."""
         self.cell, self.train, self.bench = cell, train, bench
         self.tensors = bench.tensors(cell, saved)
         self._runs: dict[str, list[dict[Key, float]]] = {}  # by judge
 
     def judge(self, asked: Sequence[JudgeRecord], level: float) -> list[Rejudgement]:
-        """Holds records against what their judges say here.
+        """Compares records with what their evaluators give here.
 
-        level: of refusing any one of them wrongly.
+        level: chance of refusing any one of them wrongly.
         """
         first = self._run(asked, 0)
         found = {}
@@ -78,13 +78,13 @@ class Rejudging:
     def again(
         self, asked: Sequence[JudgeRecord], found: Sequence[Rejudgement], level: float
     ) -> list[Rejudgement]:
-        """The same after as many runs as there may be."""
+        """Compares again after as many runs as are allowed (MANY)."""
         noisy = [each for each, seen in zip(asked, found, strict=True) if seen.metrics]
         more = self._compared(noisy, MANY, level)
         return [more.get(a[0].name, seen) for a, seen in zip(asked, found, strict=True)]
 
     def _first(self, record: Record, made: Record) -> Rejudgement | None:
-        """What the run on the weights as they are settles; None where noise must be measured."""
+        """The result if the first run settles it; None if noise must be measured."""
         if made.status != record.status or record.status != "ok":
             return Rejudgement(record, made.status, made.sentence)
         reported, left = _reported(record)
@@ -100,7 +100,7 @@ class Rejudging:
     def _compared(
         self, asked: Sequence[JudgeRecord], count: int, level: float
     ) -> dict[str, Rejudgement]:
-        """By judge, after that many runs."""
+        """Compares after so many runs, by evaluator."""
         for replica in range(1, count):
             wanting = [a for a in asked if len(self._runs[a[0].name]) <= replica]
             for name, made in (self._run(wanting, replica) if wanting else {}).items():
@@ -124,7 +124,7 @@ class Rejudging:
         )
 
     def _run(self, asked: Sequence[JudgeRecord], replica: int) -> dict[str, Record]:
-        """What judges record of a replica; number 0 has the weights as they are."""
+        """Records of evaluators on a replica; number 0 has the weights as they are."""
         state = jittered(self.tensors, replica) if replica else self.tensors
         threads = max(_threads(record) for _, record in asked)
         with tempfile.TemporaryDirectory() as scratch, _with_threads(threads):
@@ -147,13 +147,13 @@ class Rejudging:
 
 
 class Bench:
-    """Where replicas are judged; one without weights has its features rounded otherwise."""
+    """Builds cells to judge; without weights, their features are changed in the last bit instead."""
 
     def __init__(self, registry: Registry, place: Place, device: torch.device) -> None:
         self.builder, self.place = Builder(registry, place, device), place
         self.registry, self.device = registry, device
         self.data, self.begin = self.builder.data, self.builder.begin
-        self.rounding = 0  # replica whose features are; 0: none's
+        self.rounding = 0  # replica whose features are changed; 0: none
 
     def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
         module, pretraining = self.builder.build(cell)
@@ -167,7 +167,7 @@ class Bench:
         return module, pretraining
 
     def tensors(self, cell: Cell, saved: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """A cell's weights: as saved, if they fit; else as its identity builds them."""
+        """A cell's weights: the saved ones, or else those that its identity builds."""
         module, _ = self.build(cell)
         if saved is not None:
             restore(module, saved, what=f"the model of {cell.title}")
@@ -178,7 +178,7 @@ class Bench:
 
 
 def jittered(tensors: Mapping[str, Tensor], replica: int) -> dict[str, Tensor]:
-    """Every floating number up or down by one step of its rounding."""
+    """The tensors with every floating-point number moved by one rounding step, up or down."""
     found = {}
     for name, tensor in sorted(tensors.items()):
         if tensor.is_floating_point():
@@ -192,7 +192,7 @@ def jittered(tensors: Mapping[str, Tensor], replica: int) -> dict[str, Tensor]:
 
 
 def _reported(record: Record) -> tuple[dict[Key, Reported], tuple[str, ...]]:
-    """What can be compared, and the names of what the machine decides."""
+    """Metrics that can be compared, and names of those that depend on the machine."""
     own = [m for m in record.metrics if m.unit not in MACHINE]
     left = tuple(m.name for m in record.metrics if m.unit in MACHINE)
     found = {(m.name, m.split): Reported(m.value, m.n, m.unit, m.higher_is_better) for m in own}
@@ -204,7 +204,7 @@ def _values(record: Record) -> dict[Key, float]:
 
 
 def _threads(record: Record) -> int:
-    """As many as the record was made with, where as many may be used here: then it is exact."""
+    """The number of threads of the record, if allowed here: then its numbers come out exactly."""
     said, here = record.environment.get("threads"), torch.get_num_threads()
     return said if isinstance(said, int) and 1 <= said <= here else here
 

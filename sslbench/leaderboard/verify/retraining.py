@@ -1,4 +1,4 @@
-"""Trains a cell of a bundle again, from scratch, and holds it against the seeds of its row."""
+"""Trains a cell of a bundle again from scratch, and compares it with the seeds of its row."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from ...plan.plan import Planned
     from ...plugins import Registry
 
-LEVEL = 0.01  # honest metrics outside, where seeds vary normally
+LEVEL = 0.01  # share of honest metrics outside, if seeds vary normally
 
 
 @dataclass(frozen=True)
 class Again:
-    """The first metric of a judge, of a cell trained again."""
+    """The first metric of an evaluator on a cell that was trained again."""
 
     protocol: str
     metric: str
     reported: float
     found: float
-    interval: tuple[float, float] | None  # for one more seed; None: one seed tells no spread
+    interval: tuple[float, float] | None  # where one more seed falls; None: one seed has no spread
 
     @property
     def inside(self) -> bool:
@@ -48,7 +48,10 @@ class Again:
 def retrain(
     planned: Planned, row: Iterable[Planned], registry: Registry, place: Place, device: torch.device
 ) -> tuple[Again, ...]:
-    """`row` are its cells of all seeds, whose reported numbers say how much seeds vary."""
+    """Trains a cell again and compares its metrics.
+
+    `row` has its cells of all seeds: their reported numbers tell how much seeds vary.
+    """
     seeds = list(row)
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(Path(scratch))
@@ -58,7 +61,7 @@ def retrain(
         done = Workbench(builder, store, RunOptions()).do(planned.cell, judges)
         if done.status != "ok":
             raise CheckFailed(
-                f"{planned.cell.title} was to be trained again and {done.status}: {done.sentence}"
+                f"{planned.cell.title} could not be trained again ({done.status}): {done.sentence}"
             )
         records = store.cell(planned.cell.id).records()
     found = []
@@ -74,7 +77,7 @@ def retrain(
 
 
 def _reported(seeds: Iterable[Planned], judge: str) -> dict[int, float]:
-    """By seed, what a judge's first metric is reported to be."""
+    """Reported values of an evaluator's first metric, by seed."""
     found = {}
     for planned in seeds:
         for each in planned.judges:
@@ -85,7 +88,7 @@ def _reported(seeds: Iterable[Planned], judge: str) -> dict[int, float]:
 
 
 def prediction(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
-    """Where one more value of the same population falls, but for a share `level`."""
+    """Interval in which one more value falls, except with probability `level`."""
     if len(values) < 2:
         return None
     half = critical(len(values) - 1, level) * sd(values) * math.sqrt(1 + 1 / len(values))

@@ -1,4 +1,4 @@
-"""Opens somebody's bundle: nothing in it is trusted, and nothing leaves the folder given."""
+"""Unpacks an untrusted bundle: nothing is written outside of the folder given."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ ENCRYPTED = 0x1
 
 
 def unpack(bundle: Path, into: Path) -> dict[str, Any]:
-    """Its files below `into`, all of them as its manifest says; returns the manifest.
+    """Unpacks a bundle into a folder, checks every file, and returns the manifest.
 
     Raises:
-        UserError: it cannot be read, or a later sslbench wrote it.
+        UserError: the bundle cannot be read, or a later sslbench wrote it.
         CheckFailed: it is not what `leaderboard bundle` writes.
     """
     if not bundle.is_file():
@@ -43,7 +43,7 @@ def unpack(bundle: Path, into: Path) -> dict[str, Any]:
             for name, each in listed.items():
                 _copy(archive, entries[name], into / name, each, bundle)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise CheckFailed(f"{bundle} is damaged, or no bundle: {error}") from error
+        raise CheckFailed(f"{bundle} is damaged, or not a bundle: {error}") from error
     except OSError as error:
         raise UserError(f"{bundle} cannot be opened: {error.strerror or error}") from error
     _check_whole(bundle, into, listed)
@@ -51,7 +51,7 @@ def unpack(bundle: Path, into: Path) -> dict[str, Any]:
 
 
 def _allowed(archive: zipfile.ZipFile, bundle: Path) -> dict[str, zipfile.ZipInfo]:
-    """The entries by name; refused before a byte of one is read."""
+    """The entries by name, checked before any is read."""
     infos = archive.infolist()
     if len(infos) > ENTRIES:
         raise _refused(bundle, f"it has {len(infos):,} entries, {ENTRIES:,} are allowed")
@@ -142,7 +142,7 @@ def _copy(
     listed: Mapping[str, Any],
     bundle: Path,
 ) -> None:
-    """No more than the entry claims, and only with the sum that the manifest has."""
+    """Copies an entry, and refuses it if its checksum is not the manifest's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     total = hashlib.sha256()
     with archive.open(info) as content, path.open("xb") as into:
@@ -154,7 +154,7 @@ def _copy(
 
 
 def _check_whole(bundle: Path, into: Path, listed: Mapping[str, Any]) -> None:
-    """Content makes a bundle's bytes: what hides between entries, or around them, is none of it."""
+    """Packs the content again and compares bytes: nothing may hide between or around entries."""
     with zipfile.ZipFile(bundle) as archive:
         manifest = archive.read(MANIFEST)
     again = into / "again.zip"

@@ -1,6 +1,6 @@
 """Verifies a bundle: judges some of its cells again, from their weights.
 
-Which cells is drawn afresh, so that whoever made the bundle cannot foresee it.
+The cells are drawn at random, so that whoever made the bundle cannot foresee them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Row = tuple[str, str, str]  # method, dataset, backbone
 Say = Callable[[str], None]
-ALL = -1  # of cells to draw
+ALL = -1  # draw all cells
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class VerificationRequest:
     """What is to be verified, and how."""
 
     bundle: Path
-    cells: int = 0  # to draw, one of each row first; 0: no more than these
+    cells: int = 0  # how many to draw, one of each row first; 0: only those
     retrain: bool = False
     place: Place = Place()  # noqa: RUF009 - it is frozen
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - likewise
@@ -49,9 +49,11 @@ class VerificationRequest:
 
 @dataclass(frozen=True)
 class CellVerdict:
+    """What was found for one drawn cell."""
+
     planned: Planned
     found: tuple[Rejudgement, ...]
-    again: tuple[Again, ...] = ()  # trained from scratch
+    again: tuple[Again, ...] = ()  # after training from scratch
 
     @property
     def inside(self) -> bool:
@@ -60,7 +62,7 @@ class CellVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found."""
+    """What was found for a bundle."""
 
     bundle: str  # sha256
     cells: tuple[CellVerdict, ...]
@@ -73,11 +75,11 @@ class Verdict:
 
 
 def verify(asked: VerificationRequest, registry: Registry, say: Say = lambda line: None) -> Verdict:
-    """Judges cells of a bundle again, and says whether its numbers are those of its weights.
+    """Judges cells of a bundle again, and tells whether its numbers are those of its weights.
 
     Raises:
         CheckFailed: the bundle was refused before anything was judged.
-        UserError: data or a plugin that it needs is not here.
+        UserError: data or a plugin that it needs is missing.
     """
     with tempfile.TemporaryDirectory() as scratch:
         opened = open_bundle(asked.bundle, Path(scratch))
@@ -94,7 +96,7 @@ def row_of(planned: Planned) -> Row:
 
 
 def draw(cells: Sequence[Planned], count: int) -> list[Planned]:
-    """Draws `count` of the cells, one of each row first; 0: just those, ALL: all of them."""
+    """Draws `count` cells, one of each row first; 0: one of each row, ALL: all cells."""
     shuffled = random.SystemRandom().sample(cells, len(cells))
     first = {row_of(planned): planned.cell.id for planned in shuffled}
     ordered = sorted(shuffled, key=lambda p: first[row_of(p)] != p.cell.id)
@@ -119,7 +121,7 @@ class _Verification:
         if not drawn:
             raise self.opened.refusal("it has no finished cell that was judged")
         titles = ", ".join(f"{p.cell.method} seed {p.cell.seed}" for p in drawn)
-        self.say(f"drawn, {len(drawn)} of {len(cells)} cells: {titles}")
+        self.say(f"drew {len(drawn)} of {len(cells)} cells: {titles}")
         level = LEVEL / sum(len(_judges(p)) for p in drawn)
         judged = [self._judged(planned, level) for planned in drawn]
         rows = self._rows(judged, level)
@@ -145,14 +147,14 @@ class _Verification:
         return _Rejudged(planned, again, found)
 
     def _rows(self, judged: Sequence[_Rejudged], level: float) -> dict[Row, Joint]:
-        """All judges on all drawn cells of a row, together."""
+        """Tests all evaluators on all drawn cells of a row together."""
         rows: dict[Row, list[_Rejudged]] = defaultdict(list)
         for each in judged:
             rows[row_of(each.planned)].append(each)
         found = {}
         for row, cells in rows.items():
             found[row] = _joint(cells, LEVEL / len(rows))
-            if not found[row].inside:  # before it is refused, with as many runs as there may be
+            if not found[row].inside:  # only MANY runs may refuse a row
                 for each in cells:
                     each.found = each.again.again(_judges(each.planned), each.found, level)
                 found[row] = _joint(cells, LEVEL / len(rows))
@@ -201,7 +203,7 @@ class _Verification:
 
 
 def _judges(planned: Planned) -> list[tuple[Judge, Record]]:
-    """Those with an answer that can be held against theirs."""
+    """Evaluators of a cell with a record that can be compared."""
     found = ((each.judge, each.record) for each in planned.judges)
     return [(j, r) for j, r in found if r is not None and r.status in ("ok", "skipped")]
 

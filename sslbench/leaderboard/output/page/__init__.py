@@ -1,13 +1,12 @@
-"""A leaderboard as one page that needs nothing else: no network, no server, no other file.
+"""Renders a leaderboard as one HTML page that needs no network, no server and no other file.
 
-Plots are drawn by Vega, embedded. Measured in bytes, minified: Plotly 4.1 has 1,192 k with lines and
-points alone (basic), 1,500 k with heat maps (cartesian), 4,834 k whole; vl-convert 1.9's bundle of
-Vega, Vega-Lite and Vega-Embed 898 k; Vega 6.4 and Vega-Lite 6.4 from npm 772 k; the parts of Vega used
-here, with its interpreter of expressions, 442 k, licences included. Plots are written in Vega itself,
-so Vega-Lite is not needed, and the interpreter stands in for the code generator that would need `eval`
-allowed.
+Plots are drawn by Vega, which is embedded because it is the smallest choice. Minified sizes: Plotly
+4.1 with lines and points only 1,192 kB, with heat maps 1,500 kB, whole 4,834 kB; vl-convert 1.9's
+bundle of Vega, Vega-Lite and Vega-Embed 898 kB; Vega 6.4 and Vega-Lite 6.4 from npm 772 kB; the parts
+of Vega used here 442 kB, licences included. Plots are written in Vega itself, so Vega-Lite is not
+needed. Vega's interpreter of expressions replaces its code generator, which would need `eval`.
 
-What a record says goes in escaped, or as JSON that scripts show as text and never as markup. The same
+Text of records is escaped, or passed as JSON that scripts show as text, never as markup. The same
 board gives the same bytes.
 """
 
@@ -21,7 +20,7 @@ from .payload import as_script
 
 
 def as_html(board: Board) -> str:
-    """The whole page."""
+    """The whole page as HTML."""
     summary = tag("p", board.summary, class_="summary") if board.summary else ""
     slots = {
         "title": join(f"{board.suite_id} · leaderboard"),

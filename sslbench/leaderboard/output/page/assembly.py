@@ -1,7 +1,7 @@
-"""The page's own files, and their union in one that allows no other code to run.
+"""Assembles the page from its files, with a policy that lets no other code run.
 
-The policy names the sha256 of each script and style: markup that slipped in could run nothing, and
-nothing can be fetched or sent. Vega's expressions are interpreted, so `eval` stays forbidden.
+The policy names the sha256 of each script and style, so injected markup cannot run code, and nothing
+can be fetched or sent. Vega's expressions are interpreted, so `eval` stays forbidden.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SLOT = re.compile(r"<!-- (\w+) -->")
 
 
 def assemble(slots: Mapping[str, str]) -> str:
-    """page.html with each `<!-- name -->` replaced, once: what comes in is not searched."""
+    """Fills each `<!-- name -->` of page.html; inserted text is not searched for more."""
     vega, code, style = _read(VEGA), _scripts(), _style()
     policy = (
         f"default-src 'none'; script-src '{_hash(vega)}' '{_hash(code)}'; "
@@ -65,7 +65,7 @@ def _style() -> str:
 
 @functools.cache
 def _read(name: str) -> str:
-    # bytes: text mode would turn other line ends into another hash
+    # bytes: text mode could change line ends, and so the hash
     return (ASSETS / name).read_bytes().decode()
 
 

@@ -1,4 +1,4 @@
-"""HTML that is escaped unless it was made here: a text can never become markup by being forgotten."""
+"""Builds HTML and escapes all text that was not made here, so that none becomes markup."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _VOID = ("br", "link", "meta")
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is HTML already and is not escaped again."""
 
     __slots__ = ()
 
 
 def tag(name: str, *children: str, **attributes: str | int | bool | None) -> Markup:
-    """One element. `class_` is class, other underscores are hyphens; True has no value."""
+    """One element. `class_` gives class, other underscores become hyphens; True gives no value."""
     parts = [name]
     for key, value in attributes.items():
         key = key.rstrip("_").replace("_", "-")
@@ -32,11 +32,12 @@ def tag(name: str, *children: str, **attributes: str | int | bool | None) -> Mar
 
 
 def join(*children: str) -> Markup:
+    """The children as one piece of HTML; plain texts are escaped."""
     return Markup("".join(c if isinstance(c, Markup) else html.escape(c) for c in children))
 
 
 def link(text: str, url: str) -> Markup:
-    """The text alone where the address is not one of the web."""
+    """A link; only its text if the address is not http or https."""
     if not is_web(url):
         return join(text)
     return tag("a", text, href=url, rel="noopener noreferrer nofollow")

@@ -1,4 +1,4 @@
-"""What of the page is there without its scripts: tables of the narrow columns, words, lists."""
+"""The parts of the page that work without scripts: tables of narrow columns, words, lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .published import PublishedGroup, on_data_of
 
 
 def tables(board: Board) -> Markup:
-    """The first table, and the others for who has no scripts to choose among them."""
+    """The first table; the others are shown only to readers without scripts."""
     found = [_table(board, block) for block in board.blocks]
     if len(found) > 1:
         found[1:] = [tag("noscript", *found[1:])]
@@ -78,7 +78,7 @@ def _published(group: PublishedGroup, width: int) -> Markup:
 
 
 def facts(board: Board) -> Markup:
-    """What there is, in numbers."""
+    """A list of counts: methods, data sets, protocols, seeds ..."""
     rows = {row.label: row.baseline for block in board.blocks for row in block.rows}
     held = sum(rows.values())
     protocols = {c.protocol for block in board.blocks for c in block.columns}
@@ -96,7 +96,7 @@ def facts(board: Board) -> Markup:
 
 
 def words(board: Board) -> Markup:
-    """The statistics, stated."""
+    """A glossary of the statistics."""
     level = f"{100 * board.level:g} %"
     said = [
         ("Values", f"Percent where no unit is named: the mean over seeds ± half of its {level} t "
@@ -127,7 +127,7 @@ def notes(board: Board) -> Markup:
 
 
 def left_out(board: Board) -> Markup:
-    """Each reason once, above the records it holds for."""
+    """The records left out, grouped by reason."""
     reasons: dict[str, list[str]] = {}
     for each in board.left_out:
         reasons.setdefault(each.reason, []).append(each.record)

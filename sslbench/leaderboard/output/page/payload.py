@@ -1,9 +1,8 @@
-"""What the page's scripts are given: the board as compact JSON.
+"""Packs the board as compact JSON for the page's scripts.
 
-Scores are base64 of little-endian numbers: exact, and half as long as in decimals. Values and means are
-doubles; intervals, which lie evenly about their means, and comparisons are single floats; curves, of
-which pictures are made, have 16 bits between their lowest and highest point. What rows share is in a
-pool (pool.py).
+Scores are base64 of little-endian numbers: exact, and half as long as decimals. Values and means are
+doubles. Half-widths of intervals and comparisons are single floats. Curves are only drawn, so they
+have 16 bits between their lowest and highest point. What rows share is in a pool (pool.py).
 """
 
 from __future__ import annotations
@@ -26,20 +25,21 @@ from .. import text as render
 from .pool import Pool
 from .published import on_data_of
 
-POINTS = 96_000  # of all learning curves together; what is more is thinned
+POINTS = 96_000  # of all learning curves together; more are thinned out
 MOST, FEWEST = 100, 6  # points of one curve
-LEVELS = 65_534  # between a curve's lowest and highest point; one more is no value
+LEVELS = 65_534  # between a curve's lowest and highest point; one more means no value
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_INERT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}  # ASCII else: U+2028 is escaped already
+_INERT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&"}  # json.dumps escapes the rest
 
 
 def as_script(board: Board) -> str:
-    """JSON that no HTML parser takes for anything else."""
+    """JSON that is safe inside an HTML script element."""
     text = json.dumps(payload(board), allow_nan=False, separators=(",", ":"))
     return text.translate(_INERT)
 
 
 def payload(board: Board) -> dict[str, Any]:
+    """The board as plain data."""
     pool = Pool()
     points = _points_each(board)
     blocks = [_block(block, board, pool, points) for block in board.blocks]
@@ -98,7 +98,7 @@ def _column(column: Column) -> dict[str, Any]:
 
 
 def _scores(block: Block) -> Iterable[Score]:
-    """By column, then by row."""
+    """All scores, by column and then by row."""
     return (row.scores[i] for i in range(len(block.columns)) for row in block.rows)
 
 
@@ -107,7 +107,7 @@ def _half(interval: statistics.Interval | None) -> float | None:
 
 
 def _pairs(pairs: Iterable[statistics.Paired | None]) -> str:
-    """Mean difference, half of its interval, p, and p after Holm."""
+    """Packs of each pair: mean difference, half of its interval, p, and p after Holm."""
     none = (None,) * 4
     found = (none if p is None else (p.mean, _half(p.interval), p.p, p.holm) for p in pairs)
     return _packed("f", (x for each in found for x in each))
@@ -118,7 +118,7 @@ def _values(block: Block, seeds: Sequence[int]) -> str:
 
 
 def _gaps(block: Block, seeds: Sequence[int]) -> dict[str, list[int]]:
-    """State -> where in the values; what was never meant to be is in none."""
+    """State -> positions in the values; values never asked for are left out."""
     place = {seed: at for at, seed in enumerate(seeds)}
     found: dict[str, list[int]] = {}
     for at, score in enumerate(_scores(block)):
@@ -160,7 +160,7 @@ def _overall(each: Overall) -> dict[str, Any]:
 
 
 def _transposed(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Each key once, with a value of every row."""
+    """Turns rows into columns: each key once, with the values of all rows."""
     keys = dict.fromkeys(key for row in rows for key in row)
     return {key: [row.get(key) for row in rows] for key in keys}
 
@@ -192,14 +192,14 @@ def _row(row: Row, seeds: Sequence[int], pool: Pool, points: int) -> dict[str, A
 
 
 def _digest(cell_id: str | None) -> str | list[str] | None:
-    """Base64 of a sha256; in a list, where it is something else."""
+    """A cell id in base64; in a list, unchanged, if it is not a sha256."""
     if cell_id is None or not _SHA256.fullmatch(cell_id):
         return cell_id and [cell_id]
     return base64.b64encode(bytes.fromhex(cell_id)).decode()
 
 
 def _short(value: float | None) -> float | int | None:
-    """Six digits of what was measured with a clock; counts whole."""
+    """Rounds to six digits; whole numbers stay whole."""
     if value is None or not math.isfinite(value):
         return None
     return int(value) if value == int(value) else float(f"{value:.6g}")
@@ -243,7 +243,10 @@ def _curves(
     pool: Pool,
     points: int,
 ) -> list[list[Any]]:
-    """Seeds of the same epochs together: seeds, epochs in the pool, lowest, highest, values."""
+    """Packs a curve, seeds with the same epochs together.
+
+    Each item is: seeds, epochs in the pool, lowest, highest, values.
+    """
     alike: dict[tuple[float, ...], tuple[list[int], list[float]]] = {}
     for seed in seeds:
         if curve := _thinned(found.get(seed, ()), points):
@@ -257,7 +260,7 @@ def _curves(
 
 
 def _thinned(curve: Sequence[tuple[float, float]], points: int) -> Sequence[tuple[float, float]]:
-    """Evenly spaced points, the first and the last among them."""
+    """Thins a curve to evenly spaced points, with its first and last."""
     if len(curve) <= points:
         return curve
     step = (len(curve) - 1) / (points - 1)
@@ -274,7 +277,7 @@ def _quantised(values: Sequence[float]) -> tuple[float, float, str]:
 
 
 def _packed(code: str, values: Iterable[float | None]) -> str:
-    """None, and what a single float cannot hold, is NaN."""
+    """Numbers in base64; None, and what the type cannot hold, becomes NaN."""
     with np.errstate(over="ignore"):
         array = np.array(list(values), dtype=float).astype(f"<{code}")
     array[~np.isfinite(array)] = np.nan

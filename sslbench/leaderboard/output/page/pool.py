@@ -1,8 +1,8 @@
-"""Nested data with every part that occurs more than once stored once.
+"""A pool that stores each repeated part of nested data once.
 
-Cells of one suite share most of what is known of them: data set, recipe, versions, machine. A part
-is [i], the i-th of the pool, in which an object's values and a list's items are texts, numbers,
-true, false, null, or again [i].
+Cells of one suite share most of their details: data set, recipe, versions, machine. Each object or
+list is replaced by [i], the i-th part of the pool. Within a part, values are texts, numbers, true,
+false, null, or [i] again.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ Plain = str | int | float | bool | list[int] | None
 
 
 class Pool:
+    """Parts, each stored once, and their numbers."""
+
     def __init__(self) -> None:
         self.parts: list[dict[str, Plain] | list[Plain]] = []
         self._known: dict[Any, int] = {}
 
     def add(self, value: Any) -> Plain:
+        """Stores a value and returns what stands for it."""
         if isinstance(value, float) and not math.isfinite(value):
             return str(value)  # JSON has no such numbers
         if value is None or isinstance(value, str | int | float):
@@ -40,5 +43,5 @@ class Pool:
 
 
 def _key(value: Plain) -> Any:
-    """1, 1.0 and true are equal in Python, and others here."""
+    """A key that tells 1, 1.0 and true apart, which are equal in Python."""
     return tuple(value) if isinstance(value, list) else (type(value), value)

@@ -1,4 +1,4 @@
-"""Published numbers, arranged for a table: what was measured alike stands under one heading."""
+"""Groups published numbers for a table: those measured alike come under one heading."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from .markup import is_web
 
 @dataclass(frozen=True)
 class PublishedGroup:
+    """Published numbers of one source and protocol."""
+
     source: str
-    url: str  # "" where it is not one of the web
+    url: str  # "" if it is not http or https
     said: str  # date, protocol, backbone, note
     rows: tuple[tuple[str, str], ...]  # method, numbers
 
 
 def on_data_of(board: Board, block: Block) -> list[PublishedGroup]:
-    """Those on a table's data set, by whatever part of it."""
+    """Published numbers on a table's data set, or on the whole of which it is a part."""
     name = block.setting.dataset
     names = (name, name.partition("[")[0])
     return _grouped(each for each in board.references if each.dataset in names)
 
 
 def elsewhere(board: Board) -> list[tuple[str, list[PublishedGroup]]]:
-    """Those on data sets that no table is about, by data set."""
+    """Published numbers on data sets without a table, by data set."""
     names = {block.setting.dataset for block in board.blocks}
     names |= {name.partition("[")[0] for name in names}
     others = [each for each in board.references if each.dataset not in names]
