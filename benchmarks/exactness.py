@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import os
 
-from sslbench.one_cell.building import Builder
-
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything starts threads that a fork would lose
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
@@ -44,6 +42,7 @@ from sslbench.cells.parameters import anatomy
 from sslbench.cells.protocol import Judge, resolve_judge
 from sslbench.cells.settings import Context, Settings, resolve
 from sslbench.data import open_data
+from sslbench.one_cell.building import Builder
 from sslbench.one_cell.workbench import Workbench
 from sslbench.plugins import registry
 from sslbench.store import Store
