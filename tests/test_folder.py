@@ -221,7 +221,9 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path):
     (tmp_path / "a" / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="is there and is not a leaderboard"):
         folders.add(tmp_path / "a", suite_of(), records_of(suite_of()))
-    with pytest.raises(UserError, match=r"is not a leaderboard: it has no suite.yaml beside records/"):
+    with pytest.raises(
+        UserError, match=r"is not a leaderboard: it has no suite.yaml beside records/"
+    ):
         folders.read(tmp_path / "a")
 
 

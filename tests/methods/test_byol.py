@@ -38,9 +38,7 @@ def test_the_regression_lies_between_0_and_4_whatever_the_lengths():
     near(regression(lengths * z, z), 0)
     near(regression(-lengths * z, z), 4)
     near(regression(torch.eye(4), torch.eye(4).roll(1, 0)), 2)
-    near(
-        regression(torch.ones(6, 5), torch.ones(6, 5)), 0
-    )  # a collapse is no worse than perfect
+    near(regression(torch.ones(6, 5), torch.ones(6, 5)), 0)  # a collapse is no worse than perfect
 
 
 def test_each_views_prediction_is_held_against_the_targets_projection_of_the_other(made, batch_of):
