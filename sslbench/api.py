@@ -110,7 +110,7 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a method is optimised. Defaults are its paper's; a suite or `--set` overrides them."""
+    """How a method is optimised. A method states its paper's; a suite or `--set` overrides it."""
 
     epochs: int = 100  # passes over the data
     batch: int = 256  # images a step

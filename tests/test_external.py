@@ -344,7 +344,7 @@ def test_what_the_store_has_needs_no_file_and_stands_in_the_tables_of_its_suite(
     said = call("plan", "--suite", "tiny.yaml", "--methods", "external:Yours", code=2).stderr
     assert "has no weights 'external:Yours' for digits[test=30,train=100]" in said
     said = call("run", "--suite", "tiny.yaml", "--methods", "external", code=2).stderr
-    assert "external is never made, only taken in" in said
+    assert "external stands for weights from outside and cannot be run" in said
 
 
 def test_a_name_is_of_one_set_of_weights_and_the_same_ones_are_taken_in_once(store):
