@@ -158,7 +158,7 @@ def test_a_variant_is_a_partial() -> None:
 @pytest.mark.parametrize(
     ("target", "why"),
     [
-        (3, "which makes no api.Dataset"),
+        (3, "which does not make an api.Dataset"),
         (lambda: 3, "made 3, which is not an api.Dataset"),
         (lambda: Rubbish(None), "loaded None, which is not an api.Images"),
         (lambda: Rubbish(flawed(images=torch.zeros(4, 3, 2, 2))), "train split is torch.float32"),

@@ -137,7 +137,7 @@ def open_data(name: str, registry: Registry, place: Place) -> Data:
     asked = parse(name)
     kind = registry.find("datasets", asked.base).load()
     if not callable(kind):
-        raise UserError(f"data set {asked.base!r} is {kind!r}, which makes no api.Dataset")
+        raise UserError(f"data set {asked.base!r} is {kind!r}, which does not make an api.Dataset")
     own = {key: value for key, value in asked.params.items() if key not in SUBSETS}
     wanted = {key: value for key, value in asked.params.items() if key in SUBSETS}
     dataset = _made(kind, asked, own)
