@@ -39,7 +39,7 @@ def labelled(subject: Subject, data: Judged, split: Literal["train", "test"]) ->
     broken = int((~features.isfinite()).any(1).sum())
     if broken:
         raise ValueError(
-            f"the features of {split} were to be judged, {broken} of {len(features)} rows hold NaN "
+            f"the features of {split} cannot be judged: {broken} of {len(features)} rows hold NaN "
             "or infinity; train again with a lower learning rate"
         )
     known = labels >= 0

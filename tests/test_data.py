@@ -136,12 +136,12 @@ def test_an_unknown_data_set_is_suggested() -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("digits[sise=32]", "unknown setting of data set 'digits' 'sise'; did you mean 'size'"),
+        ("digits[sise=32]", "unknown setting of dataset 'digits' 'sise'; did you mean 'size'"),
         ("digits[tran=3]", "did you mean 'train'"),
         ("digits[size=big]", "not 'big'"),
         ("digits:path", "digits takes no path"),
         ("folder", "folder wants a path"),
-        ("folder:x[path=y]", "unknown setting of data set 'folder' 'path'"),
+        ("folder:x[path=y]", "unknown setting of dataset 'folder' 'path'"),
     ],
 )
 def test_a_bracket_is_checked_against_the_data_set(name: str, why: str) -> None:

@@ -176,7 +176,7 @@ def test_of_two_networks_the_one_that_is_judged_by_custom_is_taken_and_the_other
     assert holds(fitted({"student": query, "teacher": key}), key)
     assert holds(fitted({"student": query, "teacher": key}, keys="student.="), query)
     said = refusal(under("a.", query) | under("b.", key))
-    assert "several networks that fit test_resnet alike: 'a.', 'b.'" in said
+    assert "several networks that fit test_resnet equally well: 'a.', 'b.'" in said
     assert "--keys a.=" in said
 
 

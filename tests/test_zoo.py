@@ -476,7 +476,7 @@ CAUGHT = [
         "bad_datasets",
         "dataset zoo-floating",
         "has_a_whole_card",
-        "data set 'zoo-floating' cannot be used: its train split is torch.float32 [40, 3, 8, 8], "
+        "dataset 'zoo-floating' cannot be used: its train split is torch.float32 [40, 3, 8, 8], "
         "where uint8 [N, 3, H, W] is wanted",
     ),
     (
@@ -589,7 +589,7 @@ def test_the_command_exits_5_and_says_each_fault(tmp_path: Path) -> None:
         ),
         (
             ["file:sound", "--no-plugin", "sound", "--plugin", "SOUND"],
-            "file:sound was to be checked, and --no-plugin leaves it out",
+            "file:sound cannot be checked, since --no-plugin leaves it out",
         ),
     ],
 )

@@ -51,7 +51,7 @@ def anatomy(entry: Entry) -> Anatomy:
     recipe = target.recipe if is_method else None
     if is_method and (clash := sorted(set(hints) & set(FIELDS))):
         raise UserError(
-            f"hyperparameter {clash[0]!r} of {entry.name!r} takes a recipe field's name"
+            f"hyperparameter {clash[0]!r} of {entry.name!r} has the name of a recipe field; rename it"
         )
     stages = getattr(target, "stages", {})
     for name in bound:

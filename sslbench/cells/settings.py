@@ -70,7 +70,10 @@ def resolve_recipe(recipe: Recipe, overrides: Mapping[str, Any], *, what: str) -
         **{k: checked(v, _recipe_types()[k], what=f"{what}.{k}") for k, v in values.items()}
     )
     if resolved.epochs < 0 or resolved.batch < 1:
-        raise UserError(f"{what} asks for {resolved.epochs} epochs of batch {resolved.batch}")
+        raise UserError(
+            f"{what} asks for {resolved.epochs} epochs of batch {resolved.batch}; epochs are 0 or "
+            f"more, a batch is 1 or more"
+        )
     for name, (holds, words) in _RANGES.items():
         if not holds(found := getattr(resolved, name)):
             raise UserError(f"{what}.{name} must be {words}, not {written(plain(found))}")

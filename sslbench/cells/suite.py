@@ -141,7 +141,9 @@ def _content(
     if "extends" not in own:
         return own
     if registry is None:
-        raise UserError(f"the suite {path} must be whole, and extends {own['extends']!r}")
+        raise UserError(
+            f"the suite {path} extends {own['extends']!r}, but must have all fields itself here"
+        )
     whole = _content(_home(str(own.pop("extends")), registry), registry, (*asking, path))
     if isinstance(own.get("set"), Mapping) and isinstance(whole.get("set"), Mapping):
         own["set"] = {**whole["set"], **own["set"]}

@@ -173,7 +173,7 @@ def _parsed(text: str) -> Any:
         before = text[: error.position]
         mark = yaml.Mark("", error.position, before.count("\n"), 0, None, 0)
         sign = f"U+{ord(text[error.position]):04X}"
-        raise _Fault(mark, f"the character {sign} cannot stand in YAML; take it out") from error
+        raise _Fault(mark, f"the character {sign} is not allowed in YAML; remove it") from error
     except yaml.MarkedYAMLError as error:
         raise _Fault(error.problem_mark or error.context_mark, _said(error)) from error
 
@@ -228,7 +228,7 @@ class _Builder:
     def _collection(self, event: Any, level: int) -> _Built:
         if level > LEVELS:
             raise _Fault(
-                event.start_mark, f"more than {LEVELS} levels stand in one another; use fewer"
+                event.start_mark, f"more than {LEVELS} levels of lists and mappings; use fewer"
             )
         before = self.nodes
         sequence = isinstance(event, yaml.SequenceStartEvent)
@@ -271,7 +271,7 @@ class _Builder:
 
     def _alias(self, event: Any, level: int) -> _Built:
         if event.anchor in self.open:
-            raise _Fault(event.start_mark, f"*{event.anchor} stands within itself; write it out")
+            raise _Fault(event.start_mark, f"*{event.anchor} contains itself; write it out")
         if event.anchor not in self.anchors:
             raise _Fault(
                 event.start_mark,
@@ -282,7 +282,7 @@ class _Builder:
         self._count(event, built.nodes)
         if level + built.levels > LEVELS:
             raise _Fault(
-                event.start_mark, f"more than {LEVELS} levels stand in one another; use fewer"
+                event.start_mark, f"more than {LEVELS} levels of lists and mappings; use fewer"
             )
         return built
 

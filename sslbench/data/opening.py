@@ -84,8 +84,8 @@ class Data:
         shown = torch.where(self.held_out, -1, self.train.labels)
         if not (shown >= 0).any():
             raise UserError(
-                f"{self.name}: labels are asked for and its train split has none to show; "
-                "methods that need no labels can learn from it"
+                f"{self.name}: the method needs labels, and its train split has none to show; "
+                "use a method that needs none"
             )
         if labels == "all":
             return self._shown(self.train.images, shown)
@@ -137,7 +137,7 @@ def open_data(name: str, registry: Registry, place: Place) -> Data:
     asked = parse(name)
     kind = registry.find("datasets", asked.base).load()
     if not callable(kind):
-        raise UserError(f"data set {asked.base!r} is {kind!r}, which does not make an api.Dataset")
+        raise UserError(f"dataset {asked.base!r} is {kind!r}, which does not make an api.Dataset")
     own = {key: value for key, value in asked.params.items() if key not in SUBSETS}
     wanted = {key: value for key, value in asked.params.items() if key in SUBSETS}
     dataset = _made(kind, asked, own)
@@ -181,7 +181,7 @@ def _made(kind: Callable[..., Any], asked: Name, own: dict[str, Any]) -> Dataset
     for key in own:
         if key not in takes or key == "path":
             known = [name for name in takes if name != "path"]
-            raise UnknownName(f"setting of data set {asked.base!r}", key, [*known, *SUBSETS])
+            raise UnknownName(f"setting of dataset {asked.base!r}", key, [*known, *SUBSETS])
     if asked.argument is not None and "path" not in takes:
         raise UserError(f"{asked}: {asked.base} takes no path; write {asked.base!r} alone")
     if asked.argument is None and "path" in takes:
@@ -192,7 +192,7 @@ def _made(kind: Callable[..., Any], asked: Name, own: dict[str, Any]) -> Dataset
     except (TypeError, ValueError) as error:
         raise UserError(f"{asked}: {error}") from error
     if not isinstance(dataset, Dataset):
-        raise UserError(f"data set {asked.base!r} made {dataset!r}, which is not an api.Dataset")
+        raise UserError(f"dataset {asked.base!r} made {dataset!r}, which is not an api.Dataset")
     return dataset
 
 
@@ -209,7 +209,7 @@ def _without_defaults(kind: Callable[..., Any], own: dict[str, Any]) -> dict[str
 def _check(name: str, images: Any) -> None:
     """Checks what a dataset loaded, since any plugin may provide one."""
     if not isinstance(images, Images):
-        raise UserError(f"data set {name!r} loaded {images!r}, which is not an api.Images")
+        raise UserError(f"dataset {name!r} loaded {images!r}, which is not an api.Images")
     side = images.train.images.shape[-1]
     splits = {"train": images.train, "test": images.test, "unlabelled": images.unlabelled}
     for split, pair in splits.items():
@@ -217,7 +217,7 @@ def _check(name: str, images: Any) -> None:
             continue
         fault = _fault(pair, side, len(images.classes))
         if fault:
-            raise UserError(f"data set {name!r} cannot be used: its {split} split {fault}")
+            raise UserError(f"dataset {name!r} cannot be used: its {split} split {fault}")
 
 
 def _fault(split: Split, side: int, classes: int) -> str:

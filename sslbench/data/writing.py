@@ -56,8 +56,8 @@ def write(
     """
     if data.name != without_subset(data.name):
         raise UserError(
-            f"{data.name}: a set is written of the whole test split, and subsets read their rows "
-            f"of it; ask for {without_subset(data.name)}"
+            f"{data.name}: a set is always made of the whole test split, and serves its subsets "
+            f"too; ask for {without_subset(data.name)}"
         )
     making = making or Making()
     if making.frost is not None:

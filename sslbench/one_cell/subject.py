@@ -122,8 +122,8 @@ class Frozen:
         encoder = self.encoder
         if not isinstance(encoder, Backbone):
             raise Unsuited(
-                "feature maps were asked for, and this encoder is not a bare backbone, so it has "
-                "none; leave out evaluators of layers"
+                "the maps of its layers were to be judged, and this encoder is not a bare backbone: "
+                "it has none; leave out what asks for layers"
             )
         parts: list[list[Tensor]] = []
         images = getattr(self.data, split).images
@@ -164,7 +164,7 @@ class Frozen:
 
     def lent(self, name: str) -> Evaluator:
         if self._lend is None:
-            raise ValueError(f"the probe of {name} was asked for where no evaluators are known")
+            raise ValueError(f"the probe of {name} cannot be lent here: no evaluators are known")
         return self._lend(name)
 
     def elsewhere(self, dataset: str) -> tuple[Subject, Judged]:
@@ -264,7 +264,7 @@ class Inner:
         return inner, inner
 
     def corrupted(self, which: str) -> Corrupted:
-        raise Unsuited(f"{which} corruptions are of test, and only train may be used here")
+        raise Unsuited(f"{which} corruptions are of test, and train alone is looked at")
 
 
 class JudgedData:

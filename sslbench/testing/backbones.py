@@ -150,7 +150,7 @@ def gives_maps_that_shrink(trial: BackboneTrial) -> None:
         return
     sound = isinstance(maps, list) and all(isinstance(m, Tensor) and m.ndim == 4 for m in maps)
     require(sound and bool(maps), "its maps are not a list of tensors [B, C, H, W]")
-    require(all(len(m) == 4 for m in maps), "its maps are not of each image")
+    require(all(len(m) == 4 for m in maps), "its maps do not have one entry for each image")
     sides = [m.shape[-1] for m in maps]
     require(sides == sorted(sides, reverse=True), f"its maps, shallow to deep, are {sides} wide")
 

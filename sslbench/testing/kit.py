@@ -166,7 +166,7 @@ def open_kit(
     if plugins[0].dist == OURS:
         raise UserError("the built-in plugin is checked by sslbench's own tests; name another")
     if any("blocked" in plugin.notes for plugin in plugins):
-        raise UserError(f"{plugins[0].dist} was to be checked, and --no-plugin leaves it out")
+        raise UserError(f"{plugins[0].dist} cannot be checked, since --no-plugin leaves it out")
     return Kit(found, plugins, folder, place or Place(), tuple(examples))
 
 

@@ -106,7 +106,7 @@ class Loop:
                 "run.epochs trains the method it was given to; a stage goes to run.fit"
             )
         if self._used:
-            raise ValueError("run.epochs can be walked once in a fit; declare a stage for more")
+            raise ValueError("run.epochs may be called once in a fit; declare a stage for more")
         self._used = True
         self._resume()
         first = 0
@@ -131,7 +131,7 @@ class Loop:
                 f"stage {name!r} is not declared in {type(self.method).__name__}.stages"
             )
         if name in self._fits:
-            raise ValueError(f"stage {name!r} can be fitted once")
+            raise ValueError(f"stage {name!r} may be fitted only once")
         if self.path != "main":
             raise ValueError(f"stage {self.path!r} cannot have stages of its own")
         self._fits.add(name)

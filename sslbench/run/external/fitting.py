@@ -170,7 +170,7 @@ def _prefix(
         return best[0], []
     if _preference(best[0]) == _preference(best[1]):
         raise UserError(
-            f"{asked.file} holds several networks that fit {asked.backbone} alike: "
+            f"{asked.file} holds several networks that fit {asked.backbone} equally well: "
             f"{', '.join(map(repr, best))}; choose one, such as --keys {best[0]}="
         )
     others = ", ".join(map(repr, best[1:]))
