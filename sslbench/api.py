@@ -110,7 +110,10 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a method is optimised. A method states its paper's; a suite or `--set` overrides it."""
+    """How a method is optimised. A method states its paper's; a suite or `--set` overrides it.
+
+    `sslbench show` and docs/methods.md print the comment behind a field.
+    """
 
     epochs: int = 100  # passes over the data
     batch: int = 256  # images a step
@@ -128,10 +131,10 @@ class Recipe:
     lr_end: float = 0.0  # share of lr at the end of the cosine
     warmup: float = 0.0  # epochs of linear warm-up from zero
     clip: float | None = None  # largest gradient norm of an update
-    clip_each: bool = False  # clip each parameter by itself
-    # exceptions: a glob over parameter names, or "vectors" for biases and norms
+    clip_each: bool = False  # of each parameter by itself
+    per: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # exceptions, by glob
+    # over any name a parameter has, or "vectors", which are the biases and norms
     # -> lr (as a factor), momentum, weight_decay, schedule
-    per: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     added: ClassVar[Mapping[str, Any]] = {"clip_each": False}  # as Method.added
 
