@@ -1,4 +1,4 @@
-"""The contract: everything a plugin author needs to read.
+"""The interfaces that plugins implement, and the types that they are given.
 
 Letters in shape comments: B batch  N images  D features  K clusters or prototypes  Q queue
 C channels  H W sides  T tokens
@@ -21,17 +21,17 @@ from .hookspecs import API_VERSION as API_VERSION  # what a plugin declares as S
 
 View = Callable[[Tensor], Any]  # uint8 [B, 3, H, W] on the device -> float tensor(s) in [0, 1]
 Pretext = NewType("Pretext", str)  # a hyperparameter that names another method
-Weights = NewType("Weights", str)  # one that is the sha256 of weights taken in from outside
+Weights = NewType("Weights", str)  # a hyperparameter that is the sha256 of weights from outside
 Labels = Literal["none", "budget", "all"]
 
-# Types of hyperparameters that say their range; what lies outside is refused before anything runs.
+# Types of hyperparameters that state a range; values outside it are refused before anything runs.
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
 Natural = Annotated[int, Ge(0)]
-Strengths = tuple[NonNegative, NonNegative, NonNegative, NonNegative]  # of colour jitter:
-# brightness, contrast, saturation, hue
+# strengths of colour jitter: brightness, contrast, saturation, hue
+Strengths = tuple[NonNegative, NonNegative, NonNegative, NonNegative]
 
 
 # ---- methods -------------------------------------------------------------------------------
@@ -39,12 +39,12 @@ Strengths = tuple[NonNegative, NonNegative, NonNegative, NonNegative]  # of colo
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a method may know of the data: never the images, never the labels."""
+    """What a method is told of the data. It has neither images nor labels."""
 
     name: str
     size: int  # pixels, side of the training crop
     length: int  # N, images of the pretraining split
-    classes: int  # asked for by clusterers; others ignore it
+    classes: int  # clustering methods use it; others ignore it
 
 
 class Batch(NamedTuple):
@@ -67,14 +67,15 @@ class Update(NamedTuple):
 class Stream(NamedTuple):
     """Images drawn beside every main batch; they arrive as `batch.also[name]`."""
 
-    pool: Tensor  # [M] positions, reshuffled and repeated as needed; or
-    # [N, k]: for each main image one of its row
-    batch: int | None = None  # images a step; None: as the main batch; of no meaning for [N, k]
+    # [M]: positions, reshuffled and repeated as needed; or
+    # [N, k]: for each main image, one position is drawn from its row
+    pool: Tensor
+    batch: int | None = None  # images a step; None: as the main batch; unused for [N, k]
 
 
 @dataclass
 class Epoch:
-    """One coming pass over the data; a method may still bend it."""
+    """The coming pass over the data; a method may change it before it is trained."""
 
     number: int
     main: bool = True  # False: no main batch is drawn; the epoch keeps its length
@@ -83,33 +84,36 @@ class Epoch:
 
 
 class Run(Protocol):
-    """What the harness lends a method while it fits."""
+    """What a method may call while it fits."""
 
     def epochs(self, method: Method) -> Iterator[Epoch]:
-        """Yields each epoch just before training it; once in a fit, on the method itself."""
+        """Yields each epoch, then trains it. Called once in a fit, with the method itself."""
 
     def fit(self, method: Method, name: str) -> None:
-        """Trains a private stage declared in `stages`; a finished one is loaded instead."""
+        """Trains a private stage declared in `stages`, or loads it where it is finished."""
 
     def pretrain(self, name: Pretext, into: Backbone | None = None) -> Method:
-        """That method's cell (same data, backbone, seed), trained or loaded; frozen, in eval mode.
+        """Returns another method on the same data, backbone and seed, trained or loaded.
 
-        Its encoder's weights are copied into `into`.
+        It is frozen and in eval mode. Its encoder's weights are copied into `into`.
         """
 
     def features(self, encoder: Callable[[Tensor], Tensor]) -> Tensor:
-        """[N, D] of any callable on the pretraining split, un-augmented, in eval mode."""
+        """Applies a callable to the un-augmented pretraining split, in eval mode: [N, D]."""
 
     def labels(self) -> Tensor:
-        """[N] of the pretraining split, -1 where hidden."""
+        """Labels of the pretraining split [N], -1 where hidden."""
 
     def reset(self, module: nn.Module) -> None:
-        """`reset_parameters()` throughout; the optimiser forgets them."""
+        """Calls `reset_parameters()` throughout the module and drops its optimiser state."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a method is optimised. A method's own are its paper's; a suite overrides them in sight."""
+    """How a method is optimised. A method states its paper's; a suite or `--set` overrides it.
+
+    `sslbench show` and docs/methods.md print the comment behind a field.
+    """
 
     epochs: int = 100  # passes over the data
     batch: int = 256  # images a step
@@ -136,7 +140,7 @@ class Recipe:
 
 
 class Backbone(nn.Module, ABC):
-    """Images to features."""
+    """A network that turns images into features."""
 
     name: str  # as asked for
     dim: int  # D
@@ -144,7 +148,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """RGB in [0, 1], [B, 3, H, W] -> [B, D]; normalises inside."""
+        """Features [B, D] of RGB images [B, 3, H, W] in [0, 1], which it normalises itself."""
 
     @abstractmethod
     def maps(self, x: Tensor) -> list[Tensor]:
@@ -156,7 +160,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def with_input(self, front: Callable[[Tensor], Tensor], channels: int) -> Backbone:
-        """`anew`, fed by front(RGB) -> [B, channels, H, W] in place of normalisation."""
+        """As `anew`, with front(RGB) -> [B, channels, H, W] in place of normalisation."""
 
     @abstractmethod
     def pretrained(self, tag: str) -> Backbone:
@@ -167,28 +171,36 @@ class Method(nn.Module, ABC):
     """A way to pretrain a backbone. The first line of the docstring is what `list` shows."""
 
     recipe: ClassVar[Recipe] = Recipe()
-    version: ClassVar[int] = 1  # raised when the numbers can change; part of the identity
+    version: ClassVar[int] = 1  # raise it when the numbers can change; part of the identity
     labels: ClassVar[Labels] = "none"  # stages and pretexts may see no more than their method
     stages: ClassVar[Mapping[str, type[Method]]] = {}  # private stages by name
-    added: ClassVar[
-        Mapping[str, Any]
-    ] = {}  # a later hyperparameter -> the value at which it is left out of the identity
+    # hyperparameters added in a later release -> the value that means the old behaviour: there
+    # they are left out of the identity, so that older cells keep their ids
+    added: ClassVar[Mapping[str, Any]] = {}
     least: ClassVar[int] = 1  # images in the smallest batch that its loss and norms can take
-    queues: ClassVar[tuple[str, ...]] = ()  # buffers [..., Q, D] of past features: each is written
-    # only after the yield, B rows a step, so that Q is a multiple of B and no row grows old
+    # buffers [..., Q, D] of past features: each is written only after the yield, B rows a step,
+    # so that Q is a multiple of B and every row is replaced in time
+    queues: ClassVar[tuple[str, ...]] = ()
     targets: ClassVar[tuple[str, ...]] = ()  # submodules that follow others, without a gradient
-    asks: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # a pretext hyperparameter -> what it must
-    # have: "backbone", an encoder whose weights fit this method's, and "predict"
+    # a pretext hyperparameter -> what that method must have: "predict", or "backbone", which is
+    # an encoder whose weights fit this method's
+    asks: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @classmethod
     def needs(cls, backbone: Backbone, data: DataInfo) -> str | None:
-        """A sentence when these cannot serve; the cell is then skipped with it."""
+        """Says why it cannot use this backbone or data; None when it can.
+
+        The cell is then skipped, with that sentence.
+        """
         return None
 
     # def __init__(self, backbone, data, *, <hyperparameters with defaults>): ...
 
     def views(self) -> View | Mapping[str, View]:
-        """What it sees, `self.view` by default; a mapping gives streams their own ("main" otherwise)."""
+        """Returns the augmentation, by default `self.view`.
+
+        A mapping gives each stream its own; streams that it lacks take "main".
+        """
         view: View | None = getattr(self, "view", None)
         if view is None:
             lacking = f"{type(self).__name__} does not say what it sees: "
@@ -197,43 +209,44 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def step(self, batch: Batch) -> Generator[Tensor | Update, bool, None]:
-        """How it moves: yields each loss; goes on after that optimiser step."""
+        """Yields each loss of a batch, and goes on after the optimiser step that it caused."""
 
     def fit(self, run: Run) -> None:
-        """When it moves."""
+        """Walks through the training, epoch by epoch; override it to act between epochs."""
         for _ in run.epochs(self):
             pass
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Who moves on which loss."""
+        """Parameters by the name of the update that trains them."""
         return {"main": self.parameters()}
 
     def encoder(self) -> nn.Module:
-        """What is judged: RGB in [0, 1], [B, 3, H, W] -> [B, D]."""
+        """The network that is judged: RGB in [0, 1], [B, 3, H, W] -> [B, D]."""
         return self.backbone  # type: ignore[return-value]  # every method names it so
 
     def predict(self, x: Tensor) -> Tensor | None:
-        """Logits [B, K] over the data's classes, for methods that end in some."""
+        """Logits [B, K] over the data's classes, for methods that predict them."""
         return None
 
     def clusters(self, x: Tensor) -> Tensor | None:
-        """Logits [B, K] over whatever it sorts images into: prototypes, k-means' names."""
+        """Logits [B, K] over its clusters, such as prototypes or those of k-means."""
         return self.predict(x)
 
     def embed(self, x: Tensor) -> Tensor | None:
-        """[B, D] that its loss compares by direction: what collapses before the features do."""
+        """Embeddings [B, D] that the loss compares by direction; they collapse before features do."""
         return None
 
     def uniform(self) -> float | None:
-        """The loss of a guess, such as log K: where a fit ends there, nothing was learned."""
+        """The loss of a blind guess, such as log K: a fit that ends there has learned nothing."""
         return None
 
     def reconstruct(self, x: Tensor) -> Tensor | None:
-        """[B, 3, H, W], for methods that rebuild the image."""
+        """Rebuilt images [B, 3, H, W], for methods that rebuild them."""
         return None
 
 
-Encoder = Callable[..., nn.Module]  # (backbone, data, *, <hyperparameters>): judged, never trained
+# (backbone, data, *, <hyperparameters>) -> an encoder that is judged and never trained
+Encoder = Callable[..., nn.Module]
 
 
 # ---- data ----------------------------------------------------------------------------------
@@ -241,10 +254,10 @@ Encoder = Callable[..., nn.Module]  # (backbone, data, *, <hyperparameters>): ju
 
 @dataclass(frozen=True)
 class Card:
-    """What a reader of a table must know of a dataset."""
+    """Facts about a dataset for the reader of a table."""
 
     summary: str
-    classes: int | None  # None: the folder says
+    classes: int | None  # None: it depends on the folder
     train: int | None  # images
     test: int | None
     licence: str
@@ -260,7 +273,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Images:
-    """What a dataset loads."""
+    """The splits of a loaded dataset, its classes and its fingerprint."""
 
     train: Split
     test: Split
@@ -272,44 +285,50 @@ class Images:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a dataset may look, and what it may do."""
+    """Where a dataset may look for its files, and whether it may download them."""
 
     roots: tuple[Path, ...] = ()  # folders to look in, first match wins
     download: bool = False
     skip_broken: bool = False
-    scratch: Path | None = None  # where arrays too large for memory are laid down
+    scratch: Path | None = None  # where arrays too large for memory are written
 
 
 class Dataset(ABC):
-    """Images with labels. Keyword-only constructor arguments are what its name's bracket may set."""
+    """Images with labels. The bracket of its name sets keyword-only constructor arguments."""
 
     card: ClassVar[Card]
     version: ClassVar[int] = 1
 
     @abstractmethod
     def load(self, place: Place) -> Images:
-        """Every split. MissingData says which file, where it was looked for, how to get it."""
+        """Loads every split.
+
+        MissingData says which file is missing, where it was looked for, and how to get it.
+        """
 
     def corrupted(self, place: Place, labels: Tensor) -> Corrupted | None:
-        """The published corruptions of its test split, whose `labels` [N] it must have in order.
+        """The published corruptions of its test split; None where nobody published any.
 
-        None where nobody published any. MissingData as for `load`.
+        Their labels must equal `labels` [N], in order. MissingData as for `load`.
         """
         return None
 
 
 class Corrupted(ABC):
-    """A test split under common corruptions."""
+    """Corrupted copies of a test split, by corruption and severity."""
 
     name: str  # of the set: cifar10-c
     fingerprint: str  # sha256 over the bytes that matter
 
     @abstractmethod
     def block(self, corruption: str, severity: int, rows: Tensor | None = None) -> Tensor:
-        """uint8 [M, 3, H, W] of those rows of the test split, or of all; severity from 1 to 5."""
+        """Corrupted uint8 [M, 3, H, W] of these rows of the test split, or of all.
+
+        Severity goes from 1 to 5.
+        """
 
 
-# ---- judges --------------------------------------------------------------------------------
+# ---- evaluators ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -317,7 +336,7 @@ class Metric:
     name: str
     higher_is_better: bool = True
     summary: str = ""
-    unit: str = ""  # of a number that is not a fraction: FLOPs, ms ...; "1" where it has none
+    unit: str = ""  # "" for a fraction; else FLOPs, ms ..., or "1" for a plain number
 
 
 class Value(NamedTuple):
@@ -329,40 +348,40 @@ class Value(NamedTuple):
 
 class Judgement(NamedTuple):
     metrics: Mapping[str, Value]
-    chosen: Mapping[str, Any] = MappingProxyType({})  # what was chosen on held-out train
+    chosen: Mapping[str, Any] = MappingProxyType({})  # what was chosen on the held-out tenth
     warnings: tuple[str, ...] = ()
-    sources: Mapping[str, str] = MappingProxyType({})  # other data it saw -> fingerprint
+    sources: Mapping[str, str] = MappingProxyType({})  # other data that it saw -> fingerprint
 
 
 class Judged(Protocol):
-    """The data as a judge sees it."""
+    """The data as an evaluator sees it."""
 
     @property
     def name(self) -> str:
-        """Of the dataset, canonical."""
+        """The dataset's canonical name."""
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over its bytes."""
+        """sha256 over the dataset's bytes."""
 
     @property
     def classes(self) -> int: ...
 
     @property
     def held_out(self) -> Tensor:
-        """bool [N] of train: the tenth on which anything is chosen."""
+        """bool [N] over train: marks the tenth on which anything is chosen."""
 
     def labels(self, split: Literal["train", "test"]) -> Tensor:
-        """int64 [N]."""
+        """Labels of a split, int64 [N]."""
 
     def images(self, split: Literal["train", "test"]) -> Tensor:
-        """uint8 [N, 3, H, W]."""
+        """Images of a split, uint8 [N, 3, H, W]."""
 
     def corrupted(self, which: str) -> Corrupted:
-        """The test split corrupted: "official", as published; "regen", rendered here; or by the
-        name of a folder in the official layout.
+        """The corrupted test split: "official" as published, "regen" as rendered here.
 
-        Unsuited where nothing is published; MissingData where files are not there or not whole.
+        Any other name is that of a folder in the official layout. Unsuited where nothing is
+        published; MissingData where files are missing or damaged.
         """
 
 
@@ -370,72 +389,74 @@ class Head(Protocol):
     """A fitted classifier of features."""
 
     def __call__(self, features: Tensor, /) -> Tensor:
-        """[N, D] -> logits [N, C]; a gradient passes."""
+        """Logits [N, C] of features [N, D]; gradients flow through it."""
 
 
 class Subject(Protocol):
-    """The frozen encoder as a judge sees it."""
+    """The frozen encoder as an evaluator sees it."""
 
     @property
     def dim(self) -> int:
-        """D."""
+        """The width D of the features."""
 
     @property
     def device(self) -> Any:
-        """The torch.device on which heavy sums may run."""
+        """The torch.device for heavy computation."""
 
     def features(self, split: Literal["train", "test"]) -> Tensor:
-        """float32 [N, D], computed once per cell and shared by all judges."""
+        """Features of a split, float32 [N, D]; computed once for all evaluators of a cell."""
 
     def stream(self, images: Tensor) -> Iterator[Tensor]:
         """Features of other uint8 images, batch by batch."""
 
     def maps(self, split: Literal["train", "test"]) -> list[Tensor]:
-        """Feature maps pooled to [N, C], shallow to deep."""
+        """Feature maps pooled to [N, C], from shallow to deep."""
 
     def predict(self, split: Literal["train", "test"]) -> Tensor | None:
-        """[N, K] logits of the method's own, or None."""
+        """Logits [N, K] of the method's own classifier; None where it has none."""
 
     def reconstruct(self, split: Literal["train", "test"]) -> Tensor | None:
-        """float [N, 3, H, W] or None."""
+        """Images [N, 3, H, W] as the method rebuilds them; None where it does not."""
 
     def copy(self) -> nn.Module:
         """A trainable copy of the encoder, in eval mode."""
 
     def probe(self, name: str, *, nine_tenths: bool = False) -> Head:
-        """What that evaluator, one of the judge's `uses`, fits on train, or on all of train that
-        is not held out; fitted once and shared by all judges."""
+        """The head that another evaluator fits on train, or on the nine tenths not held out.
+
+        The caller must list that evaluator in `uses`. It is fitted once for all that borrow it.
+        """
 
     def elsewhere(self, dataset: str) -> tuple[Subject, Judged]:
         """The same encoder on another dataset, by name."""
 
 
 class Evaluator(ABC):
-    """Judges a frozen encoder under a versioned protocol; keyword-only parameters."""
+    """Judges a frozen encoder under a versioned protocol. Its parameters are keyword-only."""
 
     metrics: ClassVar[tuple[Metric, ...]]  # the first one ranks
-    version: ClassVar[int] = 1  # raised when the numbers can change; part of the protocol's id
-    uses: ClassVar[tuple[str, ...]] = ()  # evaluators whose probe it borrows; their protocols
-    # stand inside its own
+    version: ClassVar[int] = 1  # raise it when the numbers can change; part of the protocol's id
+    # evaluators whose probes it borrows; its protocol's name contains theirs
+    uses: ClassVar[tuple[str, ...]] = ()
     added: ClassVar[Mapping[str, Any]] = {}  # as Method.added
 
     @abstractmethod
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
-        """Test is read once; whatever is chosen is chosen on `data.held_out`.
+        """Judges the encoder. It chooses on `data.held_out` only, and reads test once.
 
-        Raises errors.Unsuited where it can say nothing of such data or such an encoder.
+        Raises errors.Unsuited where this data or encoder gives it nothing to measure.
         """
 
     def extra(self) -> Mapping[str, Any]:
-        """What else decides its numbers and can change, such as a version of what it renders."""
+        """Anything else that decides its numbers, such as the version of what it renders."""
         return {}
 
     def datasets(self) -> tuple[str, ...]:
-        """Those it asks for by `elsewhere`: opened, and so checked, before anything runs."""
+        """Names of the datasets it takes by `elsewhere`; they are opened before anything runs."""
         return ()
 
     def probe(self, subject: Subject, data: Judged, *, nine_tenths: bool = False) -> Head:
-        """The head of this protocol, for judges that borrow it."""
+        """Fits the head that other evaluators borrow."""
         raise ValueError(f"{type(self).__name__} has no probe to lend")
 
 
@@ -444,7 +465,7 @@ class Evaluator(ABC):
 
 @dataclass(frozen=True)
 class CellInfo:
-    """What a tracker knows of a cell: plain data."""
+    """What a tracker is told of a cell, as plain data."""
 
     id: str
     title: str  # as the terminal shows it
@@ -459,7 +480,7 @@ class CellInfo:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a tracker knows of a run before its first event: plain data."""
+    """What a tracker is told of a run before its first event, as plain data."""
 
     suite: str  # id
     store: Path
@@ -467,21 +488,21 @@ class RunInfo:
 
 
 class Tracker(ABC):
-    """Shows a run elsewhere while it goes on. Keyword-only parameters, as in its name's bracket.
+    """Shows a running run elsewhere. The bracket of its name sets keyword-only parameters.
 
-    It is made before anything runs: errors.UserError, such as for a library that is not there, ends
-    the command. All else happens in a thread of its own beside the run, in order; a tracker that
-    raises there is closed and left out, and the run goes on.
+    It is made before anything runs: errors.UserError, such as for a missing library, ends the
+    command. Its methods are called in order, in a thread of their own beside the run. A tracker
+    that raises there is closed and left out, and the run goes on.
     """
 
     def start(self, run: RunInfo) -> None:
-        """Once, before the first event."""
+        """Called once, before the first event."""
         return
 
     @abstractmethod
     def __call__(self, event: Event, cell: CellInfo) -> None:
-        """One of `sslbench.events`, and the cell it is of. Cells interleave."""
+        """Called for each event of `sslbench.events`, with its cell. Cells interleave."""
 
     def close(self) -> None:
-        """Once, however the run ends; cells that saw no CellDone were broken off."""
+        """Called once, however the run ends. Cells without a CellDone were interrupted."""
         return

@@ -1,4 +1,4 @@
-"""Image arrays: hashed, kept in memory or laid down in a file, and drawn from."""
+"""Image arrays: keeps them in memory or in a file, hashes them, and draws subsets of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .api import Images, Split
 from .disk import replacing
 from .errors import UserError
 
-SHARE = 0.25  # of the machine's memory; a larger array is laid down in a file and memory-mapped
+SHARE = 0.25  # of the machine's memory; a larger array is written to a file and memory-mapped
 LARGEST_SIDE = 1024  # pixels of a stored image
 BLOCK = 2**25  # bytes handled at a time where an array may be too large to hold
 
@@ -29,12 +29,12 @@ Integers = NDArray[np.int64]
 
 
 class DiskError(UserError):
-    """The disk would not take an array."""
+    """An array could not be written to disk."""
 
 
 class Stored(NamedTuple):
     images: Tensor  # uint8 [N, 3, H, W]
-    digest: str  # sha256 over the bytes as they came: of grey images one plane
+    digest: str  # sha256 over the bytes before grey images are repeated to three planes
 
 
 def memory() -> int:
@@ -68,9 +68,9 @@ def side(size: object, what: str) -> int:
 
 
 def gather(blocks: Iterable[Bytes], *, shape: tuple[int, ...], scratch: Path | None) -> Stored:
-    """Keeps uint8 blocks [n, 1 or 3, H, W] as one array: in memory, or in a file when too large.
+    """Joins uint8 blocks [n, 1 or 3, H, W] into one array, in a file when too large for memory.
 
-    shape: [N, 3, H, W]; fewer than N rows may come. One plane is repeated to three.
+    shape: [N, 3, H, W], where N is an upper limit. One plane is repeated to three.
     """
     if scratch is not None and too_large(shape):
         path, digest, rows = lay(blocks, shape=shape, scratch=scratch)
@@ -85,7 +85,10 @@ def gather(blocks: Iterable[Bytes], *, shape: tuple[int, ...], scratch: Path | N
 
 
 def lay(blocks: Iterable[Bytes], *, shape: tuple[int, ...], scratch: Path) -> tuple[Path, str, int]:
-    """Writes blocks to an uncompressed file named after its content: path, digest, rows."""
+    """Writes blocks to an uncompressed file named after its content.
+
+    Returns its path, the digest and the number of rows.
+    """
     seen, rows = hashlib.sha256(), 0
     with _explained(scratch), _fresh(scratch) as part:
         with part.open("wb") as file:
@@ -101,7 +104,10 @@ def lay(blocks: Iterable[Bytes], *, shape: tuple[int, ...], scratch: Path) -> tu
 
 
 def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """A laid file as a tensor: mapped shared, since private maps count as memory in use."""
+    """Opens a file that `lay` wrote as a memory-mapped tensor.
+
+    The map is shared, since private maps count as memory in use.
+    """
     size = int(np.prod(shape, dtype=np.int64))
     if not size:
         return torch.empty(shape, dtype=torch.uint8)
@@ -109,7 +115,7 @@ def mapped(path: Path, shape: tuple[int, ...]) -> Tensor:
 
 
 def rows_of(images: Tensor, index: Tensor | None = None) -> Iterator[Bytes]:
-    """The images, or those at `index`, in blocks small enough to hold."""
+    """Yields the images, or those at `index`, in blocks small enough for memory."""
     each = max(1, BLOCK // max(1, images[:1].numel()))
     if index is None:
         for start in range(0, len(images), each):
@@ -121,20 +127,20 @@ def rows_of(images: Tensor, index: Tensor | None = None) -> Iterator[Bytes]:
 
 @contextmanager
 def _explained(scratch: Path) -> Iterator[None]:
-    """Turns a disk's refusal into a sentence."""
+    """Turns an OSError into a DiskError that says what to do."""
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise DiskError(
-            f"images could not be laid down under {scratch} ({error.strerror}); "
-            "give a store on a disk that has room and may be written"
+            f"images could not be written to {scratch} ({error.strerror}); "
+            "give a store on a disk with space and write permission"
         ) from error
 
 
 @contextmanager
 def _fresh(folder: Path) -> Iterator[Path]:
-    """A new file in a folder, gone again unless it was renamed."""
+    """A new file in a folder, removed afterwards unless it was renamed."""
     handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
     os.close(handle)
     try:
@@ -144,7 +150,7 @@ def _fresh(folder: Path) -> Iterator[Path]:
 
 
 def write_small(path: Path, text: str) -> None:
-    """A small text file, whole or not at all."""
+    """Writes a small text file, completely or not at all."""
     with _explained(path.parent), replacing(path) as part:
         part.write_text(text)
 
@@ -165,9 +171,9 @@ def assemble(
     made: Mapping[str, Any],
     skipped: Iterable[str] = (),
 ) -> Images:
-    """Splits by name (train, test, perhaps unlabelled) as `Images` with their fingerprint.
+    """Makes `Images`, with a fingerprint, from splits by name (train, test, perhaps unlabelled).
 
-    made: how the pixels came to be (stored side, crop rule, version): part of the fingerprint.
+    made: how the pixels were made (stored side, crop rule, version); part of the fingerprint.
     """
     sums = {
         name: [list(stored.images.shape), stored.digest, _digest_of(labels)]
@@ -206,7 +212,7 @@ def shuffled(count: int, key: str) -> Integers:
 
 
 def balanced(labels: Integers, count: int, key: str) -> Integers:
-    """Positions of `count` items, as many of each class as there can be; ascending.
+    """Draws `count` items, spread over the classes as evenly as possible; ascending positions.
 
     Draws are nested: a smaller count under the same key is a part of a larger one.
     """
@@ -220,9 +226,9 @@ def balanced(labels: Integers, count: int, key: str) -> Integers:
 
 
 def stratified(labels: Integers, count: int, key: str) -> Integers:
-    """Positions of `count` items with each class in its proportion; ascending.
+    """Draws `count` items with each class in its proportion; ascending positions.
 
-    The last item of a class is left, unless no class has two.
+    It never takes all items of a class, unless no class has two.
     """
     kinds, sizes = _kinds(labels)
     room = sizes - 1 if (sizes > 1).any() else sizes.copy()
@@ -237,7 +243,7 @@ def stratified(labels: Integers, count: int, key: str) -> Integers:
 
 
 def _kinds(labels: Integers) -> tuple[Integers, Integers]:
-    """Labels as 0 ... K-1, and how many there are of each; unlabelled is a class too."""
+    """Renumbers labels as 0 ... K-1 and counts each; unlabelled counts as a class."""
     _, kinds = np.unique(labels, return_inverse=True)
     return kinds.astype(np.int64), np.bincount(kinds).astype(np.int64)
 

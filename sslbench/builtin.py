@@ -1,4 +1,4 @@
-"""The built-in plugin: name -> "module:attribute". The table of contents of sslbench."""
+"""The built-in plugin: lists every built-in part as name -> "module:attribute"."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What clusterers and judges share: k-means, neighbours, matching, whitening.
+"""k-means, neighbours, matching and whitening, for clustering methods and evaluators.
 
-On the CPU the nearest of many comes from faiss and the rest from torch, whichever was the faster
-for the same answer (`benchmarks/judges.py`); on an accelerator all of it is torch. Results are a
-function of the input, the seed and the number of threads.
+On the CPU, faiss searches among many rows and torch does the rest: whichever was faster for the
+same answer (`benchmarks/judges.py`). On an accelerator torch does all of it. Results depend on the
+input, the seed and the number of threads only.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def kmeans(
     spherical: bool = False,
     seed: int,
 ) -> Clusters:
-    """Lloyd's k-means on all points, the restart of lowest inertia kept.
+    """Runs Lloyd's k-means on all points `features` [N, D], and keeps the restart of least inertia.
 
-    `features` [N, D]. Seeds are drawn by squared distance (k-means++, Arthur & Vassilvitskii
-    2007; above 32 clusters several a draw). A restart ends when no point moves, after
-    `iterations` updates at the latest. An empty cluster takes half of the one that scatters
-    most. `spherical`: rows and centroids have unit norm, inertia is 2 * sum(1 - cosine).
-    ValueError when k is less than 1 or more than N, or when a feature is not finite.
+    First centroids are drawn by squared distance (k-means++, Arthur & Vassilvitskii 2007; above
+    32 clusters several at a time). A restart ends when no point moves, or after `iterations`
+    updates. An empty cluster takes half of the one that scatters most. `spherical`: rows and
+    centroids have unit norm, inertia is 2 * sum(1 - cosine). ValueError when k is less than 1 or
+    more than N, or when a feature is not finite.
     """
     n = len(features)
     if not 1 <= k <= n:
@@ -70,7 +70,7 @@ def kmeans(
 
 
 def neighbours(features: Tensor, k: int, *, itself: bool = True) -> Tensor:
-    """int64 [N, k]: of each row the k nearest rows by cosine similarity, nearest first.
+    """Finds the k nearest rows of each row by cosine similarity, nearest first: int64 [N, k].
 
     The row itself comes first and counts as one of the k, also among identical rows;
     `itself=False` leaves it out. ValueError when there are fewer than k.
@@ -91,7 +91,7 @@ def neighbours(features: Tensor, k: int, *, itself: bool = True) -> Tensor:
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Of each query the k rows of the bank with the largest inner product, exactly.
+    """Finds, for each query, the k rows of the bank with the largest inner product, exactly.
 
     `queries` [M, D], `bank` [N, D] -> similarity [M, k], falling, and index int64 [M, k].
     """
@@ -112,10 +112,10 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def match(
     truth: Tensor, assignment: Tensor, *, classes: int | None = None, clusters: int | None = None
 ) -> Match:
-    """Clusters to classes one to one so that most points agree (Hungarian method).
+    """Matches clusters to classes one to one so that most points agree (Hungarian method).
 
-    `truth` and `assignment` int64 [N]. Their numbers may differ: what is left over has no
-    partner and counts as wrong.
+    `truth` and `assignment` int64 [N]. There may be more clusters than classes or fewer: those
+    left over count as wrong.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -138,9 +138,9 @@ def match(
 
 
 def pca_whiten(features: Tensor, dim: int) -> Tensor:
-    """[N, dim]: the leading principal components, each with mean 0 and variance 1.
+    """Projects on the `dim` leading principal components, each with mean 0 and variance 1.
 
-    A component without variance is 0, not amplified rounding.
+    A component without variance becomes 0, lest rounding be amplified.
     """
     n, full = features.shape
     if not 1 <= dim <= min(n, full):
@@ -188,7 +188,7 @@ def _by_faiss(points: Tensor, k: int) -> bool:
 
 
 def _origin(points: Tensor, spherical: bool) -> Tensor | None:
-    """The mean, where it is so far out that squared distances lose their digits to it."""
+    """The mean of the points where it is so large that squared distances lose precision."""
     if spherical:
         return None
     mean = points.mean(0)
@@ -197,10 +197,10 @@ def _origin(points: Tensor, spherical: bool) -> Tensor | None:
 
 
 def _seeds(points: Tensor, k: int, restarts: int, generator: torch.Generator) -> Tensor:
-    """[R, k, D] points, each drawn by its squared distance to those drawn before.
+    """Draws first centroids [R, k, D], each by its squared distance to those drawn before.
 
-    Of a few candidates the one that brings the points nearest is taken, as scikit-learn does;
-    above 32 clusters all that are drawn at once.
+    Of a few candidates it takes the one that lowers the inertia most, as scikit-learn does; above
+    32 clusters it takes all that are drawn at once.
     """
     n, device = len(points), points.device
     squares = points.square().sum(1)  # [N]
@@ -229,7 +229,7 @@ def _seeds(points: Tensor, k: int, restarts: int, generator: torch.Generator) ->
 
 
 def _distances(points: Tensor, squares: Tensor, chosen: Tensor) -> Tensor:
-    """[R, T, N] squared distances of all points to those `chosen` [R, T]."""
+    """Squared distances [R, T, N] of all points to those `chosen` [R, T]."""
     index = chosen.flatten()
     far = torch.addmm(squares, points[index], points.T, alpha=-2).add_(squares[index, None])
     return far.clamp_(min=0).view(*chosen.shape, len(points))
@@ -243,7 +243,7 @@ def _lloyd(
     spherical: bool,
     generator: torch.Generator,
 ) -> list[Clusters]:
-    """Every restart in `centroids` [R, k, D] to its end; those at rest leave the common pass."""
+    """Runs all restarts in `centroids` [R, k, D] together; each leaves when it has converged."""
     found = []
     squares = points.square().sum(1)  # [N]
     before = torch.full((len(centroids), len(points)), -1, device=points.device)
@@ -269,7 +269,10 @@ def _lloyd(
 
 
 def _pass(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every restart the nearest centroids, and the sum and number of the points of each."""
+    """Assigns points to their nearest centroids in every restart.
+
+    Returns the assignment, and the sum and the number of the points of each centroid.
+    """
     restarts, k, d = centroids.shape
     if restarts == 1 and _by_faiss(points, k):
         found = _faiss().knn(points.numpy(), centroids[0].contiguous().numpy(), 1)[1]

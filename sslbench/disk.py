@@ -1,4 +1,4 @@
-"""Files: where the store is unless told, how they are written whole or not at all, their digests."""
+"""Writes files atomically, hashes them, and knows the default place of the store."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ CHUNK = 2**20  # bytes read at once
 
 
 def default_store() -> Path:
-    """SSLBENCH_STORE, or ./sslbench-store."""
+    """The store where no other is given: SSLBENCH_STORE, or ./sslbench-store."""
     return Path(os.environ.get("SSLBENCH_STORE") or STORE)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place once it is whole and on the disk.
+    """Gives a temporary file to write, and renames it to `path` once it is safely on disk.
 
-    Where the body fails, what was at `path` before is still there. OSError as it comes.
+    Where the body fails, `path` stays as it was. An OSError passes through.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
@@ -46,7 +46,7 @@ def _sync(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """The old file or the new one, never a part. UserError when the disk refuses."""
+    """Replaces a file, never leaving a partial one. UserError when the disk refuses."""
     make_folder(path.parent)
     try:
         with replacing(path) as temporary, temporary.open("xb") as file:
@@ -56,7 +56,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """With all folders above it. UserError when the disk refuses."""
+    """Makes a folder and all above it. UserError when the disk refuses."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,9 +64,10 @@ def make_folder(path: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """What to tell of a disk that refuses."""
+    """The error to raise for a path that the disk refuses."""
     return UserError(
-        f"cannot write {path}: {error.strerror or error}; free space or rights, or name another place"
+        f"cannot write {path}: {error.strerror or error}; free space, change permissions, or name "
+        "another place"
     )
 
 
@@ -75,7 +76,7 @@ def sha256(content: bytes) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, which need not fit into memory."""
+    """sha256 of a file, which need not fit into memory."""
     total = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):

@@ -1,4 +1,4 @@
-"""What can go wrong for the person at the keyboard; each says what was asked, found and would work."""
+"""Errors that users see. Each says what was asked for, what was found, and what would work."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The command line prints it once, without a traceback."""
+    """A mistake that the user can correct. The command line prints it without a traceback."""
 
     exit_code = 2
 
 
 class EmptySelection(UserError):
-    """The options leave nothing to do."""
+    """The options select nothing to do."""
 
     exit_code = 4
 
@@ -25,11 +25,11 @@ class CheckFailed(UserError):
 
 
 class MissingData(UserError):
-    """A dataset's files are not there, or are damaged."""
+    """A dataset's files are missing or damaged."""
 
 
 class UnknownName(UserError):
-    """A name that nobody provides."""
+    """No plugin provides an item of this name."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.name = kind, name
@@ -37,15 +37,15 @@ class UnknownName(UserError):
 
 
 class Unsuited(Exception):
-    """A judge can say nothing of such data or such an encoder: its record is skipped, not failed."""
+    """An evaluator cannot judge this data or encoder; its record is skipped, not failed."""
 
 
 class Interrupted(Exception):
-    """Asked to stop: what was done is saved, and the same command continues."""
+    """The run was asked to stop. Its work is saved, and the same command continues it."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'moco'?`, or what there is when nothing is near."""
+    """The end of a message: `; did you mean 'moco'?`, or the known names when none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     if near:

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it: plain values that cross process borders."""
+"""The events of a run, which listeners and trackers receive. They can be pickled."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The seven hooks of a plugin.
 
-Each returns `{name: object}` or `{name: "module:attribute"}`; a string is imported when it is first
-needed, so a plugin that returns strings costs nothing. Nothing is registered by importing.
+Each returns `{name: object}` or `{name: "module:attribute"}`. A string is imported only when it is
+first needed, so that a plugin that returns strings loads fast.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ hookimpl = pluggy.HookimplMarker("sslbench")
 
 @hookspec
 def methods() -> Mapping[str, object]:  # type: ignore[empty-body]  # a specification has none
-    """Ways to pretrain: `Method` subclasses, partials of them, or functions (`Encoder`)."""
+    """Methods of pretraining: `Method` subclasses, partials of them, or `Encoder` functions."""
 
 
 @hookspec
 def backbones() -> Mapping[str, object]:  # type: ignore[empty-body]  # a specification has none
-    """Functions (name, *, size, **bracket) -> `Backbone`; `"family-*"` answers for a family."""
+    """Functions (name, *, size, **bracket) -> `Backbone`; `"family-*"` matches many names."""
 
 
 @hookspec
 def datasets() -> Mapping[str, object]:  # type: ignore[empty-body]  # a specification has none
-    """`Dataset` subclasses; `"family-*"` answers for a family."""
+    """`Dataset` subclasses; `"family-*"` matches many names."""
 
 
 @hookspec
@@ -38,12 +38,12 @@ def evaluators() -> Mapping[str, object]:  # type: ignore[empty-body]  # a speci
 
 @hookspec
 def suites() -> Mapping[str, object]:  # type: ignore[empty-body]  # a specification has none
-    """YAML files: a `pathlib.Path`, or "package:file.yaml"."""
+    """YAML files of suites: a `pathlib.Path`, or "package:file.yaml"."""
 
 
 @hookspec
 def commands() -> Mapping[str, object]:  # type: ignore[empty-body]  # a specification has none
-    """Commands of click."""
+    """click commands, which become subcommands of sslbench."""
 
 
 @hookspec

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression, every regularisation at once."""
+"""Multinomial logistic regression that fits every regularisation at once."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Probe:
 def fit_probes(
     features: Tensor, labels: Tensor, l2s: Sequence[float], classes: int
 ) -> tuple[Probe, ...]:
-    """Logistic regression at every regularisation in `l2s`, on the device of the features.
+    """Fits logistic regression at every regularisation in `l2s`, on the device of the features.
 
     `features` [N, D], `labels` int64 [N]. Minimises mean cross entropy + l2/2 * |weights|^2 over
-    standardised features. L-BFGS of all problems at once, so that they share each pass over the
-    features, preconditioned by the spectrum of the features: with weights in the eigenvectors'
-    basis scaled by (variance / classes + l2)^-1/2 the Hessian at zero is the identity. ValueError
-    when there is nothing to fit.
+    standardised features. L-BFGS solves all problems together, so that they share each pass over
+    the features. It is preconditioned by their spectrum: with weights in the eigenvectors' basis,
+    scaled by (variance / classes + l2)^-1/2, the Hessian at zero is the identity. ValueError when
+    there is nothing to fit.
     """
     if not len(features) or len(features) != len(labels) or not l2s:
         raise ValueError(
@@ -116,7 +116,10 @@ def _prepare(features: Tensor, target: Tensor, classes: int) -> _Problem:
 
 
 def _minimise(problem: _Problem, l2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights [R, P + 1, C], the bias last, objectives [R] and whether each got there."""
+    """Minimises the objectives of all R regularisations.
+
+    Returns weights [R, P + 1, C] with the bias last, objectives [R], and whether each converged.
+    """
     size = problem.points.shape[1] + 1, problem.classes
     pace = (problem.variance / problem.classes + l2[:, None]).rsqrt()
     pace = torch.cat([pace, torch.full_like(pace[:, :1], problem.classes**0.5)], dim=1)
@@ -151,14 +154,14 @@ def _minimise(problem: _Problem, l2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Point(NamedTuple):
-    """Where the R problems stand. Weights are `at * pace`."""
+    """The current iterate of the R problems. Weights are `at * pace`."""
 
     at: Tensor  # [R, (P + 1) * C]
     value: Tensor  # float64 [R]
     slope: Tensor  # as `at`
     pace: Tensor  # [R, P + 1, 1]
     l2: Tensor  # float64 [R]
-    stuck: Tensor  # bool [R], no way down was found: float32 ends here
+    stuck: Tensor  # bool [R], no descent was found: float32 has no more precision
 
 
 class _Move(NamedTuple):
@@ -199,7 +202,7 @@ def _direction(slope: Tensor, past: list[_Move]) -> Tensor:
 
 
 def _search(problem: _Problem, here: _Point, way: Tensor, decrement: Tensor) -> _Point:
-    """The first of 1, .4, .4^2 ... times `way` that goes down enough, for each problem alone."""
+    """Takes the first of 1, .4, .4^2 ... times `way` that descends enough, for each problem."""
     at, value, slope = here.at + way, here.value.clone(), here.slope.clone()
     length = torch.ones_like(decrement)
     left = torch.arange(len(at), device=at.device)
@@ -220,7 +223,7 @@ def _search(problem: _Problem, here: _Point, way: Tensor, decrement: Tensor) -> 
 
 
 def _evaluate(problem: _Problem, at: Tensor, pace: Tensor, l2: Tensor) -> tuple[Tensor, Tensor]:
-    """Objectives [R] and their slopes by `at`, in one pass over the points."""
+    """Objectives [R] and their gradients by `at`, in one pass over the points."""
     points, target, classes = problem.points, problem.target, problem.classes
     many, n = len(at), len(points)
     weights = at.view(many, -1, classes) * pace  # [R, P + 1, C]

@@ -1,4 +1,4 @@
-"""What is measured alike of a network while it trains and when it is judged."""
+"""Measures of a network that both training and evaluators take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 
 def rankme(x: Tensor) -> float:
-    """exp of the entropy of the singular values of x [N, D]: 1 to min(N, D) (arXiv 2210.02885)."""
+    """RankMe of x [N, D]: exp of the entropy of its singular values (arXiv 2210.02885).
+
+    It lies between 1 and min(N, D).
+    """
     x = x.double()
     gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
     values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
@@ -16,10 +19,10 @@ def rankme(x: Tensor) -> float:
 
 
 def flops(network: nn.Module, images: Tensor) -> int:
-    """Of a forward pass over images [B, 3, H, W], as torch counts them.
+    """FLOPs of a forward pass over images [B, 3, H, W], as torch counts them.
 
-    Convolutions, matrix products and attention, a multiplication and its addition as 2; norms,
-    activations and pooling as 0.
+    It counts convolutions, matrix products and attention, a multiply-add as 2. Norms, activations
+    and pooling count as 0.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -1,4 +1,4 @@
-"""Names as people type them: `fashion-mnist[train=10000]`, `folder:/data/x[size=64]`.
+"""Parses names as people type them: `fashion-mnist[train=10000]`, `folder:/data/x[size=64]`.
 
 name     = [owner "/"] base [":" argument] ["[" key "=" value {"," key "=" value} "]"]
 owner    = a distribution, or "file:" and the stem of a plugin's file
@@ -43,14 +43,14 @@ LONGEST = 400  # characters of a number: more than any float needs, fewer than P
 
 @dataclass(frozen=True)
 class Name:
-    """What is asked for, and how it is to be made."""
+    """A parsed name: base, argument and the parameters of its bracket."""
 
     base: str
     argument: str | None = None
     params: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """The canonical spelling: parameters sorted, values as short as they stay unambiguous."""
+        """The canonical spelling: sorted parameters, and the shortest unambiguous values."""
         items = ",".join(f"{key}={_written(self.params[key])}" for key in sorted(self.params))
         argument = self.argument or ""
         marked = items or argument.endswith("]") or _unclosed(argument)  # else read as a bracket
@@ -62,7 +62,7 @@ class Name:
 
 
 def parse(text: str) -> Name:
-    """Reads a name.
+    """Parses a name.
 
     Raises:
         UserError: the text is not a name.
@@ -93,9 +93,9 @@ def parse(text: str) -> Name:
 
 
 def scalar(text: str) -> Scalar:
-    """A scalar of YAML 1.2, in its core schema: null, true, 3, 1e-3, 0xff, 'quoted', or just text.
+    """Parses a scalar of YAML 1.2's core schema: null, true, 3, 1e-3, 0xff, 'quoted', or plain text.
 
-    PyYAML speaks 1.1, to which 1e-3 is text, 010 is eight, 1:30 is ninety and yes is true.
+    PyYAML follows 1.1, where 1e-3 is text, 010 is eight, 1:30 is ninety and yes is true.
 
     Raises:
         ValueError: a quote is not closed, or a number is longer than LONGEST.
@@ -111,7 +111,7 @@ def scalar(text: str) -> Scalar:
 
 
 def plain_scalar(text: str) -> Scalar:
-    """What text without quotes stands for.
+    """Parses a scalar without quotes.
 
     Raises:
         ValueError: it is a number longer than LONGEST.
@@ -166,5 +166,5 @@ def _written(value: Scalar) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def unplaced(dataset: str) -> str:
-    """A data set's name without where it lies."""
+    """A dataset's name without its path."""
     return str(replace(parse(dataset), argument=None))

@@ -1,4 +1,4 @@
-"""Parts that three or more methods share."""
+"""Building blocks that three or more methods share."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def mlp(
 ) -> nn.Sequential:
     """Linear layers of these widths with ReLU between them.
 
-    `norm` puts batch norm before each ReLU, `last_norm` after the last layer, with scale and shift
-    unless `last_affine` is off. A layer that a norm follows has no bias: the norm's shift is one.
+    `norm` puts batch norm before each ReLU. `last_norm` puts one after the last layer, with scale
+    and shift unless `last_affine` is off. A layer before a norm has no bias: the norm shifts.
     """
     if len(dims) < 2:
         raise ValueError(f"an MLP has at least two widths, in and out; found {dims}")
@@ -42,20 +42,20 @@ def mlp(
 
 
 def cosine(start: float, end: float, progress: float) -> float:
-    """From start to end along half a cosine, as `progress` goes from 0 to 1."""
+    """Interpolates from start to end along half a cosine, as `progress` goes from 0 to 1."""
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
 def copy_frozen(module: ModuleT) -> ModuleT:
-    """A copy that takes no gradient; its training mode stays as it is."""
+    """Copies a module; the copy takes no gradient, and its training mode stays as it is."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()
 def ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
-    """target = momentum * target + (1 - momentum) * online, in place.
+    """Sets target = momentum * target + (1 - momentum) * online, in place.
 
-    Parameters only: running statistics of norms are each network's own.
+    Only parameters change: each network keeps the running statistics of its norms.
     """
     old: list[Tensor] = list(target.parameters())
     new: list[Tensor] = list(online.parameters())
@@ -67,10 +67,10 @@ def ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, *, eps: float = 0.05, iterations: int = 3) -> Tensor:
-    """Scores [B, K] to float32 codes [B, K] that share the images evenly over the K prototypes.
+    """Turns scores [B, K] into float32 codes [B, K] that spread images evenly over K prototypes.
 
-    Each iteration scales prototypes to equal mass, then images to mass 1, starting from
-    exp(scores / eps) (arXiv 2006.09882, appendix). Rows sum to 1 up to float32 rounding.
+    Starting from exp(scores / eps), each iteration scales prototypes to equal mass, then images to
+    mass 1 (arXiv 2006.09882, appendix). Rows sum to 1 up to float32 rounding.
     """
     if scores.ndim != 2 or iterations < 1:
         raise ValueError(
@@ -88,16 +88,19 @@ def sinkhorn(scores: Tensor, *, eps: float = 0.05, iterations: int = 3) -> Tenso
 
 
 def normalised(x: Tensor) -> Tensor:
-    """Rows [B, D] of unit length, in float32 whatever the precision of x."""
+    """Scales rows [B, D] to unit length, in float32 whatever the precision of x."""
     return F.normalize(x.float(), dim=-1)
 
 
 def full_precision(x: Tensor) -> torch.autocast:
-    """A block in which autocast leaves products alone; give it a loss's parts as float32."""
+    """Turns autocast off within a block; tensors used there should be float32."""
     return torch.autocast(x.device.type, enabled=False)
 
 
 def by_size(network: nn.Module, views: Sequence[Tensor]) -> Tensor:
-    """[views * B, ...] of views [B, 3, H, W], the largest first: one pass for each size."""
+    """Applies a network to views [B, 3, H, W], one pass for each size.
+
+    Returns [views * B, ...] with the largest views first.
+    """
     sizes = sorted({v.shape[-1] for v in views}, reverse=True)
     return torch.cat([network(torch.cat([v for v in views if v.shape[-1] == s])) for s in sizes])

@@ -1,4 +1,7 @@
-"""The record's schema: what one evaluator measured on one cell, or how it failed; immutable JSON."""
+"""The schema of records. A record is immutable JSON about one training or one evaluation of a cell.
+
+It says what was measured, or how it failed.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from pydantic import (
     model_serializer,
 )
 
-SCHEMA = "1.0"  # a reader refuses a newer one, and reads older ones as they would be written now
-ADDED = ("health",)  # fields that older records lack: left out of what is hashed where empty
-HEALTH = (  # codes of warnings that are verdicts on a fit
+SCHEMA = "1.0"  # a reader refuses newer ones
+ADDED = ("health",)  # fields that older records lack: an empty one is left out of the hash
+HEALTH = (  # codes of the warnings that judge a fit
     "collapsed",
     "collapsed-embedding",
     "low-rank",
@@ -38,7 +41,7 @@ Status = Literal["ok", "failed", "timeout", "skipped", "interrupted"]
 
 
 class NewerSchema(ValueError):
-    """Written by a later sslbench."""
+    """The record was written by a later sslbench."""
 
 
 class _Part(BaseModel):
@@ -56,7 +59,7 @@ class MetricValue(_Part):
 
     @model_serializer(mode="wrap")
     def _without_default_unit(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As older records were written, and hashed."""
+        """Leaves out an empty unit, as older records did, so that their hashes still match."""
         plain: dict[str, Any] = handler(self)
         if not self.unit:
             plain.pop("unit", None)
@@ -67,11 +70,11 @@ class Stage(_Part):
     name: str
     seconds: float
     images_seen: int
-    reused: bool = False  # loaded, not trained, by this cell
+    reused: bool = False  # this cell loaded it and did not train it
 
 
 class Costs(_Part):
-    """Every stage and pretext counted, loaded or not."""
+    """What a cell cost, with every stage and pretext, loaded or not."""
 
     seconds: float
     images_seen: int = 0
@@ -130,7 +133,7 @@ class Record(_Part):
     finished: str = ""
 
     def metric(self, name: str | None = None) -> MetricValue | None:
-        """That metric, or the first one, which ranks."""
+        """The metric of this name, or the first one, which ranks."""
         for each in self.metrics:
             if name is None or each.name == name:
                 return each
@@ -155,7 +158,7 @@ class Record(_Part):
 
 
 def canonical(plain: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, no NaN."""
+    """Writes canonical JSON: sorted keys, no spaces, no NaN."""
     return _CANONICAL.encode(plain)
 
 
@@ -169,7 +172,10 @@ def digest(plain: Any) -> str:
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Leaves of two trees of plain data that are not the same: path, old, new; None where one lacks it."""
+    """Yields path, old and new value of each leaf in which two trees of plain data differ.
+
+    A value is None where its tree lacks the leaf.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted(old.keys() | new.keys()):
             below = f"{path}.{key}" if path else str(key)
@@ -179,7 +185,7 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
 
 
 def loads(text: str) -> Record:
-    """The record in `text`. NewerSchema, or ValueError when it is damaged."""
+    """Parses and checks a record. NewerSchema, or ValueError when it is damaged."""
     try:
         plain = _READER.decode(text)
         version = str(plain["schema_version"])
@@ -258,7 +264,7 @@ def parsed(kind: type[DocumentT], text: str | bytes, *, newest: int) -> Document
 
 
 def _wrong(error: ValidationError) -> str:
-    """The first field that is wrong, and how many more."""
+    """Names the first wrong field, and counts the others."""
     first, *more = error.errors()
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']}" + (f" (and {len(more)} more)" if more else "")

@@ -1,4 +1,4 @@
-"""What judges of labels share: features with their labels, accuracies with their errors."""
+"""Labelled features, and accuracies with standard errors, for evaluators that score by labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Labelled(NamedTuple):
 
 
 def labelled(subject: Subject, data: Judged, split: Literal["train", "test"]) -> Labelled:
-    """The images of a split that have a label.
+    """Features and labels of those images of a split that have a label.
 
     Unsuited when there is nothing to tell apart: no image has a label, or there is one class.
     ValueError when a feature is not finite, or a label is not a class.
@@ -39,7 +39,7 @@ def labelled(subject: Subject, data: Judged, split: Literal["train", "test"]) ->
     broken = int((~features.isfinite()).any(1).sum())
     if broken:
         raise ValueError(
-            f"the features of {split} were to be judged, {broken} of {len(features)} rows hold NaN "
+            f"the features of {split} cannot be judged: {broken} of {len(features)} rows hold NaN "
             "or infinity; train again with a lower learning rate"
         )
     known = labels >= 0
@@ -60,7 +60,7 @@ def labelled(subject: Subject, data: Judged, split: Literal["train", "test"]) ->
 
 
 def accuracies(scores: Tensor, labels: Tensor) -> Mapping[str, Value]:
-    """`top1`, and `top5` above five classes, with binomial standard errors.
+    """Computes `top1`, and `top5` above five classes, with binomial standard errors.
 
     `scores` [N, C]. A class that scores -inf is not among the five.
     """
@@ -85,7 +85,7 @@ def proportion(right: Tensor) -> Value:
 
 
 def class_warnings(labels: Tensor, classes: int) -> tuple[str, ...]:
-    """What a reader must know of train labels that do not show every class."""
+    """Warns where the training labels do not cover every class."""
     shown = int((torch.bincount(labels) > 0).sum())
     if shown < classes:
         return (f"train shows {shown} of {classes} classes: the others cannot be predicted",)

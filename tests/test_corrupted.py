@@ -400,7 +400,9 @@ def test_nothing_is_fetched_unasked(server, tmp_path):
 def test_a_broken_off_download_goes_on_and_is_whole(server, tmp_path, ranges):
     place = Place((tmp_path / "new",), download=True)
     server.short, server.ranges = 10_000, ranges
-    refused(lambda: server.set.open(place, LABELS), f"10,000 of {server.set.size:,} bytes came")
+    refused(
+        lambda: server.set.open(place, LABELS), f"10,000 of {server.set.size:,} bytes were received"
+    )
     assert names(place.roots[0]) == ["THE-C.tar.part"]
     server.short = None
     server.set.open(place, LABELS).block("fog", 1)

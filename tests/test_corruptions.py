@@ -416,7 +416,7 @@ def test_photographs_show_through_the_image_and_are_named_by_their_bytes(tmp_pat
 
 
 def test_a_folder_without_good_photographs_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         C.frost_from(tmp_path / "away")
     with pytest.raises(UserError, match="holds no photograph"):
         C.frost_from(tmp_path)

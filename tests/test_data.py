@@ -136,12 +136,12 @@ def test_an_unknown_data_set_is_suggested() -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("digits[sise=32]", "unknown setting of data set 'digits' 'sise'; did you mean 'size'"),
+        ("digits[sise=32]", "unknown setting of dataset 'digits' 'sise'; did you mean 'size'"),
         ("digits[tran=3]", "did you mean 'train'"),
         ("digits[size=big]", "not 'big'"),
         ("digits:path", "digits takes no path"),
         ("folder", "folder wants a path"),
-        ("folder:x[path=y]", "unknown setting of data set 'folder' 'path'"),
+        ("folder:x[path=y]", "unknown setting of dataset 'folder' 'path'"),
     ],
 )
 def test_a_bracket_is_checked_against_the_data_set(name: str, why: str) -> None:
@@ -158,7 +158,7 @@ def test_a_variant_is_a_partial() -> None:
 @pytest.mark.parametrize(
     ("target", "why"),
     [
-        (3, "which makes no api.Dataset"),
+        (3, "which does not make an api.Dataset"),
         (lambda: 3, "made 3, which is not an api.Dataset"),
         (lambda: Rubbish(None), "loaded None, which is not an api.Images"),
         (lambda: Rubbish(flawed(images=torch.zeros(4, 3, 2, 2))), "train split is torch.float32"),

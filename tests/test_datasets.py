@@ -1078,11 +1078,11 @@ def test_a_disk_that_refuses_is_a_sentence_and_leaves_nothing(
     monkeypatch.setattr(arrays, "SHARE", 0)
     with monkeypatch.context() as context:
         context.setattr(os, "fsync", full)
-        with pytest.raises(UserError, match=r"could not be laid down under .*No space left"):
+        with pytest.raises(UserError, match=r"could not be written to .*No space left"):
             Digits().load(Place(scratch=tmp_path / "scratch"))
     assert not list((tmp_path / "scratch").iterdir())
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="could not be laid down"):
+    with pytest.raises(UserError, match="could not be written"):
         Digits().load(Place(scratch=tmp_path / "file" / "scratch"))
 
 

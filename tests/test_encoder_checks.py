@@ -136,7 +136,7 @@ def test_a_probe_is_lent_only_to_judges_that_say_so(home):
     folder, _ = home
     record = records(folder, "untrained")["file:odd/sly"]
     assert record.status == "failed"
-    assert "put 'linear' among its `uses`" in record.sentence
+    assert "put 'linear' in its `uses`" in record.sentence
 
 
 @pytest.mark.parametrize(

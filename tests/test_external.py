@@ -176,7 +176,7 @@ def test_of_two_networks_the_one_that_is_judged_by_custom_is_taken_and_the_other
     assert holds(fitted({"student": query, "teacher": key}), key)
     assert holds(fitted({"student": query, "teacher": key}, keys="student.="), query)
     said = refusal(under("a.", query) | under("b.", key))
-    assert "several networks that fit test_resnet alike: 'a.', 'b.'" in said
+    assert "several networks that fit test_resnet equally well: 'a.', 'b.'" in said
     assert "--keys a.=" in said
 
 
@@ -344,7 +344,7 @@ def test_what_the_store_has_needs_no_file_and_stands_in_the_tables_of_its_suite(
     said = call("plan", "--suite", "tiny.yaml", "--methods", "external:Yours", code=2).stderr
     assert "has no weights 'external:Yours' for digits[test=30,train=100]" in said
     said = call("run", "--suite", "tiny.yaml", "--methods", "external", code=2).stderr
-    assert "external is never made, only taken in" in said
+    assert "external stands for weights from outside and cannot be run" in said
 
 
 def test_a_name_is_of_one_set_of_weights_and_the_same_ones_are_taken_in_once(store):

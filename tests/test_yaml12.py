@@ -123,22 +123,22 @@ REFUSED = {
     "a: !mine 3": "line 1: the tag !mine is not read here; write the value without it",
     "a: !!set {b}": "line 1: the tag !!set is not read here; write the value without it",
     "a: !!int x": "line 1: 'x' is not of the tag !!int; drop the tag",
-    "a: &a [*a]": "line 1: *a stands within itself; write it out",
+    "a: &a [*a]": "line 1: *a contains itself; write it out",
     "a: *b": "line 1: there is no &b above *b; a text that begins with * stands in quotes",
     bomb(9): f"line 5: more than {NODES:,} values, with those that aliases repeat; shorten it",
     f"[{'x,' * NODES}]": (
         f"line 1: more than {NODES:,} values, with those that aliases repeat; shorten it"
     ),
-    "[" * 17 + "]" * 17: f"line 1: more than {LEVELS} levels stand in one another; use fewer",
-    "[" * 100_000: f"line 1: more than {LEVELS} levels stand in one another; use fewer",
+    "[" * 17 + "]" * 17: f"line 1: more than {LEVELS} levels of lists and mappings; use fewer",
+    "[" * 100_000: f"line 1: more than {LEVELS} levels of lists and mappings; use fewer",
     "a: &a [[[[[[[[[]]]]]]]]]\nb: [[[[[[[*a]]]]]]]": (
-        f"line 2: more than {LEVELS} levels stand in one another; use fewer"
+        f"line 2: more than {LEVELS} levels of lists and mappings; use fewer"
     ),
     f"a: {'9' * 5000}": (
         "line 1: a number of 5,000 characters is longer than the 400 that are read; "
         "write it in quotes if it is text"
     ),
-    "a: 1\nb: \x01": "line 2: the character U+0001 cannot stand in YAML; take it out",
+    "a: 1\nb: \x01": "line 2: the character U+0001 is not allowed in YAML; remove it",
     "a: [b[c]]": (
         "line 1: expected ',' or ']', but got '['; a name with a bracket stands in quotes"
     ),

@@ -323,7 +323,7 @@ CAUGHT = [
         "peeks_at_labels",
         "method opens-data",
         "sees_no_hidden_label",
-        "it opens the dataset by itself, where every label lies open",
+        "it opens the dataset itself, which gives it every label",
     ),
     (
         "peeks_at_labels",
@@ -360,8 +360,8 @@ CAUGHT = [
         "trains_on_test",
         "evaluator trains-on-test",
         "learns_nothing_from_test",
-        "its top1 is 1 where labels were drawn by lot, and 1 where the images tell them: it learns "
-        "from the labels of test, or from no feature",
+        "its top1 is 1 on random labels, and 1 on honest ones: it learns from the labels of test, "
+        "or does not use the features",
     ),
     (
         "trains_on_test",
@@ -379,7 +379,7 @@ CAUGHT = [
         "trains_on_test",
         "evaluator percent",
         "gives_what_it_declares",
-        "top1 is 73.5, no fraction: say its unit in its Metric ('1': none)",
+        "top1 is 73.5, not a fraction: give a unit in its Metric ('1' for none)",
     ),
     (
         "trains_on_test",
@@ -403,7 +403,7 @@ CAUGHT = [
         "bad_backbones",
         "backbone zoo-mixes",
         "sees_each_image_alone",
-        r"~alone an image has other features than in company, by \S+",
+        r"~alone an image has other features than in a batch, by \S+",
     ),
     (
         "bad_backbones",
@@ -457,7 +457,7 @@ CAUGHT = [
         "bad_datasets",
         "dataset zoo-drawn",
         "is_the_same_again",
-        "train was loaded again and is another, under the same fingerprint",
+        "train has other bytes when loaded again, under the same fingerprint",
     ),
     (
         "bad_datasets",
@@ -476,7 +476,7 @@ CAUGHT = [
         "bad_datasets",
         "dataset zoo-floating",
         "has_a_whole_card",
-        "data set 'zoo-floating' cannot be used: its train split is torch.float32 [40, 3, 8, 8], "
+        "dataset 'zoo-floating' cannot be used: its train split is torch.float32 [40, 3, 8, 8], "
         "where uint8 [N, 3, H, W] is wanted",
     ),
     (
@@ -589,7 +589,7 @@ def test_the_command_exits_5_and_says_each_fault(tmp_path: Path) -> None:
         ),
         (
             ["file:sound", "--no-plugin", "sound", "--plugin", "SOUND"],
-            "file:sound was to be checked, and --no-plugin leaves it out",
+            "file:sound cannot be checked, since --no-plugin leaves it out",
         ),
     ],
 )

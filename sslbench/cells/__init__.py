@@ -1,3 +1,4 @@
-"""What a cell is: how its settings are resolved, its identity and the way back from it, and the
-suites that ask for it. It imports plugins and what lies below.
+"""Cells: resolves their settings, writes and reads their identities, and reads the suites.
+
+It imports plugins and what lies below.
 """

@@ -1,4 +1,4 @@
-"""What a cell is: one trained thing, its id, and the seeds that follow from it."""
+"""Defines the cell, the unit of training, with its id and the seeds that follow from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Cell:
-    """One trained thing: method x hyperparameters x recipe x backbone x dataset x seed x precision."""
+    """One training: method, hyperparameters, recipe, backbone, dataset, seed and precision."""
 
     method: str
     version: int
@@ -35,11 +35,11 @@ class Cell:
     recipe: Recipe | None  # None: judged, never trained
     stages: Mapping[str, tuple[int, Recipe]] = field(default_factory=dict)  # version, recipe
     pretexts: Mapping[str, Cell] = field(default_factory=dict)  # by method name
-    left_out: tuple[str, ...] = ()  # hyperparameters added since, at their old value: not hashed
+    left_out: tuple[str, ...] = ()  # later hyperparameters with the old behaviour: not hashed
     source: str | None = None  # sha256 of a method that lives in a file
 
     def identity(self) -> dict[str, Any]:
-        """Exactly what is meant to change the number, as plain data."""
+        """Everything that is meant to change the cell's numbers, as plain data."""
         written = Identity.written(
             method=self.method,
             version=self.version,
@@ -77,7 +77,7 @@ class Cell:
 
     @property
     def adopted(self) -> bool:
-        """Whether its weights come from outside: the store has them, nothing else makes them."""
+        """Whether its weights were taken in from outside, so that they cannot be trained here."""
         return is_adopted(self.method)
 
     @property
@@ -94,12 +94,12 @@ def _plain_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def derive(*parts: Any) -> int:
-    """A seed from what it belongs to: 63 bits of the sha256 of the parts."""
+    """Derives a seed from the parts: 63 bits of their sha256."""
     return int.from_bytes(hashlib.sha256(canonical(parts).encode()).digest()[:8], "big") >> 1
 
 
 def plain(value: Any) -> Any:
-    """JSON's idea of a value; tuples become lists."""
+    """Converts a value to what JSON can hold; tuples become lists."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""A cell's identity, written and read: the one place that knows its shape."""
+"""Writes and reads the identity of a cell. No other module knows how it is laid out."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ IDENTITY = 1  # raised when the scheme itself changes
 
 @dataclass(frozen=True)
 class Identity:
-    """What is meant to change a cell's number, read from the plain data that is hashed and stored.
+    """Everything that is meant to change a cell's numbers. The sha256 of `plain` is the cell's id.
 
-    `written` makes it of a cell. Records may come from anybody: what is not there, or is of another
-    type, reads as None or as empty, and `sound` says whether all of it is there.
+    `written` makes one. Records may come from anybody, so that a part that is missing, or of
+    another type, reads as None or as empty; `sound` says whether every part is there.
     """
 
     plain: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Identity:
         seed: int,
         precision: str,
     ) -> Identity:
-        """Of these parts, all of them plain data; `recipe` is None where nothing is trained."""
+        """Makes an identity of plain data; `recipe` is None where nothing is trained."""
         own: dict[str, Any] = {
             "name": method,
             "version": version,
@@ -67,7 +67,7 @@ class Identity:
                 "identity_version": IDENTITY,
                 "method": own,
                 "backbone": backbone,
-                # a path says where, not what
+                # without its path, since the same data may lie elsewhere
                 "dataset": {"name": unplaced(dataset), "fingerprint": fingerprint, "size": size},
                 "labels": labels if labels != "budget" else {"budget": budget},
                 "seed": seed,
@@ -101,12 +101,12 @@ class Identity:
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """A pretext goes by its name."""
+        """The hyperparameters by name; one that is a pretext is given as its method's name."""
         return {name: spoken(value) for name, value in self._hyperparameters.items()}
 
     @property
     def pretexts(self) -> dict[str, str]:
-        """Hyperparameter -> the id of the cell that this one starts from."""
+        """Hyperparameter -> the id of the pretext's cell."""
         values = self._hyperparameters.items()
         return {name: value["cell"] for name, value in values if is_pretext(value)}
 
@@ -120,12 +120,12 @@ class Identity:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """{} where nothing is trained."""
+        """The recipe's fields; {} where nothing is trained."""
         return _mapping(_mapping(self.plain, "method"), "recipe")
 
     @property
     def stages(self) -> dict[str, tuple[Any, Mapping[str, Any]]]:
-        """Name -> version, recipe."""
+        """Stage -> its version and recipe."""
         stages = _mapping(_mapping(self.plain, "method"), "stages")
         parts = ((name, _mapping(stages, name)) for name in stages)
         return {name: (part.get("version"), _mapping(part, "recipe")) for name, part in parts}
@@ -143,7 +143,7 @@ class Identity:
 
     @property
     def dataset(self) -> str | None:
-        """Without where it lies."""
+        """The dataset's name, without its path."""
         return self._text(_mapping(self.plain, "dataset"), "name")
 
     @property
@@ -152,7 +152,7 @@ class Identity:
 
     @property
     def size(self) -> int | None:
-        """Pixels."""
+        """The side of the images in pixels."""
         size = _mapping(self.plain, "dataset").get("size")
         return size if type(size) is int else None
 
@@ -177,12 +177,12 @@ class Identity:
 
     @property
     def title(self) -> tuple[str, str, str]:
-        """Method, backbone, dataset; a question mark for what is not there."""
+        """Method, backbone and dataset; a question mark for what is missing."""
         return self.method or "?", self.backbone or "?", self.dataset or "?"
 
     @property
     def sound(self) -> bool:
-        """Whether it has the shape that `written` gives it."""
+        """Whether it has every part that `written` gives it."""
         method = _mapping(self.plain, "method")
         texts = (self.method, self.dataset, self.fingerprint, self.backbone, self.precision)
         stages = method.get("stages", {})
@@ -196,13 +196,16 @@ class Identity:
         )
 
     def without_seed(self) -> dict[str, Any]:
-        """What the seeds of one row share, as plain data: a pretext is another cell for each."""
+        """The identity without its seed, which all cells of a table's row share.
+
+        Pretexts are given by name, since their cells differ from seed to seed.
+        """
         plain = {key: value for key, value in self.plain.items() if key != "seed"}
         method = {**_mapping(self.plain, "method"), "hyperparameters": self.hyperparameters}
         return {**plain, "method": method}
 
     def settings(self) -> dict[str, Any]:
-        """Hyperparameters and recipe fields by the names that `--set` has for them; versions too."""
+        """Hyperparameters, recipe fields and versions, by the names that `--set` uses."""
         found = {**self.hyperparameters, **self.recipe}
         for stage, (version, recipe) in self.stages.items():
             found[f"{stage}.version"] = version
@@ -263,7 +266,7 @@ def _mapping(plain: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def pretext_of(method: str, cell: str) -> dict[str, str]:
-    """A hyperparameter that names another cell, as an identity has it."""
+    """Writes a hyperparameter that names another cell as identities hold it."""
     return {"method": method, "cell": cell}
 
 
@@ -273,7 +276,7 @@ def is_pretext(value: Any) -> bool:
 
 
 def spoken(value: Any) -> Any:
-    """A hyperparameter of an identity as a person types it: a pretext goes by its name."""
+    """A hyperparameter of an identity as people type it: of a pretext, its method's name."""
     return value["method"] if is_pretext(value) else value
 
 

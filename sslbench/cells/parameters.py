@@ -1,4 +1,4 @@
-"""The keyword-only parameters of methods and evaluators: their types, defaults, and values that suit."""
+"""Reads the keyword-only parameters of methods and evaluators, and checks values for them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 class Anatomy(typing.NamedTuple):
-    """A methods entry taken apart."""
+    """What a methods entry consists of."""
 
     target: Any  # Method class, or the function of an encoder
-    bound: Mapping[str, Any]  # arguments of a partial; a stage's as "agree.lr"
+    bound: Mapping[str, Any]  # arguments of a partial, those of a stage as "agree.lr"
     hints: Mapping[str, Any]  # hyperparameter -> type
     defaults: Mapping[str, Any]
     recipe: Recipe | None
 
 
 def anatomy(entry: Entry) -> Anatomy:
-    """Hyperparameters, defaults and recipe of a methods entry; imports it."""
+    """Imports a methods entry and finds its hyperparameters, defaults and recipe."""
     target = entry.load()
     bound: dict[str, Any] = {}
     while isinstance(target, functools.partial):
@@ -51,7 +51,7 @@ def anatomy(entry: Entry) -> Anatomy:
     recipe = target.recipe if is_method else None
     if is_method and (clash := sorted(set(hints) & set(FIELDS))):
         raise UserError(
-            f"hyperparameter {clash[0]!r} of {entry.name!r} takes a recipe field's name"
+            f"hyperparameter {clash[0]!r} of {entry.name!r} has the name of a recipe field; rename it"
         )
     stages = getattr(target, "stages", {})
     for name in bound:
@@ -88,15 +88,15 @@ def _signature(function: Any, what: str) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def checked(value: Any, kind: Any, *, what: str) -> Any:
-    """`value` as `kind`, or a sentence that says what was expected.
+    """Converts `value` to `kind`; UserError says what was expected.
 
-    A list may be a tuple, 10 a number and 1e1 an integer; text is never anything but text.
+    A list may become a tuple, 10 a number and 1e1 an integer. Text never becomes anything else.
     """
     if kind in (Pretext, Weights):
         kind = str
     adapter = _adapter(kind)
     if adapter is None:
-        return value  # a type only its method understands
+        return value  # only its method understands this type
 
     def refusal() -> UserError:
         found = f"got {_shown(value)}{_quotes(value, kind)}"
@@ -118,7 +118,7 @@ def _shown(value: Any) -> str:
 
 
 def _quotes(value: Any, kind: Any) -> str:
-    """What would work where quotes are all that is wrong."""
+    """Suggests to add or to remove quotes, where that would help."""
     if typing.get_origin(kind) is typing.Annotated:
         kind = typing.get_args(kind)[0]
     if isinstance(value, str) and kind in (int, float, bool) and len(value) <= LONGEST:
@@ -129,13 +129,13 @@ def _quotes(value: Any, kind: Any) -> str:
 
 
 def _endless(value: Any) -> bool:
-    """No JSON, and so no identity, has infinity or NaN."""
+    """Whether it holds infinity or NaN, which JSON, and so an identity, cannot have."""
     values = value if isinstance(value, tuple | list) else (value,)
     return any(isinstance(each, float) and not math.isfinite(each) for each in values)
 
 
 def _read_from_text(value: Any, found: Any) -> bool:
-    """Whether pydantic took a text such as 'yes' or '3' for what it is not."""
+    """Whether pydantic converted text such as 'yes' or '3' to a truth value or a number."""
     if isinstance(value, str):
         return isinstance(found, bool | int | float)
     if isinstance(value, Mapping) and isinstance(found, Mapping):
@@ -160,7 +160,7 @@ def _admits_bool(kind: Any) -> bool:
 
 
 def described(kind: Any) -> str:
-    """A type in words."""
+    """Describes a type in words."""
     words = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
     if kind in words:
         return words[kind]

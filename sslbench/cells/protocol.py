@@ -1,4 +1,4 @@
-"""An evaluator with its parameters: a protocol, and the identity of what it says of a cell."""
+"""Protocols: evaluators with their parameters, and the identities of the records that they make."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judge:
-    """An evaluator with its parameters: a protocol."""
+    """An evaluator with its parameters, which together are a protocol."""
 
     name: str  # as asked for, canonical
     version: int
     params: Mapping[str, Any]  # resolved
     protocol: str  # "knn-1", "knn-1[k=5]" away from the defaults, "tent-1(linear-1)" with a probe
     held_out: bool = False  # judges on the held-out tenth of train
-    uses: tuple[Judge, ...] = ()  # whose probe it borrows
+    uses: tuple[Judge, ...] = ()  # evaluators whose probes it borrows
     extra: Mapping[str, Any] = field(default_factory=dict)  # what else decides its numbers
     others: Mapping[str, str] = field(default_factory=dict)  # further datasets -> fingerprint
 
     @property
     def family(self) -> str:
-        """The protocol without parameters: variants of a judge draw the same numbers."""
+        """The protocol without parameters; all variants of it draw the same random numbers."""
         base = parse_name(self.name).base
         borrowed = f"({','.join(used.family for used in self.uses)})" if self.uses else ""
         return f"{base}-{self.version}{borrowed}{'@held-out' if self.held_out else ''}"
@@ -52,14 +52,14 @@ class Judge:
 
 
 def judged_identity(cell: Cell, judge: Judge) -> dict[str, Any]:
-    """That of the record of a judge on a cell."""
+    """The identity of the record that an evaluator makes of a cell."""
     return dict(JudgedIdentity.written(cell.id, judge.identity()).plain)
 
 
 def resolve_judge(
     name: str, registry: Registry, *, held_out: bool = False
 ) -> tuple[Judge, Evaluator]:
-    """The judge that `knn` or `knn[k=5]` names, and what runs it."""
+    """Resolves a name such as `knn[k=5]` to its protocol and a ready evaluator."""
     judge, cls, given = find_judge(name, registry, held_out=held_out)
     evaluator = cls(**given)
     return dataclasses.replace(judge, extra=evaluator.extra()), evaluator
@@ -68,7 +68,7 @@ def resolve_judge(
 def find_judge(
     name: str, registry: Registry, *, held_out: bool = False
 ) -> tuple[Judge, type[Evaluator], dict[str, Any]]:
-    """The judge that a name names, its class, and what the name's bracket gives the constructor."""
+    """Resolves a name to its protocol, the evaluator's class and the constructor's arguments."""
     asked: Name = parse_name(name)
     entry = registry.find("evaluators", asked.base)
     cls = entry.load()

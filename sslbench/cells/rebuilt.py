@@ -1,4 +1,4 @@
-"""From an identity back to the cell."""
+"""Rebuilds a cell from its stored identity."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .parameters import Anatomy, anatomy, checked
 
 
 def cell_from(identity: Identity, found: Registry) -> Cell:
-    """The cell whose identity this is; its pretexts are known by their ids alone.
+    """Rebuilds the cell of an identity. Its pretexts have an id and nothing else.
 
     Raises:
-        UserError: its method is not here, or is another by now.
+        UserError: its method is not installed, or has changed since.
     """
     name = identity.method or ""
     entry = found.find("methods", parse_name(name))
@@ -66,7 +66,7 @@ def _recipe(saved: Mapping[str, Any]) -> Recipe:
 
 
 def _value(saved: Any, kind: Any, name: str) -> Any:
-    """As its type wants it, unless that changes how it is written: 10 and 10.0 hash differently."""
+    """Converts a value to its type, unless its JSON would change: 10 and 10.0 hash differently."""
     value = checked(saved, kind, what=name)
     return value if canonical(plain(value)) == canonical(saved) else _tupled(saved)
 
@@ -88,7 +88,7 @@ def _values(identity: Identity, parts: Anatomy) -> tuple[dict[str, Any], dict[st
             values[name] = added[name]
         elif kind is Pretext:
             values[name] = saved[name]
-            # all that an identity asks of a pretext
+            # an identity needs only the id of a pretext
             pretexts[saved[name]] = cast(Cell, SimpleNamespace(id=identity.pretexts[name]))
         else:
             values[name] = _value(saved[name], kind, name)

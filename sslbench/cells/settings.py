@@ -1,4 +1,4 @@
-"""Settings: what a suite and `--set` say of methods, checked, and resolved into cells."""
+"""Checks the settings that suites and `--set` make, and resolves methods under them into cells."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a suite and the command line override: later layers win."""
+    """Overrides by a suite and by the command line, in layers of which later ones win."""
 
+    # each layer: (epochs and batch for all methods, the rest by "moco.lr" or "scan.agree.lr")
     layers: tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...] = ()
-    # each (for all methods: epochs, batch; by dotted name: "moco.lr", "scan.agree.lr")
 
     def of(self, *names: str, stage: str | None = None) -> dict[str, Any]:
-        """The overrides that concern the method of these names, or this stage of it."""
+        """The overrides for the method of these names, or for one stage of it."""
         found: dict[str, Any] = {}
         for for_all, dotted in self.layers:
             found.update(for_all)
@@ -50,7 +50,7 @@ def _recipe_types() -> dict[str, Any]:
     return typing.get_type_hints(Recipe)
 
 
-# of a recipe's fields, as api.Recipe says them: what must hold, in words
+# fields of api.Recipe -> what must hold of their values, as a function and in words
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lr": (lambda v: v >= 0, "0 or more"),
     "momentum": (lambda v: 0 <= v <= 1, "from 0 to 1"),
@@ -64,13 +64,16 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def resolve_recipe(recipe: Recipe, overrides: Mapping[str, Any], *, what: str) -> Recipe:
-    # Defaults too: 10 and 10.0 must not be two cells.
+    # defaults are converted too: 10 and 10.0 must not make two cells
     values = {name: overrides.get(name, getattr(recipe, name)) for name in FIELDS}
     resolved = Recipe(
         **{k: checked(v, _recipe_types()[k], what=f"{what}.{k}") for k, v in values.items()}
     )
     if resolved.epochs < 0 or resolved.batch < 1:
-        raise UserError(f"{what} asks for {resolved.epochs} epochs of batch {resolved.batch}")
+        raise UserError(
+            f"{what} asks for {resolved.epochs} epochs of batch {resolved.batch}; epochs are 0 or "
+            f"more, a batch is 1 or more"
+        )
     for name, (holds, words) in _RANGES.items():
         if not holds(found := getattr(resolved, name)):
             raise UserError(f"{what}.{name} must be {words}, not {written(plain(found))}")
@@ -79,7 +82,7 @@ def resolve_recipe(recipe: Recipe, overrides: Mapping[str, Any], *, what: str) -
 
 @dataclass(frozen=True)
 class Context:
-    """What the cells of one row of a matrix share: everything but the method."""
+    """Everything that identifies a cell beside its method: backbone, data, seed and the like."""
 
     backbone: str
     dataset: str
@@ -91,13 +94,13 @@ class Context:
 
 
 def resolve(method: str, registry: Registry, setting: Context, settings: Settings) -> Cell:
-    """The cell of `method` in this setting, with those of the pretexts it names."""
+    """Makes the cell of `method` in this context, and those of its pretexts."""
     return outline(method, registry, settings).at(setting)
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A cell before its setting is known: many seeds and datasets share one."""
+    """A cell without its context; the cells of many seeds and datasets share one."""
 
     fields: Mapping[str, Any]  # of Cell
     pretexts: Mapping[str, Outline]
@@ -108,7 +111,7 @@ class Outline:
 
 
 def recorded(method: str, registry: Registry) -> str:
-    """The name that identities have for a method: a plugin's stands with its owner."""
+    """The name of a method in identities and records; a plugin's begins with its distribution."""
     if is_adopted(method):
         return method
     entry = registry.find("methods", method)
@@ -118,7 +121,7 @@ def recorded(method: str, registry: Registry) -> str:
 def outline(
     method: str, registry: Registry, settings: Settings, *, asking: tuple[str, ...] = ()
 ) -> Outline:
-    """`method` under these settings. `asking`: the methods whose pretext it is."""
+    """Resolves `method` under these settings. `asking`: the methods whose pretext it is."""
     if method in asking:
         raise UserError(f"{' -> '.join((*asking, method))}: a pretext cannot ask for itself")
     entry = registry.find("methods", method)
@@ -157,7 +160,7 @@ def outline(
 
 
 def _spellings(entry: Entry, registry: Registry) -> tuple[str, ...]:
-    """The names under which settings mean this entry: bare, where it owns that, and as records say."""
+    """The names by which settings may mean an entry: `dist/name`, and `name` where it owns that."""
     try:
         owner = registry.find("methods", entry.name)
     except UserError:  # two plugins provide it: the bare name is nobody's
@@ -197,7 +200,7 @@ def _no_more_labels(method: str, target: Any, name: str, sees: Labels) -> None:
 
 
 def check_settings(registry: Registry, settings: Settings, methods: set[str]) -> None:
-    """Every dotted name belongs to a known method, stage and field, even outside the selection."""
+    """Checks that every dotted name has a known method, stage and field, selected or not."""
     for key in sorted(settings.names()):
         method, _, rest = key.partition(".")
         entry = registry.find("methods", method)  # UnknownName with a suggestion
@@ -211,6 +214,3 @@ def check_settings(registry: Registry, settings: Settings, methods: set[str]) ->
             raise UserError(f"{method} has no stage {stage!r}{suggestion(stage, stages)}")
         if stage and leaf not in FIELDS:
             raise UserError(f"{method}.{stage} has no setting {leaf!r}{suggestion(leaf, FIELDS)}")
-
-
-# ---- evaluators ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Suites: named protocols, read from YAML."""
+"""Reads suites from YAML and checks them. A suite says what a table compares, and how."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LARGEST_SEED = 2**63 - 1
 
 
 def _whole(value: Any) -> Any:
-    """1e1 is ten."""
+    """Turns a whole float into an integer: 1e1 is ten."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -46,21 +46,21 @@ Choices = Annotated[Any, AfterValidator(_choices)]
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a suite finds each method's recipe: the same number of random trials for all."""
+    """How a suite tunes its methods: by the same number of random trials for each."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     trials: Annotated[Whole, Ge(1)]
     epochs: Annotated[Whole, Ge(1)]  # of a trial, a stage
-    judge: str  # its first metric on the held-out tenth of train chooses
-    seed: Seed  # of the trials' cells, and of the draws; none of the suite's own
+    judge: str  # evaluator whose first metric on the held-out tenth of train chooses
+    seed: Seed  # of the trials' cells, and of the draws; must not be one of the suite's
     space: Mapping[str, Choices]  # METHOD.PARAM or *.PARAM -> a list, or {times: [low, high]}
     settled: frozenset[str] = frozenset()  # METHOD.PARAM that are set by hand: not searched
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A named protocol."""
+    """The datasets, backbones, methods, budget, seeds and evaluators of a table."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -72,20 +72,20 @@ class Suite:
     baselines: Texts
     evaluators: Texts
     seeds: tuple[Seed, ...]
-    once: Texts = ()  # evaluators that judge the first seed alone
+    once: Texts = ()  # evaluators that judge only the first seed
     epochs: Annotated[Whole, Ge(0)] | None = None  # a stage, for all methods; None: each recipe's
     batch: Annotated[Whole, Ge(1)] | None = None
     precision: str = "fp32"
     labels: Annotated[Whole, Ge(1)] | None = None  # the budget of methods that may see some
     floor: str | None = None  # the baseline that a trained method should beat
-    normaliser: str | None = None  # the method by whose errors those under corruption are divided
-    requires: Texts = ()  # distributions
+    normaliser: str | None = None  # errors under corruption are divided by those of this method
+    requires: Texts = ()  # distributions that must be installed
     set: Mapping[str, Any] = field(default_factory=dict)  # METHOD.PARAM -> value
     tuning: Tuning | None = None
     notes: Texts = ()  # what a reader of its tables must know
 
     def as_yaml(self) -> str:
-        """A suite file that says all of it, and extends none."""
+        """Writes a complete suite file, which extends no other."""
         fields = dataclasses.asdict(self).items()
         plain = {k: v for k, v in fields if k in NEEDED or v not in (None, (), {})}
         if self.tuning:
@@ -101,14 +101,14 @@ def _listed(value: Any) -> Any:
 
 
 def load_suite(name: str, registry: Registry) -> Suite:
-    """A suite by name, or from a YAML file's path, which may say its name."""
+    """Loads a suite by its name, or from the path of a YAML file."""
     by_path = name.lower().endswith(ENDINGS)
     path = Path(name) if by_path else _home(name, registry)
     return _suite(path.stem if by_path else name, _content(path, registry), path)
 
 
 def read_suite(path: Path) -> Suite:
-    """A suite from a file that extends none."""
+    """Reads a suite from a file that extends no other."""
     return _suite(path.stem, _content(path, None), path)
 
 
@@ -124,7 +124,10 @@ def _home(name: str, registry: Registry) -> Path:
 def _content(
     path: Path, registry: Registry | None, asking: tuple[Path, ...] = ()
 ) -> dict[str, Any]:
-    """A file's fields over those of the suite it extends; of `set`, each setting by itself."""
+    """Reads a file's fields and those of the suite that it extends, which it overrides.
+
+    In `set` each setting is overridden by itself.
+    """
     if not path.is_file():
         raise UserError(
             f"there is no suite file {path}; `sslbench list suites` has names of suites"
@@ -138,7 +141,9 @@ def _content(
     if "extends" not in own:
         return own
     if registry is None:
-        raise UserError(f"the suite {path} must be whole, and extends {own['extends']!r}")
+        raise UserError(
+            f"the suite {path} extends {own['extends']!r}, but must have all fields itself here"
+        )
     whole = _content(_home(str(own.pop("extends")), registry), registry, (*asking, path))
     if isinstance(own.get("set"), Mapping) and isinstance(whole.get("set"), Mapping):
         own["set"] = {**whole["set"], **own["set"]}
@@ -179,7 +184,7 @@ _WANTED = {  # pydantic's word for what went wrong -> what would work
 
 
 def _sentence(error: Invalid, path: Path) -> str:
-    """The first fault: which field, what was found, what would work."""
+    """Describes the first fault: which field, what was found, what would work."""
     faults = error.errors()
     for fault in faults:
         if fault["type"] == "unexpected_keyword_argument":
@@ -217,7 +222,7 @@ def _shown(value: Any) -> str:
 
 
 def _as_text(value: Any) -> str:
-    """As it was meant, where `[folder: /x]` made a mapping of a name."""
+    """Quotes a value as text; `[folder: /x]`, which YAML reads as a mapping, becomes folder:/x."""
     if isinstance(value, Mapping) and len(value) == 1:
         return repr(":".join(map(str, *value.items())))
     return f"'{_shown(value)}'"

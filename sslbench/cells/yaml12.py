@@ -1,8 +1,8 @@
-"""YAML as every file and every --set is read: version 1.2's core schema, bounded, nothing twice.
+"""Reads and writes YAML 1.2 (core schema), for every file and every --set.
 
-PyYAML's parser, with scalars by `names.plain_scalar`. Equal keys, keys that are not text, merge keys,
-tags of programs and second documents are refused, for each of them has meant another thing than it
-seemed to.
+It uses PyYAML's parser, with scalars by `names.plain_scalar`. Equal keys, keys that are not text,
+merge keys, tags of programs and second documents are refused, since each is easily misread. Size,
+nesting and aliases are bounded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..errors import UserError
 from ..names import LONGEST, plain_scalar
 
 BYTES = 1_000_000  # of a file
-LEVELS = 16  # of lists and mappings in one another
-NODES = 10_000  # scalars, lists and mappings, with all that aliases stand for
+LEVELS = 16  # of nested lists and mappings
+NODES = 10_000  # scalars, lists and mappings, with all that aliases repeat
 
 _CORE = "tag:yaml.org,2002:"
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -43,7 +43,7 @@ _ADVICE = (  # what PyYAML says -> what would work
 
 
 def read(path: Path, what: str) -> Any:
-    """What a file holds; `what` names it in sentences, such as `the suite mine.yaml`.
+    """Reads a YAML file; `what` names it in messages, such as `the suite mine.yaml`.
 
     Raises:
         UserError: it cannot be read, or is not such YAML.
@@ -67,7 +67,7 @@ def read(path: Path, what: str) -> Any:
 
 
 def load(text: str, what: str) -> Any:
-    """What a text of YAML holds; None where it is empty.
+    """Parses YAML; None where the text is empty.
 
     Raises:
         UserError: it is not such YAML.
@@ -79,7 +79,7 @@ def load(text: str, what: str) -> Any:
 
 
 def value(text: str, what: str) -> Any:
-    """What stands behind NAME= or NAME: , as a file would have it.
+    """Parses a single value, as it stands behind NAME= or NAME: in a file.
 
     Raises:
         UserError: it is not such YAML.
@@ -94,7 +94,7 @@ def value(text: str, what: str) -> Any:
 
 
 def written(value: Any) -> str:
-    """A value as `value` reads it, as short as it stays itself: 0.3, cosine, [0.2,1.0], "64"."""
+    """Writes a value in the shortest form that `value` reads back: 0.3, cosine, [0.2,1.0], "64"."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{_inside(k)}: {_inside(v)}' for k, v in value.items())}}}"
     if isinstance(value, list | tuple):
@@ -111,7 +111,10 @@ def _inside(value: Any) -> str:
 
 
 def _text(text: str, *, inside: str) -> str:
-    """Without quotes where it is read as itself; `inside`: what ends a text in a bracket."""
+    """Writes text, without quotes where it reads back as itself.
+
+    inside: characters that would end a text within brackets.
+    """
     if text.strip() == text and text.isprintable() and not set(text) & set(inside):
         try:
             plain = _parsed(f"v: {text}") == {"v": text}
@@ -123,12 +126,12 @@ def _text(text: str, *, inside: str) -> str:
 
 
 def dump(value: Any) -> str:
-    """A file that `load`, and readers of YAML 1.1 too, read as this value."""
+    """Writes a file that `load`, and readers of YAML 1.1 too, read as this value."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either version of YAML would read as other than text."""
+    """Quotes text that either version of YAML would read as something else."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         # its stubs leave it untyped
@@ -144,7 +147,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def represent_text(self, text: str) -> Any:
-        # line breaks of 1.1, which PyYAML folds into spaces outside double quotes
+        # these are line breaks in 1.1: outside double quotes PyYAML folds them into spaces
         style = '"' if set(text) & set("\x85\u2028\u2029") else None
         return self.represent_scalar(f"{_CORE}str", text, style=style)
 
@@ -156,7 +159,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 
 class _Fault(Exception):
-    """What of a document is refused."""
+    """A part of a document that is refused, with its line."""
 
     def __init__(self, mark: Any, sentence: str) -> None:
         super().__init__(sentence)
@@ -170,14 +173,14 @@ def _parsed(text: str) -> Any:
         before = text[: error.position]
         mark = yaml.Mark("", error.position, before.count("\n"), 0, None, 0)
         sign = f"U+{ord(text[error.position]):04X}"
-        raise _Fault(mark, f"the character {sign} cannot stand in YAML; take it out") from error
+        raise _Fault(mark, f"the character {sign} is not allowed in YAML; remove it") from error
     except yaml.MarkedYAMLError as error:
         raise _Fault(error.problem_mark or error.context_mark, _said(error)) from error
 
 
 @dataclass(frozen=True)
 class _Built:
-    """A value, and what it costs to name it again."""
+    """A value, with the nodes and levels that an alias of it would repeat."""
 
     value: Any
     nodes: int
@@ -186,7 +189,7 @@ class _Built:
 
 @dataclass
 class _Reader:
-    """Builds while PyYAML parses, so that what is too large is never whole."""
+    """Builds values while PyYAML parses, so that it can stop early where they grow too large."""
 
     loader: Any
     anchors: dict[str, _Built] = field(default_factory=dict)
@@ -194,7 +197,7 @@ class _Reader:
     nodes: int = 0
 
     def document(self) -> Any:
-        """The only one there is; None where there is none."""
+        """Builds the only document; None where there is none."""
         take = self.loader.get_event
         take()  # of the stream
         if isinstance(self.loader.peek_event(), yaml.StreamEndEvent):
@@ -225,7 +228,7 @@ class _Reader:
     def _collection(self, event: Any, level: int) -> _Built:
         if level > LEVELS:
             raise _Fault(
-                event.start_mark, f"more than {LEVELS} levels stand in one another; use fewer"
+                event.start_mark, f"more than {LEVELS} levels of lists and mappings; use fewer"
             )
         before = self.nodes
         sequence = isinstance(event, yaml.SequenceStartEvent)
@@ -241,7 +244,7 @@ class _Reader:
             yield self._node(event, level)
 
     def _pairs(self, level: int) -> Iterator[_Built]:
-        """Each with its key: value is (key, value)."""
+        """Yields each item of a mapping; its `value` is (key, value)."""
         seen: dict[str, int] = {}
         while not isinstance(event := self.loader.get_event(), yaml.MappingEndEvent):
             key, line = self._key(event, level), event.start_mark.line + 1
@@ -268,7 +271,7 @@ class _Reader:
 
     def _alias(self, event: Any, level: int) -> _Built:
         if event.anchor in self.open:
-            raise _Fault(event.start_mark, f"*{event.anchor} stands within itself; write it out")
+            raise _Fault(event.start_mark, f"*{event.anchor} contains itself; write it out")
         if event.anchor not in self.anchors:
             raise _Fault(
                 event.start_mark,
@@ -279,7 +282,7 @@ class _Reader:
         self._count(event, built.nodes)
         if level + built.levels > LEVELS:
             raise _Fault(
-                event.start_mark, f"more than {LEVELS} levels stand in one another; use fewer"
+                event.start_mark, f"more than {LEVELS} levels of lists and mappings; use fewer"
             )
         return built
 
@@ -297,7 +300,7 @@ def _mapping(parts: Sequence[_Built]) -> dict[str, Any]:
 
 
 def _scalar(event: Any) -> Any:
-    """Text where it is quoted or says so, else what its letters stand for."""
+    """Reads a scalar: text where it is quoted or tagged as such, else by `plain_scalar`."""
     if event.tag is None and not event.implicit[0]:
         return _joined(event.value)
     if event.tag in ("!", f"{_CORE}str"):
@@ -317,7 +320,7 @@ def _scalar(event: Any) -> Any:
 
 
 def _joined(text: str) -> str:
-    """Two escapes of UTF-16's halves are one character, as in JSON."""
+    """Joins the escapes of two UTF-16 surrogates into one character, as JSON does."""
     if not any("\ud800" <= character <= "\udfff" for character in text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -338,7 +341,7 @@ def _kind(value: Any) -> str:
 
 
 def _said(error: yaml.MarkedYAMLError) -> str:
-    """PyYAML's complaint in one sentence, with what would work."""
+    """Turns PyYAML's complaint into one sentence, with what would work."""
     problem = " ".join(str(error.problem or error.context).split())
     problem = problem.replace("'<stream end>'", "the end")[:LONGEST]
     if "<block end>" in problem:

@@ -1,11 +1,11 @@
 """The nineteen corruptions of CIFAR-10-C and CIFAR-100-C (Hendrycks and Dietterich, 1903.12261).
 
-Batched, on the device of the images, with the parameters for 32 pixels of the script that made
-those sets, and its truncation to 8 bits. Lengths in pixels stay what they are for images of another
-side; what the script gives as a share of the side follows it, but for elastic_transform, whose lengths are
-those of 32 pixels. JPEG alone is done by PIL.
+They work in batches on the device of the images; only JPEG is done by PIL. They follow the script
+that made those sets, with its parameters for 32 pixels and its truncation to 8 bits. For images of
+another side, lengths in pixels stay the same, and lengths that the script gives as shares of the
+side scale with it. In elastic_transform all lengths are those for 32 pixels.
 
-What an image draws depends on the seed, the corruption, the severity and its index alone.
+An image's random numbers depend only on the seed, the corruption, the severity and its index.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
     "frost_from",
 ]
 
-VERSION = 1  # raised when any byte can change
+VERSION = 1  # raise it when any byte can change
 SEVERITIES = (1, 2, 3, 4, 5)
 LEAST_SIDE = 16
 
@@ -81,7 +81,7 @@ def corrupt(
     seed: int = 0,
     frost: Frost | None = None,
 ) -> Tensor:
-    """A corrupted copy, uint8 [B, 3, H, W] on the same device.
+    """Makes a corrupted copy, uint8 [B, 3, H, W] on the same device.
 
     Args:
         images: uint8 [B, 3, H, W], RGB; the sides need not be equal
@@ -89,8 +89,8 @@ def corrupt(
         frost: photographs; procedural textures if not given
 
     Raises:
-        UserError: an unknown corruption or severity, too small an image or photograph.
-        ValueError: no batch of RGB bytes, or not one index an image.
+        UserError: an unknown corruption or severity, or too small an image or photograph.
+        ValueError: not a batch of RGB bytes, or not one index for each image.
     """
     _check(images, name, severity, index)
     entry, level = CORRUPTIONS[name], CORRUPTIONS[name].levels[severity - 1]
@@ -112,7 +112,7 @@ def corrupt(
 
 
 def _runs(images: Tensor) -> Iterator[slice]:
-    """So many images at a time as a CPU's cache holds; on other devices, about 1 GB of work."""
+    """Splits the images into parts that fit a CPU's cache or, elsewhere, need about 1 GB."""
     room = 2**18 if images.device.type == "cpu" else 2**24
     step = max(1, room // images[0].numel()) if len(images) else 1
     for start in range(0, len(images), step):

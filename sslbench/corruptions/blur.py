@@ -1,4 +1,4 @@
-"""Blur: a lens, frosted glass, a moving camera, a zooming one, a Gaussian."""
+"""Blurs: defocus, frosted glass, motion, zoom and Gaussian."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def gaussian(images: Tensor, level: Level) -> Tensor:
 
 
 def defocus(images: Tensor, level: Level) -> Tensor:
-    """A disk, its edge softened; pixels as far from the middle share one weight."""
+    """Blurs with a disk of softened edge. Pixels at the same distance are summed before weighting."""
     reach, rings = _disk(*level)
     height, width = images.shape[2:]
     padded = pad(images.short(), reach, "mirror")
     out = torch.zeros(images.shape, dtype=torch.float64, device=images.device)
     for weight, shifts in rings:
-        ring = torch.zeros_like(images, dtype=torch.int16)  # 25 bytes fit
+        ring = torch.zeros_like(images, dtype=torch.int16)  # large enough for a sum of 25 bytes
         for down, right in shifts:
             ring += padded[:, :, down : down + height, right : right + width]
         out += ring.double().mul_(weight)
@@ -38,9 +38,9 @@ def defocus(images: Tensor, level: Level) -> Tensor:
 def _disk(
     radius: float, softness: float
 ) -> tuple[int, tuple[tuple[float, tuple[tuple[int, int], ...]], ...]]:
-    """How far it reaches, and (weight, its places) for every distance.
+    """The disk's reach in pixels, and (weight, positions) for every distance from the middle.
 
-    In float32 as OpenCV's, whose fifth and ninth are a little more than that.
+    Weights are float32 as OpenCV's, where a fifth or a ninth is slightly too large.
     """
     reach = int(radius) + 1
     away = np.arange(-reach, reach + 1)
@@ -67,17 +67,17 @@ def glass_numbers(draws: Draws, sides: Sides, level: Level) -> tuple[Tensor, ...
 
 
 def glass(images: Tensor, level: Level, bits: Tensor) -> Tensor:
-    """Every pixel takes the place of itself or of a neighbour before it, between two blurs.
+    """Copies to every pixel itself or a neighbour above or to the left of it, between two blurs.
 
-    The script means to swap, but swaps views of one array: it copies. It goes from the last pixel
-    to the third, so that what it reads is what was there before the round.
+    The script means to swap pixels, but swaps views of one array, which copies. It goes from the last
+    pixel to the third, so that each round reads only pixels from before the round.
     """
     images = truncated(smooth(images, level[0]))
     for turn in bits.unbind(1):  # [B, H, W], a bit for each direction
         moved = images.clone()
         here = turn[:, None, 2:, 2:]
         up, left = (here & 1).bool(), (here & 2).bool()
-        inner = slice(2, None), slice(1, -1)  # its own place, the one before
+        inner = slice(2, None), slice(1, -1)  # the pixel's own position, the one before
         own, beside, above, corner = (
             images[:, :, rows, columns] for rows in inner for columns in inner
         )
@@ -100,7 +100,7 @@ def motion(images: Tensor, level: Level, degrees: Tensor) -> Tensor:
 
 
 def streak(images: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor:
-    """ImageMagick's motion blur: half a Gaussian of taps along a line, one line an image."""
+    """ImageMagick's motion blur: half a Gaussian along a line, at each image's own angle."""
     count, channels, height, width = images.shape
     reach = 2 * radius + 1
     half = bell(sigma, reach - 1)[reach - 1 :]
@@ -124,7 +124,7 @@ def streak(images: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor
 
 
 def zoom(images: Tensor, level: Level) -> Tensor:
-    """The mean of the image and of what zooming in from 1 to the level shows on the way."""
+    """The mean of the image and of its zooms by 1 to the level, in steps of 0.01."""
     views, count = _zooms(level[0], images.shape[2], images.shape[3])
     plain = images.double()
     out = plain.clone()
@@ -135,10 +135,10 @@ def zoom(images: Tensor, level: Level) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _zooms(end: float, height: int, width: int) -> tuple[list[tuple[Tensor, Tensor]], int]:
-    """The maps that differ, their rows times how often they occur; how many there are in all.
+    """The different zooms, with rows multiplied by how often they occur, and the number of all.
 
-    About half of the zooms are the same map as the one before. The script's range would leave its
-    end out, but steps of 0.01 do not quite add up to it.
+    About half of the zooms equal the one before. The script's range should exclude its end, but
+    rounding of the steps of 0.01 can include it.
     """
     zooms = np.arange(1, end, 0.01).tolist()
     views: dict[tuple[tuple[int, int], ...], tuple[Tensor, Tensor]] = {}
@@ -151,7 +151,7 @@ def _zooms(end: float, height: int, width: int) -> tuple[list[tuple[Tensor, Tens
 
 
 DEFOCUS = Corruption(((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)), defocus)
-# sigma, rounds; a pixel comes from one place away at most, at every severity
+# sigma, rounds; in a round a pixel moves by one position at most, at every severity
 GLASS = Corruption(((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2)), glass, glass_numbers)
 MOTION = Corruption(((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)), motion, angles)
 ZOOM = Corruption(((1.06,), (1.11,), (1.16,), (1.21,), (1.26,)), zoom)

@@ -1,4 +1,4 @@
-"""Hue, saturation and value, in the order of operations of scikit-image: its bytes are ours."""
+"""Brightness and saturation, in HSV, in scikit-image's order of operations so that bytes agree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def saturate(images: Tensor, level: Level) -> Tensor:
 
 
 def hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[B, 3, H, W] in [0, 1] -> three of [B, H, W] in [0, 1]; greys have hue and saturation 0."""
+    """Converts RGB [B, 3, H, W] in [0, 1] to hue, saturation and value, each [B, H, W] in [0, 1].
+
+    Greys have hue and saturation 0.
+    """
     red, green, blue = images.unbind(1)
     value = images.amax(1)
     spread = value - images.amin(1)
@@ -36,7 +39,7 @@ def hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """Three of [B, H, W] -> [B, 3, H, W]."""
+    """Converts hue, saturation and value, each [B, H, W], to RGB [B, 3, H, W]."""
     sector = (hue * 6).floor()
     part = hue.mul_(6).sub_(sector)
     low = value * (1 - saturation)
@@ -50,7 +53,7 @@ def rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _order(device: torch.device) -> tuple[Tensor, ...]:
-    """Which of value, rising, low, falling each channel is in the six sectors of hue."""
+    """For each channel and each of six sectors of hue: 0 value, 1 rising, 2 low or 3 falling."""
     order = torch.tensor([[0, 3, 2, 2, 1, 0], [1, 0, 0, 3, 2, 2], [2, 2, 1, 0, 0, 3]])
     return order.to(device).unbind()
 

@@ -1,4 +1,4 @@
-"""What cameras and files do: contrast, elastic transform, pixelation, JPEG."""
+"""Digital corruptions: contrast, elastic transform, pixelation, JPEG."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .linear import smooth
 
 
 def contrast(images: Tensor, level: Level) -> Tensor:
-    """Towards each channel's mean; the sum is of whole numbers, so the order does not matter."""
+    """Moves pixels towards their channel's mean, which is exact since it sums whole numbers."""
     count = images.shape[2] * images.shape[3]
     mean = images.sum((2, 3), keepdim=True).double().div_(count).div_(255)
     return to_bytes(unit(images).sub_(mean).mul_(level[0]).add_(mean))
@@ -28,13 +28,13 @@ def contrast(images: Tensor, level: Level) -> Tensor:
 
 
 def elastic_numbers(draws: Draws, sides: Sides, level: Level) -> tuple[Tensor, ...]:
-    """Where three points go, and how every pixel would like to move; between -1 and 1."""
+    """Draws the shifts of three points and of every pixel, between -1 and 1."""
     points = draws.uniform(3, 2).mul_(2).sub_(1)
     return points, draws.uniform(2, *sides).mul_(2).sub_(1)
 
 
 def elastic(images: Tensor, level: Level, points: Tensor, wishes: Tensor) -> Tensor:
-    """An affine map, then a smooth field of shifts: both in pixels, both bilinear."""
+    """Applies an affine map, then a smooth field of shifts, both in pixels and bilinear."""
     strength, sigma, jitter = level
     height, width = images.shape[2:]
     x, y = _affine(points * jitter, height, width)
@@ -51,8 +51,7 @@ def elastic(images: Tensor, level: Level, points: Tensor, wishes: Tensor) -> Ten
 
 
 def _sampled(images: Tensor, grid: Tensor, corners: bool) -> Tensor:
-    """Beyond the border the image is mirrored, at the middle of its last pixels (`corners`) or
-    at their edge."""
+    """Samples images, mirrored at the middle of the border's pixels (`corners`) or at their edge."""
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=corners)
 
 
@@ -62,10 +61,10 @@ def _places(height: int, width: int, device: torch.device) -> tuple[Tensor, Tens
 
 
 def _affine(moves: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Where pixels come from, x and y [B, H, W], when three points move by `moves` [B, 3, 2].
+    """The source x and y [B, H, W] of each pixel when three points move by `moves` [B, 3, 2].
 
-    The points are a corner of a square in the middle of the image and the two beside it; the
-    script takes the middle as (height // 2, width // 2) where (x, y) is meant.
+    The points are three corners of a square in the middle of the image. As in the script the middle
+    is (height // 2, width // 2), where (x, y) is meant.
     """
     reach = min(height, width) // 3
     middle = torch.tensor([height // 2, width // 2], dtype=torch.float64, device=moves.device)
@@ -88,7 +87,7 @@ def _affine(moves: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def pixelate(images: Tensor, level: Level) -> Tensor:
-    """PIL's box filter down, then up, where a box holds the middle of one pixel."""
+    """Shrinks and enlarges as PIL's box filter does; enlarged, each pixel shows exactly one."""
     height, width = images.shape[2:]
     high, wide = int(height * level[0]), int(width * level[0])
     small = _fixed(images.double() @ _box(width, wide).to(images.device))
@@ -99,19 +98,19 @@ def pixelate(images: Tensor, level: Level) -> Tensor:
 
 
 def _picked(before: int, after: int, device: torch.device) -> Tensor:
-    """Which of the pixels before is shown by each of those after."""
+    """The source pixel that each pixel of the enlarged side shows."""
     places = [int((place + 0.5) * (before / after)) for place in range(after)]
     return torch.tensor(places, device=device)
 
 
 def _fixed(sums: Tensor) -> Tensor:
-    """As PIL rounds between directions: weights are whole numbers of 2^-22."""
+    """Rounds as PIL does between directions, where weights are multiples of 2^-22."""
     return sums.add_(2.0**21).mul_(2.0**-22).floor_().clamp_(0, 255)
 
 
 @lru_cache(maxsize=256)
 def _box(before: int, after: int) -> Tensor:
-    """[before, after], fewer: shares of the pixels whose middle lies in the box, x 2^22."""
+    """Weights [before, after] to shrink a side, x 2^22; boxes share pixels whose middle they hold."""
     scale = before / after
     matrix = np.zeros((before, after))
     for place in range(after):
@@ -128,7 +127,7 @@ def _box(before: int, after: int) -> Tensor:
 
 
 def jpeg(images: Tensor, level: Level) -> Tensor:
-    """PIL's real codec, image by image; it lets go of the interpreter, so threads help."""
+    """Encodes and decodes by PIL, image by image, in threads since PIL releases the GIL."""
     pictures = images.permute(0, 2, 3, 1).cpu().numpy()
     threads = torch.get_num_threads()
     quality = [int(level[0])] * len(pictures)

@@ -1,7 +1,7 @@
-"""Random numbers that belong to an image: nothing but its key and a counter decides them.
+"""Draws random numbers for each image, which depend only on its key and a counter.
 
-SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) in int64: products wrap around, shifts are masked,
-so every device gives the same words. A generator with a state would depend on the batch.
+It is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) in int64: products wrap around and shifts are
+masked, so that every device gives the same words. With a generator they would depend on the batch.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ _LOW = 2**32 - 1
 
 
 def keys(index: Tensor, *, seed: int, name: str, severity: int) -> Tensor:
-    """[B] int64: one key for each image of a cell, by its position in the split."""
+    """Makes a key for each image, by its position in the split: int64 [B]."""
     cell = hashlib.sha256(f"{seed}/{name}/{severity}".encode()).digest()
     start = int.from_bytes(cell[:8], "little", signed=True)
-    # mixed here and again in `Draws`: neighbours must not be neighbours in each other's stream
+    # mixed here and again in `Draws`, lest the streams of neighbouring images overlap
     return _mix(index.long() * _GAMMA + start)
 
 
 class Draws:
-    """The streams of a batch, read from the front; every call goes on where the last ended."""
+    """The random streams of a batch; every call goes on where the last one ended."""
 
     def __init__(self, keys: Tensor) -> None:
         self.keys, self._read = keys, 0
 
     def bits(self, *shape: int) -> Tensor:
-        """[B, *shape] of whole numbers below 2^32."""
+        """Draws whole numbers below 2^32: [B, *shape]."""
         first, second = self._halves(math.prod(shape))
         return self._joined(first, second, shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """[B, *shape] between 0 and 1, neither included; float64."""
+        """Draws uniform numbers between 0 and 1, both excluded: float64 [B, *shape]."""
         return _share(self.bits(*shape))
 
     def normal(self, *shape: int) -> Tensor:
-        """[B, *shape] with mean 0 and variance 1, by Box and Muller; float64."""
+        """Draws standard normal numbers by Box and Muller: float64 [B, *shape]."""
         first, second = self._halves(math.prod(shape))
         radius = _share(first).log_().mul_(-2).sqrt_()
         angle = _share(second).mul_(2 * math.pi)
@@ -50,7 +50,7 @@ class Draws:
         return self._joined(across, radius.mul_(angle.sin_()), shape)
 
     def _halves(self, count: int) -> tuple[Tensor, Tensor]:
-        """Upper and lower halves of as many words as `count` numbers need."""
+        """Draws as many words as `count` numbers need; returns their upper and lower halves."""
         words = (count + 1) // 2
         after = self._read + 1
         self._read += words
@@ -74,5 +74,5 @@ def _mix(word: Tensor) -> Tensor:
 
 
 def _shifted(word: Tensor, by: int) -> Tensor:
-    """Shifted right, zeros moving in; on signed words torch moves the sign in."""
+    """Shifts to the right and fills with zeros, where torch fills signed words with the sign."""
     return (word >> by).bitwise_and_(2 ** (64 - by) - 1)

@@ -1,4 +1,4 @@
-"""What a corruption is made of, and how results become bytes."""
+"""Defines a corruption, and converts between bytes and floats."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Sides = tuple[int, int]  # height, width
 
 
 def nothing(draws: Draws, sides: Sides, level: Level) -> tuple[Tensor, ...]:
-    """No image draws anything."""
+    """Draws nothing, for corruptions without random numbers."""
     return ()
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is drawn for an image, and what is then done to it.
+    """A corruption: the parameters of its severities, how it draws numbers, and how it renders.
 
-    The two are apart, so that given draws can be rendered by somebody else and compared.
+    Drawing and rendering are separate, so that another implementation can render the same draws.
     """
 
     levels: tuple[Level, ...]  # severity 1 first
@@ -32,18 +32,18 @@ class Corruption:
 
 
 def unit(images: Tensor) -> Tensor:
-    """Bytes as float64 in [0, 1]."""
+    """Converts bytes to float64 in [0, 1]."""
     return images.double().div_(255)
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Floats, 1 for white, cut to [0, 1] and truncated to bytes, as the script does."""
+    """Clamps floats to [0, 1] and truncates them to bytes, as the script does."""
     return images.clamp(0, 1).mul_(255).to(torch.uint8)
 
 
 def truncated(levels: Tensor) -> Tensor:
-    """Grey levels cut to [0, 255] and truncated.
+    """Clamps grey levels to [0, 255] and truncates them to bytes.
 
-    Where the sum is a whole number on paper (flat regions), rounding must not put it just below.
+    The small addition keeps sums that should be whole, as in flat regions, from falling just below.
     """
     return (levels + 1e-9).clamp_(0, 255).to(torch.uint8)

@@ -1,5 +1,8 @@
-"""Corrupted test splits as files, as the published ones lie: a folder with labels.npy and, of each
-corruption, NAME.npy of uint8 [5 N, H, W, 3]: the test split at severity 1, then at 2, ... 5."""
+"""Reads corrupted test splits from a folder in the layout of the published ones.
+
+It has labels.npy and, for each corruption, NAME.npy of uint8 [5 N, H, W, 3]: the test split at
+severity 1, then at 2, ... 5.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,15 @@ BLOCK = 2**24  # bytes read at a time
 
 @dataclass(frozen=True)
 class Claim:
-    """What a folder is said to hold."""
+    """What a folder should hold, with checksums and what to do where it does not."""
 
     name: str  # of the set
     names: tuple[str, ...]  # of its corruptions: each must be there
     sides: tuple[int, int]  # H, W
-    sums: Mapping[str, str]  # corruption or LABELS -> checksum; what has none is not checked
+    sums: Mapping[str, str]  # corruption or LABELS -> checksum; a file without one is not checked
     algorithm: str = "sha256"
     remedy: str = "get it anew"  # what would work when a file is missing or damaged
-    fingerprint: str = ""  # where it follows from how the set was made, not from the sums
+    fingerprint: str = ""  # of the set; "": computed from the checksums
 
 
 class CorruptedFolder(Corrupted):
@@ -43,12 +46,14 @@ class CorruptedFolder(Corrupted):
     def __init__(
         self, folder: Path, claim: Claim, labels: Tensor, *, rows: Tensor | None = None
     ) -> None:
-        """labels: [N] of the test split that the folder must hold the corruptions of.
+        """Opens a folder and checks its labels.
 
-        rows: [N] where those stand among its images, when they are but a part of them.
+        Args:
+            labels: [N], of the test split whose corruptions the folder must hold
+            rows: [N] positions of the test split among the folder's images, when it is a part
 
         Raises:
-            MissingData: a file is not there, or is none of a set for these labels.
+            MissingData: a file is missing, or does not belong to these labels.
         """
         self.folder, self.claim, self.name = folder, claim, claim.name
         self._rows = rows
@@ -57,14 +62,16 @@ class CorruptedFolder(Corrupted):
         self.length = len(stored) // SEVERITIES  # images of a severity
         self._compare(stored, labels)
         self._measure()
-        self._checked(LABELS)  # last: what is wrong with a file says more than its sum
+        self._checked(LABELS)  # last, since the other checks say better what is wrong
         self.fingerprint = claim.fingerprint or self._fingerprint()
 
     def block(self, corruption: str, severity: int, rows: Tensor | None = None) -> Tensor:
-        """uint8 [M, 3, H, W] of those rows of the test split, or of all; severity from 1 to 5.
+        """Corrupted uint8 [M, 3, H, W] of these rows of the test split, or of all.
+
+        Severity goes from 1 to 5.
 
         Raises:
-            MissingData: the file is not the one it is said to be.
+            MissingData: the file does not match its checksum or shape.
         """
         if corruption not in self.claim.names:
             raise ValueError(f"{self.name} has no corruption {corruption!r}")
@@ -82,7 +89,7 @@ class CorruptedFolder(Corrupted):
         return self.folder / f"{name}.npy"
 
     def _require(self) -> None:
-        """Nothing is ever averaged over fewer corruptions than there should be."""
+        """Checks that every file exists, lest an average be over too few corruptions."""
         wanted = (*self.claim.names, LABELS)
         absent = [name for name in wanted if not self._path(name).is_file()]
         if absent:
@@ -104,7 +111,7 @@ class CorruptedFolder(Corrupted):
         return path
 
     def _fingerprint(self) -> str:
-        """Of all files, by their sums: those that nobody gave are computed."""
+        """Fingerprint of all files by their checksums; those not given are computed."""
         lines = [self.claim.algorithm]
         for name in sorted((*self.claim.names, LABELS)):
             known = self.claim.sums.get(name)
@@ -138,7 +145,7 @@ class CorruptedFolder(Corrupted):
         return np.asarray(stored)
 
     def _compare(self, stored: NDArray[Any], labels: Tensor) -> None:
-        """The five severities must all be the test split in its own order."""
+        """Checks that the labels of each severity are those of the test split, in order."""
         path, rows = self._path(LABELS), self._rows
         if self.length != len(labels) if rows is None else self.length <= int(rows.max()):
             raise self._damaged(
@@ -175,7 +182,7 @@ class CorruptedFolder(Corrupted):
 
 
 def checksum(path: Path, algorithm: str) -> str:
-    """Of a file's bytes; remembered in this process for as long as size and time stay."""
+    """Checksum of a file; cached in this process while its size and time stay the same."""
     status = path.stat()
     return _checksum(os.fspath(path.absolute()), status.st_size, status.st_mtime_ns, algorithm)
 

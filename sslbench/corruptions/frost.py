@@ -1,7 +1,7 @@
-"""Frost: a corner of a picture of ice, laid over the image.
+"""Frost: blends a part of a picture of ice with the image.
 
-The script's photographs are not ours to ship. In their place stand four textures made here, with
-the mean colours and the spread of the photographs; sets made with them bear a name of their own.
+The script's photographs may not be distributed here. Four textures made here, with the photographs'
+mean colours and spread, take their place; sets made with them have another name.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .entry import Corruption, Level, Sides
 from .linear import smooth
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-COUNT = 5  # pictures that the script draws from: it has six, and leaves the last one out
+COUNT = 5  # pictures that the script draws from: it never draws the last of its six
 
-# mean red, green, blue and spread of the script's photographs, small as it uses them
+# mean red, green, blue, and spread of the script's photographs at the size it uses
 _LOOKS = (
     ((78, 149, 166), 43),
     ((201, 205, 215), 23),
@@ -37,7 +37,7 @@ _LOOKS = (
 
 @dataclass(frozen=True)
 class Frost:
-    """The pictures; `textures` are uint8 [3, h, w], and may repeat where one counts twice."""
+    """The pictures of ice, uint8 [3, h, w] each. One that appears twice is drawn twice as often."""
 
     textures: tuple[Tensor, ...]
     source: str  # in words
@@ -52,7 +52,7 @@ class Frost:
         return digest.hexdigest()
 
     def check(self, sides: Sides) -> None:
-        """UserError where a picture is no larger than the images."""
+        """Raises UserError where a picture is not larger than the images."""
         for place, texture in enumerate(self.textures):
             high, wide = texture.shape[1:]
             if high <= sides[0] or wide <= sides[1]:
@@ -67,7 +67,7 @@ class Frost:
 
 
 def numbers(draws: Draws, sides: Sides, level: Level) -> tuple[Tensor, ...]:
-    """Which picture, and where its corner is cut out: top, left."""
+    """Draws a picture, and the top and left of the part that is cut out."""
     return (draws.bits(3),)
 
 
@@ -79,7 +79,7 @@ def frost(images: Tensor, level: Level, bits: Tensor, pictures: Frost) -> Tensor
 
 
 def corners(bits: Tensor, sides: Sides, pictures: Frost) -> Tensor:
-    """What the draws [B, 3] cut out, uint8 [B, 3, H, W]."""
+    """Cuts the parts that `bits` [B, 3] drew out of the pictures: uint8 [B, 3, H, W]."""
     device = bits.device
     flat = torch.cat([texture.flatten(1) for texture in pictures.textures], 1).to(device)
     shapes = torch.tensor([texture.shape[1:] for texture in pictures.textures])
@@ -99,14 +99,14 @@ def corners(bits: Tensor, sides: Sides, pictures: Frost) -> Tensor:
 
 
 def frost_from(folder: Path | str) -> Frost:
-    """The first five photographs of a folder, by name, at a fifth of their size as in the script.
+    """Reads the first five photographs of a folder, by name, at a fifth of their size.
 
     Raises:
         UserError: there is no photograph, or one cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; frost needs one with photographs of ice")
+        raise UserError(f"{folder} is not a folder; frost needs one with photographs of ice")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not files:
         raise UserError(
@@ -116,7 +116,7 @@ def frost_from(folder: Path | str) -> Frost:
 
 
 def _read(path: Path) -> Tensor:
-    """uint8 [3, h, w]; five pixels become one, their middle: what bilinear sampling comes to."""
+    """Reads a picture, uint8 [3, h, w], keeping every fifth pixel, as the script's resize does."""
     try:
         with Image.open(path) as picture:
             pixels = np.array(picture.convert("RGB"))
@@ -134,7 +134,7 @@ def _read(path: Path) -> Tensor:
 
 
 def procedural(sides: Sides) -> Frost:
-    """Four textures large enough for such images; the second counts twice, as in the script."""
+    """Makes four textures that are large enough; the second is drawn twice as often."""
     return _procedural(max(192, 2 * max(sides)))
 
 
@@ -145,7 +145,7 @@ def _procedural(side: int) -> Frost:
 
 
 def _texture(place: int, side: int) -> Tensor:
-    """Clouds of ice, the ridges between them, and crystals that grew into both."""
+    """Makes one texture from clouds of ice, ridges and crystals."""
     draws = Draws(keys(torch.tensor([place]), seed=0, name="frost textures", severity=0))
     clouds, ridges = torch.zeros(2, side, side, dtype=torch.float64)
     for cells in (4, 8, 16, 32, 64):
@@ -158,7 +158,7 @@ def _texture(place: int, side: int) -> Tensor:
 
 
 def _hills(draws: Draws, cells: int, side: int) -> Tensor:
-    """[side, side] of noise that is smooth between `cells` x `cells` random heights."""
+    """Interpolates smoothly between `cells` x `cells` random heights: [side, side]."""
     at = torch.linspace(0, cells - 1, side, dtype=torch.float64)
     near = at.floor().clamp_(max=cells - 2)
     part = at - near
@@ -170,7 +170,7 @@ def _hills(draws: Draws, cells: int, side: int) -> Tensor:
 
 
 def _crystals(draws: Draws, side: int, count: int = 70) -> Tensor:
-    """[side, side]: stars of six arms with side arms at 60 degrees, softened."""
+    """Draws soft stars of six arms, with side arms at 60 degrees: [side, side]."""
     x, y, turn, size = draws.uniform(4, count)[0].numpy()
     size = side * (0.03 + 0.12 * size**2)
     arms = turn[:, None] * (math.pi / 3) + np.arange(6) * (math.pi / 3)  # [count, 6]
@@ -193,7 +193,7 @@ def _line(
     angle: NDArray[np.float64],
     along: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Points of lines from (x, y) [n] at angles [n, k]: [2, n x k x points]."""
+    """Points [2, n x k x points] on lines from (x, y) [n] at angles [n, k]."""
     far = length[:, None, None] * along
     across = x[:, None, None] + far * np.cos(angle)[..., None]
     return np.stack([across.ravel(), (y[:, None, None] + far * np.sin(angle)[..., None]).ravel()])
@@ -204,7 +204,7 @@ def _standard(field: Tensor) -> Tensor:
 
 
 def _levels(ice: Tensor, mean: float, spread: float) -> Tensor:
-    """Bytes of this mean and spread; what is cut off at black and white is made up for."""
+    """Converts to bytes of this mean and spread, correcting for those cut off at black and white."""
     levels = _standard(ice) * spread + mean
     for _ in range(8):
         cut = levels.clamp(0, 255)

@@ -1,7 +1,7 @@
 """Linear filters as matrices, one for each direction.
 
-Sums are in float64: what a device makes of their order is 1e-13 of a grey level, and `truncated`
-sees to it that a flat region keeps its level.
+Sums are in float64. Devices that sum in another order differ by 1e-13 of a grey level, and
+`truncated` keeps that from changing flat regions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Weights = NDArray[np.float64]
 
 
 def beyond(places: NDArray[np.int64], side: int, border: Border) -> NDArray[np.int64]:
-    """Where the pixels at `places` are found, those outside by the rule of the border."""
+    """Maps positions to pixels of the image, those outside by the rule of the border."""
     if border == "nearest":
         return places.clip(0, side - 1)
     period = 2 * side if border == "reflect" else max(2 * side - 2, 1)
@@ -30,7 +30,7 @@ def beyond(places: NDArray[np.int64], side: int, border: Border) -> NDArray[np.i
 
 
 def pad(images: Tensor, reach: int, border: Border) -> Tensor:
-    """[..., H, W] with `reach` more pixels on every side, of any type."""
+    """Adds `reach` pixels on every side of images [..., H, W] of any type."""
     for dim in (-2, -1):
         side = images.shape[dim]
         places = beyond(np.arange(-reach, side + reach), side, border)
@@ -39,7 +39,7 @@ def pad(images: Tensor, reach: int, border: Border) -> Tensor:
 
 
 def bell(sigma: float, reach: int) -> Weights:
-    """[2 reach + 1] weights of a Gaussian, their sum 1."""
+    """Weights [2 reach + 1] of a Gaussian, with sum 1."""
     if sigma == 0:
         return np.asarray(np.eye(2 * reach + 1)[reach])
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
@@ -48,7 +48,7 @@ def bell(sigma: float, reach: int) -> Weights:
 
 @lru_cache(maxsize=256)
 def smoothing(sigma: float, side: int, border: Border = "nearest", truncate: float = 4) -> Tensor:
-    """[side, side]: the Gaussian of scipy.ndimage along one direction, for `@`."""
+    """The matrix [side, side] of scipy.ndimage's Gaussian filter along one direction."""
     reach = int(truncate * sigma + 0.5)
     matrix = np.zeros((side, side))
     for shift, weight in zip(range(-reach, reach + 1), bell(sigma, reach), strict=True):
@@ -57,13 +57,13 @@ def smoothing(sigma: float, side: int, border: Border = "nearest", truncate: flo
 
 
 def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows @ image @ columns' for [..., H, W] floats; matrices come to the images' device."""
+    """Computes rows @ image @ columns.T for floats [..., H, W], on the images' device."""
     across = images @ columns.to(images.device).T
     return torch.matmul(rows.to(images.device), across)
 
 
 def smooth(fields: Tensor, sigma: float, border: Border = "nearest", truncate: float = 4) -> Tensor:
-    """[..., H, W] under a Gaussian; float64."""
+    """Blurs [..., H, W] by a Gaussian, in float64."""
     height, width = fields.shape[-2:]
     rows = smoothing(sigma, height, border, truncate)
     return separable(fields.double(), rows, smoothing(sigma, width, border, truncate))
@@ -71,10 +71,10 @@ def smooth(fields: Tensor, sigma: float, border: Border = "nearest", truncate: f
 
 @lru_cache(maxsize=256)
 def zooming(zoom: float, side: int) -> tuple[tuple[int, int], Tensor]:
-    """The script's clipped zoom along one direction: what decides it, and [side, side].
+    """The script's clipped zoom along one direction: two sizes that decide it, and its matrix.
 
-    The middle ceil(side / zoom) pixels are stretched, linearly and end to end, over so many pixels
-    as that times the zoom, rounded; the middle of these is kept.
+    The middle ceil(side / zoom) pixels are stretched linearly to that number times the zoom,
+    rounded, and the middle of these is kept.
     """
     crop = math.ceil(side / zoom)
     size = round(crop * zoom)

@@ -1,4 +1,4 @@
-"""Noise: every channel of every pixel draws its own number."""
+"""Noise, drawn for every channel of every pixel by itself."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def numbers(draws: Draws, sides: Sides, level: Level) -> tuple[Tensor, ...]:
 
 
 def gaussian(images: Tensor, level: Level, normal: Tensor) -> Tensor:
-    """Added, of one standard deviation."""
+    """Adds Gaussian noise of a fixed standard deviation."""
     return to_bytes(unit(images).add_(normal * level[0]))
 
 
 def speckle(images: Tensor, level: Level, normal: Tensor) -> Tensor:
-    """Added, its standard deviation a share of the grey level."""
+    """Adds Gaussian noise whose standard deviation is a share of the grey level."""
     plain = unit(images)
     return to_bytes(plain + plain * (normal * level[0]))
 
 
 def impulse(images: Tensor, level: Level, bits: Tensor) -> Tensor:
-    """Salt and pepper: half of the lowest draws turn white, half black."""
+    """Salt and pepper: turns a share of the values white or black, half each."""
     hit = round(level[0] * 2**32)
     return images.masked_fill(bits < hit, 0).masked_fill_(bits < hit // 2, 255)
 
 
 def shot(images: Tensor, level: Level, bits: Tensor) -> Tensor:
-    """Photons: Poisson counts of a mean in proportion to the grey level.
+    """Shot noise: replaces grey levels by Poisson counts of a proportional mean.
 
-    The count is the number of entries of the level's distribution that a draw reaches, found by
-    halving; `torch.searchsorted` takes six times as long.
+    The count is found by binary search in the level's cumulative distribution, which takes a sixth of
+    the time of `torch.searchsorted`.
     """
     photons = int(level[0])
     bounds, grey = (table.to(images.device) for table in _poisson(photons))
@@ -59,9 +59,9 @@ def shot(images: Tensor, level: Level, bits: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _poisson(photons: int) -> tuple[Tensor, Tensor]:
-    """P(count <= k) in steps of 2^-32 for the 256 levels, and the byte of every count.
+    """P(count <= k) x 2^32 for each of the 256 levels, and the byte of every count.
 
-    Counts from `photons` on are white, so the rows end there, filled up to a power of two.
+    Counts from `photons` on are white, so that rows end there, padded to a power of two.
     """
     width = 2 ** math.ceil(math.log2(photons + 1))
     mean = np.arange(256) / 255 * photons

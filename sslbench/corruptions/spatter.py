@@ -1,6 +1,6 @@
-"""Spatter: drops of water, lit by their edges, or of mud.
+"""Spatter: drops of water, shaded by the distance to their edges, or drops of mud.
 
-Water needs OpenCV's edges, distances and equalised histogram; here they are for batches.
+Water needs OpenCV's Canny, distance transform and histogram equalisation, done here for batches.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def spatter(images: Tensor, level: Level, normal: Tensor) -> Tensor:
         share = smooth(layer > least, strength)
         share = share.masked_fill_(share < 0.8, 0)
         return truncated(images.double() * (1 - share[:, None]) + _tint(share, MUD))
-    # above white the script's bytes wrap around; drops as bright as that are rare
+    # as in the script, bytes above white wrap around; drops are rarely that bright
     liquid = (layer.masked_fill_(layer < least, 0) * 255).long().remainder_(256).to(torch.uint8)
     drops = liquid.double() * relief(liquid)
     most = drops.amax((1, 2), keepdim=True)
@@ -38,12 +38,12 @@ def spatter(images: Tensor, level: Level, normal: Tensor) -> Tensor:
 
 
 def _tint(share: Tensor, colour: tuple[float, ...]) -> Tensor:
-    """[B, H, W] -> [B, 3, H, W]."""
+    """Colours shares [B, H, W]: [B, 3, H, W]."""
     return torch.stack([share * level for level in colour], 1)
 
 
 def relief(liquid: Tensor) -> Tensor:
-    """How drops [B, H, W] catch the light: by the distance to their edges, embossed; uint8."""
+    """Shades drops [B, H, W] by embossing the distance to their edges: uint8."""
     far = distance(edges(liquid)).clamp_(max=20 * _STRAIGHT)
     even = equalised(_box(far).div_(9 * _STRAIGHT, rounding_mode="floor").to(torch.uint8))
     padded = pad(even.int(), 1, "mirror")
@@ -58,7 +58,7 @@ def relief(liquid: Tensor) -> Tensor:
 
 
 def _box(values: Tensor) -> Tensor:
-    """Sums over 3 x 3, the border mirrored."""
+    """Sums over 3 x 3 pixels, with a mirrored border."""
     padded = pad(values, 1, "mirror")
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     return rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
@@ -76,7 +76,7 @@ def edges(images: Tensor, low: int = 50, high: int = 150) -> Tensor:
     slope = right.abs() + down.abs()
     crest = _crests(slope, right, down) & (slope > low)
     found = crest & (slope > high)
-    while True:  # what touches an edge and could be one is one
+    while True:  # candidates that touch an edge become edges
         grown = _spread(found) & crest
         if torch.equal(grown, found):
             return found
@@ -84,7 +84,7 @@ def edges(images: Tensor, low: int = 50, high: int = 150) -> Tensor:
 
 
 def _crests(slope: Tensor, right: Tensor, down: Tensor) -> Tensor:
-    """Pixels steeper than both neighbours in the direction of their slope, to 45 degrees."""
+    """Marks pixels steeper than both neighbours in the direction of their slope, to 45 degrees."""
     height, width = slope.shape[1:]
     around = torch.nn.functional.pad(slope, (1, 1, 1, 1))
 
@@ -103,7 +103,7 @@ def _crests(slope: Tensor, right: Tensor, down: Tensor) -> Tensor:
 
 
 def _spread(mask: Tensor) -> Tensor:
-    """A pixel further in all eight directions."""
+    """Grows a mask by one pixel in all eight directions."""
     padded = torch.nn.functional.pad(mask, (1, 1, 1, 1))
     rows = padded[:, :-2] | padded[:, 1:-1] | padded[:, 2:]
     return rows[..., :-2] | rows[..., 1:-1] | rows[..., 2:]
@@ -113,10 +113,10 @@ def _spread(mask: Tensor) -> Tensor:
 
 
 def distance(found: Tensor) -> Tensor:
-    """From every pixel to the next of `found` [B, H, W], by moves of a 5 x 5 mask, x 10^4.
+    """Distance of every pixel to the nearest of `found` [B, H, W], by OpenCV's 5 x 5 mask, x 10^4.
 
-    Down all rows, then up again, each row taking the best of the two before it and then of its
-    own pixels before and behind.
+    It goes down all rows and up again. Each row takes the shortest way from the two rows before it,
+    then along itself.
     """
     far = torch.full_like(found, _FAR, dtype=torch.int32).masked_fill_(found, 0)
     rows = list(far.unbind(1))  # of [B, W]
@@ -131,7 +131,7 @@ def distance(found: Tensor) -> Tensor:
 
 
 def _entered(before: Tensor, earlier: Tensor) -> Tensor:
-    """The best way into a row from the last one and the one before that."""
+    """The shortest way into a row from the last one and the one before that."""
     width = before.shape[1]
     near = torch.nn.functional.pad(before, (2, 2), value=_FAR)
     next_but_one = torch.nn.functional.pad(earlier, (1, 1), value=_FAR)
@@ -146,7 +146,7 @@ def _entered(before: Tensor, earlier: Tensor) -> Tensor:
 
 
 def _swept(row: Tensor) -> Tensor:
-    """Moves to the right within a row: the least of what is left of a pixel and the way."""
+    """Shortens distances within a row by moves to the right."""
     way = torch.arange(row.shape[1], device=row.device, dtype=torch.int32) * _STRAIGHT
     return (row - way).cummin(1).values + way
 

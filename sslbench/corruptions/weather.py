@@ -16,7 +16,7 @@ def snow_numbers(draws: Draws, sides: Sides, level: Level) -> tuple[Tensor, ...]
 
 
 def snow(images: Tensor, level: Level, normal: Tensor, degrees: Tensor) -> Tensor:
-    """Flakes are what is brightest of noise, streaked; the picture under them is whitened."""
+    """Adds flakes, which are the brightest parts of streaked noise, and whitens the image."""
     mean, deviation, zoom, least, radius, sigma, kept = level
     height, width = images.shape[2:]
     rows, columns = zooming(zoom, height)[1], zooming(zoom, width)[1]
@@ -36,7 +36,7 @@ def fog_numbers(draws: Draws, sides: Sides, level: Level) -> tuple[Tensor, ...]:
 
 
 def fog(images: Tensor, level: Level, uniform: Tensor) -> Tensor:
-    """A cloud is added; the brightest pixel bounds what remains of the contrast."""
+    """Adds a cloud, and scales the result by the brightest pixel."""
     thickness, decay = level
     height, width = images.shape[2:]
     cloud = plasma(uniform, torus((height, width)), decay)[:, None, :height, :width]
@@ -46,14 +46,15 @@ def fog(images: Tensor, level: Level, uniform: Tensor) -> Tensor:
 
 
 def torus(sides: Sides) -> int:
-    """The side of the cloud: the power of two that holds the image."""
+    """The side of the cloud: the smallest power of two that covers the image."""
     return 1 << (max(sides) - 1).bit_length()
 
 
 def plasma(uniform: Tensor, side: int, decay: float) -> Tensor:
-    """Diamonds and squares on a torus: [B, side x side] numbers -> [B, side, side] in [0, 1].
+    """Makes clouds in [0, 1] by the diamond-square algorithm on a torus.
 
-    A point is the mean of its four neighbours and a number that shrinks from step to step.
+    Numbers [B, side x side] become [B, side, side]. A point is the mean of its four neighbours plus
+    a random number that shrinks from step to step.
     """
     heights = torch.zeros(len(uniform), side, side, dtype=torch.float64, device=uniform.device)
     step, swing, read = side, 100.0, 0

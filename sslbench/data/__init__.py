@@ -1,4 +1,4 @@
-"""From the name of a data set to its splits: opened, the tenth held out, corrupted copies.
+"""Opens datasets by name: their splits, the held-out tenth, and corrupted test splits.
 
 It imports plugins and what lies below.
 """

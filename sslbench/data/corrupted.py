@@ -1,6 +1,6 @@
-"""The test split of a dataset under common corruptions: published, rendered here, or in a folder.
+"""Opens a corrupted test split: a published one, one rendered here, or one in a folder.
 
-What is rendered here never bears the name of what was published: `NAME-regen-c`.
+Rendered ones are named `NAME-regen-c`, so that none is taken for a published one.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ OFFICIAL, REGEN = "official", "regen"
 
 
 def open_corrupted(data: Data, which: str, device: torch.device) -> Corrupted:
-    """The set that a judge asks for.
+    """Opens the corrupted set that an evaluator asks for.
 
-    which: "official", as published; "regen", rendered here, or read from the folder of that set
-        below a root when it was made in the same way from the same images: the bytes are the
-        same, and a folder of another version or of other images is passed over; anything else
-        names a folder in the official layout below a root.
+    which: "official", as published; "regen", rendered here, or read from its folder below a root
+        where it was made in the same way from the same images and so has the same bytes; any
+        other name is that of a folder in the official layout below a root.
 
     Raises:
-        Unsuited: nobody published any; the images are too small to render any.
-        MissingData: files are not there or not whole.
+        Unsuited: nobody published one, or the images are too small to render one.
+        MissingData: files are missing or damaged.
     """
     if which == OFFICIAL:
         return _official(data)
@@ -88,7 +87,7 @@ def _rendered(data: Data, device: torch.device) -> Rendered:
 
 
 class _Part(Corrupted):
-    """Some rows of a set."""
+    """Some rows of a corrupted set."""
 
     def __init__(self, whole: Corrupted, rows: Tensor) -> None:
         self._whole, self._rows = whole, rows
@@ -102,17 +101,17 @@ class _Part(Corrupted):
 
 
 def _regen(data: Data, folder: Path) -> CorruptedFolder | None:
-    """None where rendering anew would give other bytes than the folder has."""
+    """Opens a folder of rendered images; None where rendering anew would give other bytes."""
     manifest = read_manifest(folder)
     if manifest is None or made(manifest) != Making().facts():
         return None
     if not manifest["files"].keys() >= set(ALL):
-        return None  # still being written, or a part of it was asked for
+        return None  # still being written, or only some corruptions were asked for
     return _open(data, folder, manifest) if _suits(data, folder, manifest) else None
 
 
 def _folder(data: Data, folder: Path) -> CorruptedFolder:
-    """A set asked for by name is one for these images, or an error."""
+    """Opens a set asked for by name; MissingData where it was made from other images."""
     manifest = read_manifest(folder)
     if manifest is not None and not _suits(data, folder, manifest):
         raise MissingData(
@@ -123,7 +122,7 @@ def _folder(data: Data, folder: Path) -> CorruptedFolder:
 
 
 def _suits(data: Data, folder: Path, manifest: dict[str, Any]) -> bool:
-    """Whether these very images were corrupted, at these places."""
+    """Whether the set was made from these very images, in these positions."""
     shown, rows = images_of(folder, manifest), places(data).tolist()
     whole = data.test_rows is None and len(shown) != len(rows)
     if whole or max(rows) >= len(shown):
@@ -132,7 +131,10 @@ def _suits(data: Data, folder: Path, manifest: dict[str, Any]) -> bool:
 
 
 def _open(data: Data, folder: Path, manifest: dict[str, Any] | None) -> CorruptedFolder:
-    """Whole and in order; without a manifest, by its labels alone and its files' own sums."""
+    """Opens a folder and checks that it is complete and in order.
+
+    Without a manifest only its labels can be checked.
+    """
     sums, mark = {}, ""
     remedy = "the set must hold the 19 common corruptions in the published layout"
     if manifest is not None:

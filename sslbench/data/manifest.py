@@ -1,4 +1,4 @@
-"""What a folder of ours says of itself."""
+"""Reads the manifest of a corrupted set that sslbench wrote to a folder."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def without_subset(name: str) -> str:
 
 
 def command(manifest: dict[str, Any], folder: Path) -> str:
-    """What makes this set, or what of it is not whole."""
+    """The command that makes this set, or completes it."""
     seed = f" --seed {manifest['seed']}" if manifest["seed"] else ""
     frost = " --frost FOLDER" if manifest["frost"] else ""
     words = f"sslbench corrupt {shlex.quote(str(manifest['dataset']))}"
@@ -56,10 +56,10 @@ def command(manifest: dict[str, Any], folder: Path) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """None where there is none.
+    """Reads the manifest of a folder; None where there is none.
 
     Raises:
-        MissingData: it is none of ours.
+        MissingData: it is not a manifest of sslbench.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -74,7 +74,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def images_of(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """sha256 of each clean image that a set was made from."""
+    """Reads the sha256 of each clean image that a set was made from."""
     path = folder / IMAGES
     try:
         text = path.read_bytes()

@@ -1,4 +1,4 @@
-"""A data set opened by its name: its splits, the tenth held out, and what pretraining may see."""
+"""Opens a dataset by its name, holds out a tenth of train, and says what pretraining may see."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..errors import UnknownName, UserError
 from ..names import Name, parse
 from ..plugins import Registry
 
-HELD_OUT = 0.1  # share of train on which judges choose
-SUBSETS = ("train", "test")  # what any name's bracket may set: images of that split
+HELD_OUT = 0.1  # share of train on which evaluators choose
+SUBSETS = ("train", "test")  # any name's bracket may set these: how many images of the split
 
 
 class Pretraining(NamedTuple):
-    """What a method may see."""
+    """The images and labels that a method may see."""
 
     images: Tensor  # uint8 [N, 3, H, W]
     labels: Tensor  # int64 [N], -1 where hidden
@@ -33,7 +33,7 @@ class Pretraining(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set as the harness holds it."""
+    """An opened dataset."""
 
     name: str  # canonical
     fingerprint: str  # of what is here: a subset has its own
@@ -46,8 +46,8 @@ class Data:
     skipped: tuple[str, ...]  # broken files left out
     dataset: Dataset = field(repr=False)
     place: Place = field(default_factory=Place, repr=False)
-    test_rows: Tensor | None = field(default=None, repr=False)  # int64 [N] where this test split
-    # stands in the whole one; None: it is whole
+    # int64 [N]: positions of this test split in the whole one; None: it is whole
+    test_rows: Tensor | None = field(default=None, repr=False)
 
     @property
     def classes(self) -> int:
@@ -68,7 +68,7 @@ class Data:
     def pretraining(
         self, labels: Labels, *, budget: int | None = None, seed: int = 0
     ) -> Pretraining:
-        """Images with the labels that a method of this kind may see.
+        """The images, with the labels that a method of this kind may see.
 
         none: the unlabelled split where there is one, else train; no label.
         budget: train and the unlabelled split, with `budget` labels: class-balanced, drawn from
@@ -84,8 +84,8 @@ class Data:
         shown = torch.where(self.held_out, -1, self.train.labels)
         if not (shown >= 0).any():
             raise UserError(
-                f"{self.name}: labels are asked for and its train split has none to show; "
-                "methods that need no labels can learn from it"
+                f"{self.name}: the method needs labels, and its train split has none to show; "
+                "use a method that needs none"
             )
         if labels == "all":
             return self._shown(self.train.images, shown)
@@ -119,7 +119,7 @@ class Data:
 
 
 def default_roots(data_option: Path | None) -> tuple[Path, ...]:
-    """Folders to look in: `--data`, then SSLBENCH_DATA."""
+    """The folders in which datasets are looked for: `--data`, then SSLBENCH_DATA."""
     given = (data_option, os.environ.get("SSLBENCH_DATA"))
     return tuple(dict.fromkeys(Path(root).expanduser() for root in given if root))
 
@@ -128,16 +128,16 @@ def default_roots(data_option: Path | None) -> tuple[Path, ...]:
 
 
 def open_data(name: str, registry: Registry, place: Place) -> Data:
-    """Loads a data set by name: `digits`, `fashion-mnist[train=10000]`, `folder:PATH[size=64]`.
+    """Loads a dataset by name: `digits`, `fashion-mnist[train=10000]`, `folder:PATH[size=64]`.
 
     Raises:
-        UnknownName: nobody provides it, or its bracket sets what it does not have.
-        UserError: a value does not suit; MissingData when its files are not there or not whole.
+        UnknownName: no plugin provides it, or it has no such setting.
+        UserError: a value does not suit; MissingData when its files are missing or damaged.
     """
     asked = parse(name)
     kind = registry.find("datasets", asked.base).load()
     if not callable(kind):
-        raise UserError(f"data set {asked.base!r} is {kind!r}, which makes no api.Dataset")
+        raise UserError(f"dataset {asked.base!r} is {kind!r}, which does not make an api.Dataset")
     own = {key: value for key, value in asked.params.items() if key not in SUBSETS}
     wanted = {key: value for key, value in asked.params.items() if key in SUBSETS}
     dataset = _made(kind, asked, own)
@@ -163,7 +163,7 @@ def open_data(name: str, registry: Registry, place: Place) -> Data:
 
 
 def canonical(name: str, registry: Registry) -> str:
-    """A name as opened data sets have it, without what its bracket need not say. Opens nothing."""
+    """The canonical name of a dataset, without settings at their defaults. Opens nothing."""
     asked = parse(name)
     kind = registry.find("datasets", asked.base).load()
     wanted = {key: value for key, value in asked.params.items() if key in SUBSETS}
@@ -172,7 +172,7 @@ def canonical(name: str, registry: Registry) -> str:
 
 
 def _made(kind: Callable[..., Any], asked: Name, own: dict[str, Any]) -> Dataset:
-    """An instance; what its constructor does not take is an error before anything is read."""
+    """Makes the dataset; settings that it does not take are refused before anything is read."""
     takes = [
         parameter.name
         for parameter in inspect.signature(kind).parameters.values()
@@ -181,7 +181,7 @@ def _made(kind: Callable[..., Any], asked: Name, own: dict[str, Any]) -> Dataset
     for key in own:
         if key not in takes or key == "path":
             known = [name for name in takes if name != "path"]
-            raise UnknownName(f"setting of data set {asked.base!r}", key, [*known, *SUBSETS])
+            raise UnknownName(f"setting of dataset {asked.base!r}", key, [*known, *SUBSETS])
     if asked.argument is not None and "path" not in takes:
         raise UserError(f"{asked}: {asked.base} takes no path; write {asked.base!r} alone")
     if asked.argument is None and "path" in takes:
@@ -192,12 +192,12 @@ def _made(kind: Callable[..., Any], asked: Name, own: dict[str, Any]) -> Dataset
     except (TypeError, ValueError) as error:
         raise UserError(f"{asked}: {error}") from error
     if not isinstance(dataset, Dataset):
-        raise UserError(f"data set {asked.base!r} made {dataset!r}, which is not an api.Dataset")
+        raise UserError(f"dataset {asked.base!r} made {dataset!r}, which is not an api.Dataset")
     return dataset
 
 
 def _without_defaults(kind: Callable[..., Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`digits[size=32]` is `digits`."""
+    """Drops settings at their defaults: `digits[size=32]` is `digits`."""
     defaults = inspect.signature(kind).parameters
     return {
         key: value
@@ -207,9 +207,9 @@ def _without_defaults(kind: Callable[..., Any], own: dict[str, Any]) -> dict[str
 
 
 def _check(name: str, images: Any) -> None:
-    """A data set may come from anybody."""
+    """Checks what a dataset loaded, since any plugin may provide one."""
     if not isinstance(images, Images):
-        raise UserError(f"data set {name!r} loaded {images!r}, which is not an api.Images")
+        raise UserError(f"dataset {name!r} loaded {images!r}, which is not an api.Images")
     side = images.train.images.shape[-1]
     splits = {"train": images.train, "test": images.test, "unlabelled": images.unlabelled}
     for split, pair in splits.items():
@@ -217,7 +217,7 @@ def _check(name: str, images: Any) -> None:
             continue
         fault = _fault(pair, side, len(images.classes))
         if fault:
-            raise UserError(f"data set {name!r} cannot be used: its {split} split {fault}")
+            raise UserError(f"dataset {name!r} cannot be used: its {split} split {fault}")
 
 
 def _fault(split: Split, side: int, classes: int) -> str:
@@ -238,14 +238,14 @@ def _fault(split: Split, side: int, classes: int) -> str:
 
 
 def _cut(data: Data, name: str, count: object) -> Data:
-    """A class-balanced part of a split; the same one whenever it is asked for."""
+    """Cuts a split to a class-balanced part, the same one every time."""
     split: Split = getattr(data, name)
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(split.labels):
         raise UserError(
             f"{data.name}: {name}={count} was asked for; {name} has {len(split.labels):,} images, "
             f"so that 1 to {len(split.labels):,} can be taken"
         )
-    # The key is not the fingerprint's: other sizes of the same pictures give the same pictures.
+    # The key leaves the fingerprint out: at every size the same pictures are taken.
     index = torch.from_numpy(arrays.balanced(split.labels.numpy(), count, f"subset {name}"))
     shape = (count, *split.images.shape[1:])
     rows = arrays.rows_of(split.images, index)
@@ -258,7 +258,7 @@ def _cut(data: Data, name: str, count: object) -> Data:
 
 
 def _held_out(data: Data) -> Tensor:
-    """bool [N]: a tenth of each class, drawn from the fingerprint and nothing else."""
+    """Marks a tenth of each class, drawn from the fingerprint alone: bool [N]."""
     labels: Integers = data.train.labels.numpy()
     mask = torch.zeros(len(labels), dtype=torch.bool)
     if len(labels) > 1:

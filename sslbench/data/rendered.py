@@ -1,4 +1,4 @@
-"""A test split corrupted here, on the fly, under a name of its own."""
+"""Corrupts a test split on the fly, under a name other than the published one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..disk import write_atomic
 from ..names import parse
 from .opening import Data
 
-CHUNK = 2**22  # values of the images that are on the device at a time
+CHUNK = 2**22  # pixel values that are on the device at a time
 KEPT = 2**30  # bytes of rendered blocks that a store keeps at most
 
 
 @dataclass(frozen=True)
 class Making:
-    """What decides the bytes of a rendered set, beside the images."""
+    """The settings of a rendered set: with the images they decide its bytes."""
 
     seed: int = 0
     frost: Frost | None = None  # photographs; None: procedural textures
@@ -37,7 +37,7 @@ class Making:
 
 
 def set_name(data_name: str, making: Making | None = None) -> str:
-    """`fashion-mnist-regen-c`; another seed or other frost makes another name."""
+    """Names a rendered set, such as `fashion-mnist-regen-c`, also by its seed and frost."""
     asked, facts = parse(data_name), (making or Making()).facts()
     path = "" if asked.argument is None else f"-{Path(asked.argument).resolve().name}"
     seed = f"-seed-{facts['seed']}" if facts["seed"] else ""
@@ -48,8 +48,7 @@ def set_name(data_name: str, making: Making | None = None) -> str:
 class Rendered(Corrupted):
     """The test split corrupted by `corruptions`, block by block.
 
-    Blocks are kept in the store's scratch folder, for the cells that are judged next, as long as
-    there is room.
+    Blocks are cached in the store's scratch folder for the next cells, up to KEPT bytes.
     """
 
     def __init__(self, data: Data, device: torch.device, *, making: Making | None = None) -> None:
@@ -60,10 +59,10 @@ class Rendered(Corrupted):
         self.fingerprint = fingerprint(self.making.facts(), prints(self._images), self._rows)
 
     def block(self, corruption: str, severity: int, rows: Tensor | None = None) -> Tensor:
-        """uint8 [M, 3, H, W] of those rows of the test split, or of all; severity from 1 to 5.
+        """Corrupted uint8 [M, 3, H, W] of these rows of the test split, or of all.
 
-        An image is corrupted the same whatever else is asked for: its place in the whole test
-        split and the seed decide.
+        Only its position in the whole test split and the seed decide how an image is corrupted,
+        not which rows are asked for. Severity goes from 1 to 5.
         """
         index = torch.arange(len(self._images)) if rows is None else rows
         if self._scratch is None:
@@ -93,9 +92,9 @@ class Rendered(Corrupted):
 
 
 def _kept(folder: Path, key: str, make: Callable[[], Tensor]) -> Tensor:
-    """What lies in the folder under that key, or else is made and laid there.
+    """Reads the block cached under a key, or makes and caches it.
 
-    The sum of its content is in a file's name; one that does not match it is made anew.
+    A file's name holds the hash of its content; one that does not match is made anew.
     """
     for path in folder.glob(f"{key[:32]}-*.npy"):
         try:
@@ -115,7 +114,7 @@ def _kept(folder: Path, key: str, make: Callable[[], Tensor]) -> Tensor:
 
 
 def places(data: Data) -> Tensor:
-    """[N] where its test images stand in the whole test split."""
+    """Positions [N] of the test images in the whole test split."""
     return torch.arange(len(data.test.labels)) if data.test_rows is None else data.test_rows
 
 
@@ -129,5 +128,5 @@ def prints(images: Tensor) -> list[str]:
 
 
 def fingerprint(facts: Mapping[str, Any], shown: Sequence[str], rows: Tensor) -> str:
-    """The same for a set that is rendered and for one that was written to a folder."""
+    """Fingerprint of a set, the same whether it is rendered or read from a folder."""
     return arrays.digest("rendered", dict(facts), list(shown), rows.tolist())

@@ -1,4 +1,4 @@
-"""A set laid down in the published layout, file by file, each whole or not there."""
+"""Writes a corrupted test split to a folder in the layout of the published ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOCK = ".lock"
 
 
 class Step(NamedTuple):
-    """How far the writing of a set is."""
+    """How far one file of a set has been written."""
 
     name: str  # of a corruption
     state: Literal["there", "damaged", "begun", "part", "made"]
@@ -45,10 +45,10 @@ def write(
     corruptions: Sequence[str] = ALL,
     making: Making | None = None,
 ) -> Generator[Step, None, None]:
-    """Lays a set down below `out`, in the published layout with a manifest; yields as it goes.
+    """Writes a set below `out`, in the published layout with a manifest; yields its progress.
 
-    What the manifest knows and is still whole is not made again. Stopped at any point, every
-    file that bears its name is whole.
+    Files that the manifest lists and that are still sound are kept. Wherever it is stopped, every
+    file under its final name is complete.
 
     Raises:
         UserError: a part of a dataset is asked for, the folder holds another set, another
@@ -56,8 +56,8 @@ def write(
     """
     if data.name != without_subset(data.name):
         raise UserError(
-            f"{data.name}: a set is written of the whole test split, and subsets read their rows "
-            f"of it; ask for {without_subset(data.name)}"
+            f"{data.name}: a set is always made of the whole test split, and serves its subsets "
+            f"too; ask for {without_subset(data.name)}"
         )
     making = making or Making()
     if making.frost is not None:
@@ -87,7 +87,7 @@ def _written(
 
 
 def _begun(data: Data, folder: Path, rendered: Rendered) -> dict[str, Any]:
-    """The manifest of the set that is there, or of a new one; its labels are laid down."""
+    """Reads or begins the manifest of the set, and writes its labels."""
     shown = "\n".join(prints(data.test.images)).encode()
     manifest = _manifest(data, folder, rendered.making.facts(), shown)
     for litter in folder.glob(".*.tmp"):  # only now is the folder known to be ours
@@ -100,7 +100,10 @@ def _begun(data: Data, folder: Path, rendered: Rendered) -> dict[str, Any]:
 
 
 def _manifest(data: Data, folder: Path, facts: dict[str, Any], shown: bytes) -> dict[str, Any]:
-    """It is written before all else: what has none is not ours to write into."""
+    """Reads the manifest, or writes a new one; UserError where the folder holds something else.
+
+    It is written first, so that a folder without one is known to be somebody else's.
+    """
     images, there = hashlib.sha256(shown).hexdigest(), read_manifest(folder)
     if there is None and any(path.name != LOCK for path in folder.iterdir()):
         raise UserError(f"{folder} holds something else and no {MANIFEST}; give another --out")
@@ -125,7 +128,7 @@ def _manifest(data: Data, folder: Path, facts: dict[str, Any], shown: bytes) -> 
 
 
 def _lay_labels(data: Data, folder: Path) -> dict[str, Any]:
-    """Bytes, as published, where there are few enough classes."""
+    """Writes the labels: as bytes, like the published ones, where there are few enough classes."""
     kind = np.uint8 if data.classes <= 256 else np.int64
     labels = np.tile(data.test.labels.numpy().astype(kind), len(SEVERITIES))
     with _array_file(folder / f"{LABELS}.npy", labels.shape, labels.dtype) as file:
@@ -146,7 +149,7 @@ def _there(data: Data, folder: Path, name: str, entry: dict[str, Any] | None) ->
 def _stack(
     data: Data, folder: Path, name: str, rendered: Rendered
 ) -> Generator[Step, None, dict[str, Any]]:
-    """One file, severity after severity, in parts that fit in memory."""
+    """Writes one file, severity after severity, in parts that fit in memory."""
     count, (planes, height, width) = len(data.test.labels), data.test.images.shape[1:]
     of = len(SEVERITIES) * count
     each = max(1, CHUNK // (planes * height * width))
@@ -178,7 +181,7 @@ def _require_space(folder: Path, needed: int) -> None:
 
 
 class _Hashing:
-    """A file that knows the sum of what went into it."""
+    """Hashes and counts the bytes that are written to a file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._seen, self._size = file, hashlib.sha256(), 0
@@ -194,14 +197,14 @@ class _Hashing:
 
 @contextlib.contextmanager
 def _whole_file(path: Path) -> Iterator[_Hashing]:
-    """A file that bears its name only once it is whole and on the disk."""
+    """A file that gets its name only once it is complete and on disk."""
     with replacing(path) as part, part.open("wb") as file:
         yield _Hashing(file)
 
 
 @contextlib.contextmanager
 def _array_file(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[_Hashing]:
-    """Its rows are streamed: a memory map would end the process where the disk is full."""
+    """A .npy file whose rows are streamed: with a memory map a full disk would kill the process."""
     head = io.BytesIO()
     made = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(head, made)
@@ -212,7 +215,7 @@ def _array_file(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Ite
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One writer of a folder at a time; the lock goes with the process."""
+    """Keeps other writers out of a folder; the lock ends with the process."""
     with leased(folder / LOCK, waiting=lambda: False) as held:
         if not held:
             raise UserError(f"{folder} is being written by another process; wait for it")
@@ -225,6 +228,6 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DiskError(
-            f"{folder} could not be written ({error.strerror or error}); give --out on a disk that "
-            "has room and may be written"
+            f"{folder} could not be written ({error.strerror or error}); give --out on a disk with "
+            "space and write permission"
         ) from error

@@ -1,4 +1,4 @@
-"""CIFAR-10-C and CIFAR-100-C as published: which files, how they are had, and that they are whole."""
+"""Finds, downloads and checks the published CIFAR-10-C and CIFAR-100-C."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE = 60  # seconds without a byte until a download has failed
 
 @dataclass(frozen=True)
 class Published:
-    """A set of corrupted images, as its authors put it on the net."""
+    """A set of corrupted images as its authors published it."""
 
     name: str  # of the set
     folder: str  # below a root; also the folder in the archive
@@ -40,10 +40,12 @@ class Published:
     sides: tuple[int, int] = (32, 32)
 
     def open(self, place: Place, labels: Tensor) -> CorruptedFolder:
-        """The first root that has the folder wins; `labels` [N] of the test split in its order.
+        """Opens the folder in the first root that has it, or downloads it.
+
+        labels: [N], those of the test split, in order
 
         Raises:
-            MissingData: it is nowhere, or is not the published one.
+            MissingData: it is missing, or is not the published one.
         """
         found = self._look(place)
         if found is None and place.download:
@@ -92,7 +94,7 @@ class Published:
             ) from error
 
     def _require_space(self, root: Path, part: Path) -> None:
-        """For the archive and for what comes out of it."""
+        """Checks that the disk has space for the archive and its content."""
         needed = 2 * self.size - (part.stat().st_size if part.exists() else 0)
         free = shutil.disk_usage(root).free
         if free < needed:
@@ -102,7 +104,7 @@ class Published:
             )
 
     def _receive(self, part: Path) -> None:
-        """Adds what is still to come to `part`, and trusts it by its sum alone."""
+        """Downloads the rest of the archive to `part`, and checks its md5."""
         have = part.stat().st_size if part.exists() else 0
         if have < self.size:
             with _opened(self.url, have) as answer:
@@ -111,17 +113,17 @@ class Published:
                     shutil.copyfileobj(answer, file, BLOCK)
         found = part.stat().st_size
         if found < self.size:
-            raise OSError(f"{found:,} of {self.size:,} bytes came")
+            raise OSError(f"only {found:,} of {self.size:,} bytes were received")
         md5 = _md5(part)
         if md5 != self.md5:
             part.unlink()
             raise OSError(
-                f"what came has {found:,} bytes and the md5 {md5}, published are {self.size:,} "
-                f"and {self.md5}; it was removed"
+                f"the file received has {found:,} bytes and the md5 {md5}, published are "
+                f"{self.size:,} and {self.md5}; it was removed"
             )
 
     def _unpack(self, part: Path, root: Path) -> Path:
-        """Takes the known files out by name, whatever else is in there; the folder comes last."""
+        """Unpacks only the known files, and moves the folder into place once it is complete."""
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{self.folder}-") as fresh:
             inside = Path(fresh) / self.folder
             inside.mkdir()
@@ -140,7 +142,7 @@ class Published:
 
 @contextlib.contextmanager
 def _opened(url: str, have: int) -> Iterator[Any]:
-    """The answer, from that byte on where the server knows how."""
+    """Opens a URL, from byte `have` on where the server supports that."""
     headers = {"User-Agent": "sslbench"} | ({"Range": f"bytes={have}-"} if have else {})
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:

@@ -1,4 +1,4 @@
-"""Official data files: where they may lie, whether they are whole, and how they are had."""
+"""Finds the official files of a published dataset, checks them, and downloads them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..errors import MissingData
 
 @dataclass(frozen=True)
 class Layout:
-    """Files that lie side by side."""
+    """Names of files that lie in one folder, and the folders in which to look for them."""
 
     folders: tuple[str, ...]  # below each root, "" for the root itself
     names: tuple[str, ...]
@@ -30,19 +30,19 @@ class Layout:
 
 @dataclass(frozen=True)
 class Official:
-    """The files of a published data set."""
+    """The files of a published dataset."""
 
-    name: str  # of the data set
+    name: str  # of the dataset
     layouts: tuple[Layout, ...]  # any of them will do
     source: str  # where a person gets them
     checksums: Mapping[str, str] = field(default_factory=dict)  # file -> md5, unzipped
-    system: tuple[Path, ...] = ()  # where a distribution's package puts them
-    package: str = ""  # the distribution's package
-    torchvision: str = ""  # the class there that downloads them
+    system: tuple[Path, ...] = ()  # where a package of a Linux distribution puts them
+    package: str = ""  # the name of that package
+    torchvision: str = ""  # the class of torchvision that downloads them
     arguments: tuple[Mapping[str, Any], ...] = ({},)  # of its constructor, one call each
 
     def find(self, place: Place) -> dict[str, Path]:
-        """Paths by name: the first folder that holds a whole layout wins."""
+        """Finds the files in the first folder that holds a complete layout: path by name."""
         found = self._look(place)
         if found is None and place.download:
             self._fetch(place)
@@ -52,7 +52,7 @@ class Official:
         return found
 
     def read(self, path: Path) -> Bytes:
-        """The content, unzipped or memory-mapped, checked against the published sum."""
+        """Reads a file, unzipped or memory-mapped, and checks its published checksum."""
         name = path.name.removesuffix(".gz")
         try:
             if path.suffix == ".gz":
@@ -70,7 +70,7 @@ class Official:
         return content
 
     def expect(self, path: Path, found: int, wanted: int | None, what: str = "images") -> None:
-        """A truncated or foreign file has another count than the published one."""
+        """Checks a count, which tells a truncated or foreign file from the published one."""
         if wanted is not None and found != wanted:
             raise self.damaged(path, f"it holds {found:,} {what}, the published one {wanted:,}")
 
@@ -97,7 +97,7 @@ class Official:
             yield packaged, self.layouts[0]
 
     def _absence(self, place: Place) -> str:
-        """Names the file missing where most of them are, or else the first one."""
+        """Says what is missing: a file of the folder that has most of them, or else the first."""
         absent = self.layouts[0].names[0]
         most = 0
         for folder, layout in self._candidates(place):
@@ -126,7 +126,7 @@ class Official:
             raise MissingData(
                 f"{self.name}: --download needs a folder to download to; give --data DIR"
             )
-        # Takes seconds to import, so only whoever downloads pays for it.
+        # takes seconds to import, so that it is imported only to download
         from torchvision import datasets
 
         root = place.roots[0]

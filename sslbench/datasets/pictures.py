@@ -1,4 +1,4 @@
-"""Picture files as squares of RGB: found, decoded on threads, laid down so that it happens once."""
+"""Finds picture files, decodes them to squares of RGB on threads, and caches the result on disk."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ BROKEN = (
 
 
 class Decoded(NamedTuple):
-    stored: Stored  # of the good ones, in order
+    stored: Stored  # the sound pictures, in order
     broken: dict[int, str]  # position -> what was wrong
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Picture files at any depth, sorted; hidden ones are left out."""
+    """Finds picture files at any depth, sorted, without hidden ones."""
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -70,7 +70,7 @@ def is_picture(name: str) -> bool:
 
 
 def short_side(path: Path) -> int:
-    """Pixels, from the header alone."""
+    """Reads the short side in pixels, from the header alone."""
     try:
         with Image.open(path) as picture:
             return min(picture.size)
@@ -80,14 +80,14 @@ def short_side(path: Path) -> int:
 
 def broken_picture(path: Path, why: str) -> UserError:
     return UserError(
-        f"{path} is a broken image ({why}); mend or remove it, or leave such out with --skip-broken"
+        f"{path} is a broken image ({why}); mend or remove it, or skip such files with --skip-broken"
     )
 
 
 def square(path: Path, size: int) -> Bytes:
-    """[3, size, size]: short side resized bilinearly with antialiasing, centre cropped."""
+    """Decodes a picture to [3, size, size]: resizes the short side bilinearly, crops the centre."""
     with Image.open(path) as picture:
-        # JPEG decodes at a half, quarter or eighth for next to nothing; twice the side is kept.
+        # JPEGs decode fast at a half, quarter or eighth; at least twice the side is kept
         picture.draft(None, (2 * size, 2 * size))
         whole: Image.Image = picture
         if picture.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
@@ -104,7 +104,7 @@ def square(path: Path, size: int) -> Bytes:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any mode as RGB; transparent over white, 16 bits scaled (Pillow itself would clip them)."""
+    """Converts any mode to RGB: transparency over white, 16 bits scaled where Pillow would clip."""
     if picture.mode.startswith("I"):
         deep = np.clip(np.asarray(picture), 0, 65535).astype(np.uint32)
         return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
@@ -118,9 +118,9 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def decode(paths: Sequence[Path], *, size: int, place: Place) -> Decoded:
-    """All pictures as squares; a broken one is a UserError unless `place.skip_broken`.
+    """Decodes all pictures to squares; a broken one raises UserError unless `place.skip_broken`.
 
-    With a scratch folder the result is laid down there, and found again while no file changes.
+    With a scratch folder the result is cached there, and used again while no file changes.
     """
     if place.scratch is None:
         return _held(paths, size, place)
@@ -142,7 +142,7 @@ def decode(paths: Sequence[Path], *, size: int, place: Place) -> Decoded:
 def _blocks(
     paths: Sequence[Path], size: int, broken: dict[int, str], *, skip: bool
 ) -> Iterator[Bytes]:
-    """Squares [n, 3, size, size] in order; what is broken goes into `broken`, or is raised."""
+    """Yields squares [n, 3, size, size] in order; broken ones go into `broken`, or raise UserError."""
 
     def attempt(path: Path) -> Bytes | str:
         try:
@@ -173,7 +173,7 @@ def _threads() -> int:
 
 
 def _key(paths: Sequence[Path], size: int) -> str:
-    """Stands for the files as they are now: names, lengths and times of change."""
+    """A digest of the files' present state: names, lengths and times of change."""
     stats = [(str(path.absolute()), path.stat()) for path in paths]
     return digest(
         RULE, __version__, size, [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
@@ -197,7 +197,7 @@ def _laid(paths: Sequence[Path], size: int, place: Place, note: Path) -> Decoded
 
 
 def _recalled(note: Path, size: int) -> Decoded | None:
-    """What was laid down before, unless it is not whole."""
+    """Reads the cached result; None where it is missing or damaged."""
     try:
         known: dict[str, Any] = json.loads(note.read_text())
         path = note.parent / Path(known["images"]).name

@@ -1,3 +1,4 @@
-"""One cell on one device: its module built, trained or loaded, and judged, with a record of each.
+"""Runs one cell on one device: builds its module, trains or loads it, judges it, writes records.
+
 It imports train and what lies below.
 """

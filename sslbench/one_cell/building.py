@@ -1,4 +1,4 @@
-"""The module of a cell before any training, and with what cells are done."""
+"""Builds the module of a cell before training, and bundles what running cells needs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ..train.options import RunOptions
 
 
 class Unsupported(Exception):
-    """The method says that these cannot serve."""
+    """The method cannot use this backbone or data, and says why."""
 
 
 class Builds(Protocol):
-    """What makes modules for a workbench: a Builder, or something that holds one."""
+    """Makes modules for a workbench: a Builder, or something that holds one."""
 
     registry: Registry
     device: torch.device
@@ -37,7 +37,7 @@ class Builds(Protocol):
 
 
 def backbone_of(name: str, size: int, registry: Registry) -> Backbone:
-    """The network that a name stands for, for images of that side in pixels."""
+    """Makes the backbone of a name, for images with sides of `size` pixels."""
     asked = parse_name(name)
     create = registry.find("backbones", asked.base).load()
     backbone: Backbone = create(asked.base, size=size, **asked.params)
@@ -45,20 +45,23 @@ def backbone_of(name: str, size: int, registry: Registry) -> Backbone:
 
 
 class Builder:
-    """Builds modules on one device; data sets stay open."""
+    """Builds modules on one device, and keeps datasets open."""
 
     def __init__(self, registry: Registry, place: Place, device: torch.device) -> None:
         self.registry, self.place, self.device = registry, place, device
         self._data: dict[str, Data] = {}
 
     def data(self, name: str) -> Data:
-        """A data set, opened once."""
+        """Opens a dataset, once."""
         if name not in self._data:
             self._data[name] = open_data(name, self.registry, self.place)
         return self._data[name]
 
     def begin(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
-        """What training starts from. ValueError where weights from outside were lost."""
+        """Builds the module that training starts from.
+
+        ValueError for weights from outside, which only the store could have.
+        """
         if cell.adopted:
             raise ValueError(
                 "its weights come from outside, and the store has lost them; `sslbench evaluate "
@@ -67,7 +70,7 @@ class Builder:
         return self.build(cell)
 
     def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
-        """The module of a cell before any training; Unsupported when its method declines."""
+        """Builds the module of a cell before any training; Unsupported when its method declines."""
         data, device = self.data(cell.dataset), self.device
         pretraining = data.pretraining(cell.labels, budget=cell.budget, seed=cell.seed)
         entry = self.registry.find("methods", parse_name(cell.method))
@@ -75,7 +78,7 @@ class Builder:
             raise ValueError(f"{entry.file} was edited after this run was planned; run it again")
         parts = anatomy(entry)
         with kept_generators(torch.device("cpu")):
-            # The same first weights for every method of a seed: what `untrained` is.
+            # all methods of a seed start from the same weights, those of `untrained`
             seed_all(derive("backbone", cell.backbone, cell.seed), torch.device("cpu"))
             backbone = backbone_of(cell.backbone, data.size, self.registry)
             if cell.recipe is not None:
@@ -89,7 +92,7 @@ class Builder:
 
 @dataclass(frozen=True)
 class Means:
-    """With what cells are done, one after the other, in one process on one device."""
+    """What a process needs to run cells: the builder, the store, options and callbacks."""
 
     builder: Builds
     store: Store

@@ -1,4 +1,4 @@
-"""Where a cell is done, with what, and what it costs: the parts of a record that no number hangs on."""
+"""Describes, for records, the machine, the versions of all parts, and the peak memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from ..plugins.passed import kit_passed
 
 
 def component(entry: Entry, version: int, *, store: Path) -> dict[str, Any]:
-    """What a record says of a part; `store` tells whether it has passed the conformance kit."""
+    """What a record says of a part: version, source and, if a plugin's, the kit that it passed.
+
+    `store` keeps which parts passed the conformance kit.
+    """
     found = _component(entry, version)
     kit = None if entry.builtin else kit_passed(store, entry)
     return found if kit is None else {**found, "conformance": kit}
 
 
-@functools.cache  # a digest of the source takes a while, and a worker asks for each record
+@functools.cache  # hashing the source takes a while, and each record needs it
 def _component(entry: Entry, version: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "version": version,
@@ -38,7 +41,7 @@ def _component(entry: Entry, version: int) -> dict[str, Any]:
 
 
 def _required(dist: str) -> dict[str, str]:
-    """Versions of what a distribution leans on; a plugin that is a file declares nothing."""
+    """Versions of the requirements of a distribution; a plugin that is a file declares none."""
     found = {}
     with contextlib.suppress(metadata.PackageNotFoundError):
         for text in metadata.requires(dist) or ():
@@ -50,7 +53,7 @@ def _required(dist: str) -> dict[str, str]:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a rerun must share for the same bits; none of it is part of the identity."""
+    """What a rerun must share to give the same bits. None of it is part of the identity."""
     cuda = device.type == "cuda"
     return {
         "sslbench": __version__,
@@ -85,11 +88,11 @@ def reset_peak_memory(device: torch.device) -> None:
             with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123 - no path of ours
                 file.write("5")
         except OSError:
-            return  # not allowed here: the peak is then the process's
+            return  # not allowed here: the peak is then that of the whole process
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes: of the device's allocator, or resident in this process since the cell began."""
+    """Peak memory in bytes: on a GPU of its allocator, else of the process since the cell began."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:

@@ -1,4 +1,4 @@
-"""A cell judged by evaluators: what each says of it becomes a record."""
+"""Judges a cell by evaluators, and makes a record of each result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .subject import Frozen, Inner, JudgedData
 def judge_all(
     means: Means, cell: Cell, module: nn.Module, folder: CellFolder, judges: Sequence[Judge]
 ) -> list[str]:
-    """Judges what has no sound record; returns what went wrong, in sentences."""
+    """Runs the evaluators that have no sound record; returns a sentence for each that failed."""
     records = folder.records()
     missing = [j for j in judges if not is_judged(records, cell, j)]
     subject = _subject(means, module, means.builder.data(cell.dataset), folder)
@@ -67,7 +67,7 @@ def _subject(
 
 
 def _judged(means: Means, cell: Cell, subject: Frozen, judge: Judge, *, attempt: int) -> Record:
-    """What an evaluator says of a cell, or why it says nothing, as a record."""
+    """Runs one evaluator, and returns the record of what it measured or why it could not."""
     begun, started = time.monotonic(), now()
     identity = judged_identity(cell, judge)
     common = {**said(means, cell), "kind": "evaluation", "identity": identity}
@@ -112,10 +112,10 @@ def _judged(means: Means, cell: Cell, subject: Frozen, judge: Judge, *, attempt:
         )
     except Unsuited as error:
         record = Record(**common, status="skipped", sentence=str(error), finished=now())
-    except UserError as error:  # files that are not there, say
+    except UserError as error:  # missing files, for example
         wrong = failure(error, cell, None)
         record = Record(**common, status="failed", sentence=str(error), error=wrong, finished=now())
-    except Exception as error:  # noqa: BLE001 - the other judges go on
+    except Exception as error:  # noqa: BLE001 - the other evaluators go on
         wrong = failure(error, cell, None)
         record = Record(
             **common, status="failed", sentence=wrong.message, error=wrong, finished=now()
@@ -124,7 +124,7 @@ def _judged(means: Means, cell: Cell, subject: Frozen, judge: Judge, *, attempt:
 
 
 def watching(means: Means, data: Data) -> Callable[[nn.Module], Mapping[str, float]]:
-    """What `--watch` says of an encoder while it trains."""
+    """Makes the function by which `--watch` measures an encoder while it trains."""
     assert means.how.watch is not None
     judge, evaluator = resolve_judge(means.how.watch.evaluator, means.builder.registry)
 
@@ -142,7 +142,7 @@ def watching(means: Means, data: Data) -> Callable[[nn.Module], Mapping[str, flo
 
 
 def _asked(subject: Frozen, judge: Judge) -> tuple[Any, Any]:
-    """What the judge looks at: the encoder and the data, or train alone."""
+    """The encoder and the data to judge: those of test, or of the held-out tenth of train."""
     if not judge.held_out:
         return subject, JudgedData(subject.data, subject.device)
     inner = Inner(subject, subject.data)

@@ -1,4 +1,4 @@
-"""An encoder out of the store, for use in Python."""
+"""Loads a trained encoder from the store, for use in Python."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def load(
     data: str | Path | None = None,
     plugins: Sequence[str | Path] = (),
 ) -> nn.Module:
-    """The trained encoder of a cell: RGB in [0, 1], [B, 3, H, W] -> [B, D].
+    """Loads the trained encoder of a cell: RGB in [0, 1], [B, 3, H, W] -> [B, D].
 
     It is on the CPU and in eval mode.
 
     Args:
         cell: its id, or the beginning of it
-        store: its folder; SSLBENCH_STORE, or ./sslbench-store
-        data: where the dataset lies, which says how large the network is; SSLBENCH_DATA
+        store: its folder; by default SSLBENCH_STORE, or ./sslbench-store
+        data: the folder with the dataset, which decides the network's size; by default SSLBENCH_DATA
         plugins: files of plugins that the cell needs
 
     Raises:
-        UserError: there is no such cell, it is not trained, or its method or data is not here.
+        UserError: there is no such cell, it is not trained, or its method or data is missing.
     """
     root = Path(store) if store else default_store()
     folder = Store(root).find(cell)
@@ -50,7 +50,7 @@ def load(
         raise UserError(f"cell {folder.id[:12]} cannot be loaded: {why}; `sslbench run` trains it")
     found = registry(files=[Path(file) for file in plugins])
     rebuilt = cell_from(identity, found)
-    # an identity says what was learnt from; where that lies, the record of the training knows
+    # the dataset's path is not in the identity, but in the record of the training
     records = [r for r in folder.records() if r.kind == "train"]
     rebuilt = replace(rebuilt, dataset=records[-1].dataset) if records else rebuilt
     place = Place(default_roots(None if data is None else Path(data)))

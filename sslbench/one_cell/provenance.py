@@ -1,4 +1,4 @@
-"""What the records of a cell say beside their numbers: components, costs, how it failed."""
+"""Fills in the parts of a cell's records beside the numbers: components, costs, failures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def common(means: Means, cell: Cell) -> dict[str, Any]:
-    """What every record of a cell says."""
+    """The fields that all records of a cell share."""
     registry = means.builder.registry
     method = registry.find("methods", parse_name(cell.method))
     backbone = registry.find("backbones", parse_name(cell.backbone).base)
@@ -51,7 +51,7 @@ def common(means: Means, cell: Cell) -> dict[str, Any]:
 
 
 def costs(means: Means, module: nn.Module, stages: list[Stage], cell: Cell) -> Costs:
-    """What training took, every stage counted, and what the encoder takes."""
+    """The costs of training, with every stage, and of the encoder."""
     encoder = encoder_of(module)
     one = torch.zeros(1, 3, cell.size, cell.size, device=means.device)
     seconds = sum(s.seconds for s in stages)
@@ -68,7 +68,7 @@ def costs(means: Means, module: nn.Module, stages: list[Stage], cell: Cell) -> C
 
 
 def resolved_recipe(cell: Cell) -> dict[str, Any]:
-    """Every field, stage by stage, and the lr that scaling leads to."""
+    """Every field of the recipe and of those of its stages, with the scaled learning rate."""
     if cell.recipe is None:
         return {}
     found = {**plain(dataclasses.asdict(cell.recipe)), "lr_scaled": scaled_lr(cell.recipe)}
@@ -78,7 +78,7 @@ def resolved_recipe(cell: Cell) -> dict[str, Any]:
 
 
 def failure(error: Exception, cell: Cell, where: tuple[str, int, int] | None) -> Failure:
-    """An exception as a record has it, with what would work where that is known."""
+    """Describes an exception for a record, with what would help where that is known."""
     message = (
         f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
     )

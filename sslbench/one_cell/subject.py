@@ -1,4 +1,4 @@
-"""The frozen encoder as judges see it: features of each split computed once, cached, shared."""
+"""Gives evaluators the frozen encoder and the data. Features are computed once and cached."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ..store.tensors import digest_of
 from ..train.feed import Feed, kept_generators, seed_all
 from ..train.state import tensors_of
 
-CACHED = 2**30  # bytes of features above which the disk is not asked to keep them
+CACHED = 2**30  # bytes: larger features are not cached on disk
 BATCH = 512
 CHECKED = 16  # images whose features are computed twice
 
 
 def encoder_of(module: nn.Module) -> nn.Module:
-    """What is judged of a method; of an encoder entry, itself."""
+    """The encoder of a method; an encoder entry is one itself."""
     return module.encoder() if isinstance(module, Method) else module
 
 
 class Frozen:
-    """api.Subject over a trained method, or over an encoder that is never trained."""
+    """api.Subject for a trained method, or for an encoder that is never trained."""
 
     def __init__(
         self,
@@ -40,12 +40,12 @@ class Frozen:
         lend: Callable[[str], Evaluator] | None = None,
         opened: Callable[[str], Data] | None = None,
     ) -> None:
-        """`lend` gives an evaluator whose probe is borrowed, `opened` another dataset, by name."""
+        """`lend` makes the evaluator whose probe is borrowed; `opened` opens another dataset."""
         self.module = module.to(device).eval()
         self.encoder = encoder_of(self.module)
         self.data, self.device, self.folder = data, device, folder
         self._lend, self._opened = lend, opened
-        self.uses: frozenset[str] = frozenset()  # whose probes may be borrowed
+        self.uses: frozenset[str] = frozenset()  # evaluators whose probes may be borrowed
         self._features: dict[str, Tensor] = {}
         self._probes: dict[tuple[str, bool], Head] = {}
         self._elsewhere: dict[str, Frozen] = {}
@@ -56,7 +56,7 @@ class Frozen:
         return self.features("test").shape[1]
 
     def features(self, split: Literal["train", "test"]) -> Tensor:
-        """float32 [N, D]."""
+        """Features of a split, float32 [N, D]."""
         if split not in self._features:
             self._features[split] = self._load(split)
         return self._features[split]
@@ -73,7 +73,10 @@ class Frozen:
         return features
 
     def _check(self, features: Tensor, split: str) -> None:
-        """That an encoder, which may come from anybody, can be judged. ValueError names the check."""
+        """Checks that features can be judged, since any plugin may provide the encoder.
+
+        ValueError names the check that failed.
+        """
         if features.dim() != 2:
             raise ValueError(
                 f"check vectors: the encoder returned {tuple(features.shape[1:])} for an image; it "
@@ -91,10 +94,10 @@ class Frozen:
             )
         images = getattr(self.data, split).images[:CHECKED]
         with kept_generators(self.device):
-            seed_all(len(features), self.device)  # else what is drawn would be drawn alike again
+            seed_all(len(features), self.device)  # else a random encoder would draw the same again
             again = torch.cat(list(self._parts(self.encoder, images)))
         first = features[: len(again)]
-        # other sums for another batch size; what is drawn anew differs by far more
+        # another batch size rounds differently; random draws differ by far more
         apart = 1e-2 * (first - first.mean(0)).abs().max() + 1e-4 * first.abs().max()
         worst = float((again - first).abs().max())
         if worst > float(apart):
@@ -115,7 +118,7 @@ class Frozen:
         yield from self._parts(self.encoder, images)
 
     def maps(self, split: Literal["train", "test"]) -> list[Tensor]:
-        """Stages of the backbone, averaged over positions: each [N, C]."""
+        """Feature maps of the backbone, averaged over positions: each [N, C]."""
         encoder = self.encoder
         if not isinstance(encoder, Backbone):
             raise Unsuited(
@@ -155,13 +158,13 @@ class Frozen:
     def check_borrowed(self, name: str) -> None:
         if name not in self.uses:
             raise ValueError(
-                f"the probe of {name} was asked for by a judge that does not say so, and its "
-                f"protocol would not name it; put {name!r} among its `uses`"
+                f"an evaluator asked for the probe of {name} without declaring it; put {name!r} in "
+                f"its `uses`, so that its protocol names it"
             )
 
     def lent(self, name: str) -> Evaluator:
         if self._lend is None:
-            raise ValueError(f"the probe of {name} was asked for where no evaluators are known")
+            raise ValueError(f"the probe of {name} cannot be lent here: no evaluators are known")
         return self._lend(name)
 
     def elsewhere(self, dataset: str) -> tuple[Subject, Judged]:
@@ -204,9 +207,9 @@ class Frozen:
 
 
 class Inner:
-    """Train alone, as a smaller benchmark: nine tenths to learn from, the held-out tenth to judge.
+    """The train split alone: the held-out tenth stands for test, the other nine for train.
 
-    What `--watch` looks at, so that nobody looks at test while training.
+    `--watch` and tuning judge on it, so that nobody sees test before the end.
     """
 
     def __init__(self, subject: Frozen, data: Data) -> None:
@@ -265,7 +268,7 @@ class Inner:
 
 
 class JudgedData:
-    """`api.Judged`: the data as a judge sees it."""
+    """`api.Judged`: the data as an evaluator sees it."""
 
     def __init__(self, data: Data, device: torch.device | None = None) -> None:
         self._data, self._device = data, device or torch.device("cpu")

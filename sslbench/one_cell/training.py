@@ -1,4 +1,4 @@
-"""A cell's module, trained or loaded, and the record of its training."""
+"""Trains or loads the module of a cell, and records its training."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Pretext = Callable[[Cell], tuple[Method, list[Stage]]]
 
 
 class CellFailed(Exception):
-    """The record of the failure is written."""
+    """The cell failed, and the record of that is written."""
 
 
 def trained(
     means: Means, cell: Cell, folder: CellFolder, pretext: Pretext
 ) -> tuple[nn.Module, list[Stage]]:
-    """The module of a cell whose lock is held, and what its training cost: loaded, or trained.
+    """Trains or loads the module of a cell whose lock is held; returns it with its costs.
 
-    `pretext` gives another cell that this one starts from.
+    `pretext` trains or loads another cell that this one starts from.
 
     Raises:
-        Unsupported, Interrupted, CellFailed: it has no module; a record says so.
+        Unsupported, Interrupted, CellFailed: there is no module; a record says why.
     """
     found = folder.current("train", cell.identity())
     if found and found.status == "ok":
@@ -69,7 +69,7 @@ def trained(
         folder.add(Record(**common, status="interrupted", sentence=str(error), finished=now()))
         raise
     except UserError:
-        raise  # the disk, say: no record could be written either
+        raise  # from the disk, for example: no record could be written either
     except Exception as error:
         wrong = failure(error, cell, session[0].where if session else None)
         record = Record(
@@ -151,13 +151,13 @@ def _session(
 
 
 def _of_outside(cell: Cell) -> list[Warned]:
-    """What a reader must know of weights that were not trained here."""
+    """Warns of weights that were not trained here."""
     said = "weights from outside: what they were trained on is not known here"
     return [Warned(code=parse_name(cell.method).base, message=said)] if cell.adopted else []
 
 
 def compile_backbones(method: Method) -> None:
-    """In place, every backbone, never `step`."""
+    """Compiles every backbone of a method in place, but not `step`."""
     for module in method.modules():
         if isinstance(module, Backbone):
             module.compile()

@@ -1,4 +1,4 @@
-"""Does one cell: trained or loaded, then judged by what has not judged it yet."""
+"""Runs one cell: trains or loads it, then judges it by the evaluators that have not yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .training import CellFailed, trained
 
 
 class Workbench:
-    """Where cells are done, one after the other, in one process on one device."""
+    """Runs cells one after the other, in one process on one device."""
 
     def __init__(
         self,
@@ -31,13 +31,13 @@ class Workbench:
         listener: Listener = lambda event: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`suite` is its id, for the records; `stop` is asked between steps and evaluators."""
+        """`suite` is the suite's id, for records; `stop` is called between steps and evaluators."""
         self.builder, self.store = builder, store
         self.build = builder.build  # plugins' tests ask a trial's bench for modules
         self.means = Means(builder, store, how, suite, listener, stop)
 
     def do(self, cell: Cell, judges: Sequence[Judge]) -> CellDone:
-        """Everything that is missing of a cell; returns how it went, raises only UserError."""
+        """Runs what is missing of a cell, and returns how it went. Raises only UserError."""
         begun = time.monotonic()
         self.means.listener(CellStarted(cell.id, cell.title))
         folder = self.store.cell(cell.id)
@@ -64,7 +64,7 @@ class Workbench:
         return done("failed", failed[0]) if failed else done("ok")
 
     def pretext(self, cell: Cell) -> tuple[Method, list[Stage]]:
-        """A cell that another one starts from, trained or loaded; waits for who else trains it."""
+        """Trains or loads a pretext; waits where another process is training it."""
         folder = self.store.cell(cell.id)
         with folder.lock(waiting=lambda: not self.means.stop()) as held:
             if not held:

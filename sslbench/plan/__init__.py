@@ -1,3 +1,4 @@
-"""From options to cells: what is selected, how each cell stands in the store, and what it would
-cost. It imports one_cell and what lies below.
+"""Plans: the cells that options select, how each stands in the store, and what it would cost.
+
+It imports one_cell and what lies below.
 """

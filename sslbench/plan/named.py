@@ -1,6 +1,6 @@
-"""The names that a command line gives, looked up before torch is imported: a slip is told at once.
+"""Checks the names on a command line before torch is imported, so that a typo is reported at once.
 
-It imports no torch, nor do the modules that it imports.
+Neither this module nor those it imports may import torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..names import parse
 from ..plugins import Registry
 from ..train.options import Watch
 
-SETS = {  # names that stand for several judges
+SETS = {  # names that stand for several evaluators
     "full": (
         "knn",
         "linear[layers=true]",
@@ -37,17 +37,17 @@ SETS = {  # names that stand for several judges
     )
 }
 _TRACKERS = ("tensorboard", "wandb", "mlflow")  # those of sslbench-trackers
-_FOR_ALL = ("epochs", "batch")  # options of their own, for every method
+_FOR_ALL = ("epochs", "batch")  # these have options that set them for every method
 
 
 def spelt_out(judges: Sequence[str]) -> tuple[str, ...]:
-    """Without names that stand for several."""
+    """Replaces names that stand for several evaluators by those evaluators."""
     return tuple(dict.fromkeys(each for name in judges for each in SETS.get(name, (name,))))
 
 
 @dataclass(frozen=True)
 class Named:
-    """What is named; what is empty or None is the suite's."""
+    """The names on a command line. The suite's stand for those that are empty or None."""
 
     suite: str
     methods: tuple[str, ...] | None = None
@@ -60,10 +60,10 @@ class Named:
     trackers: tuple[str, ...] = ()
 
     def check(self, registry: Registry) -> None:
-        """That somebody provides each.
+        """Checks that each name is known.
 
         Raises:
-            UserError: nobody does, or a name is not one; the sentence says what was meant.
+            UserError: a name is unknown or cannot be read; the message suggests another.
         """
         suite = load_suite(self.suite, registry)
         chosen = suite.methods if self.methods is None else self.methods
@@ -82,7 +82,7 @@ class Named:
             _find_tracker(name, registry)
 
     def _more(self, suite: Suite) -> tuple[str, ...]:
-        """Judges beside those of every cell."""
+        """Evaluators that do not judge every cell."""
         watched = () if self.watch is None else (self.watch.evaluator,)
         tuned = (suite.tuning.judge,) if suite.tuning else ()
         return (*(() if self.evaluators else suite.once), *watched, *tuned)
@@ -94,7 +94,7 @@ def _find_method(text: str, registry: Registry) -> None:
 
 
 def _find_dataset(text: str, registry: Registry) -> None:
-    """As the registry does; a path is told from a name."""
+    """Finds a dataset in the registry; suggests folder:PATH where the text is a path."""
     path = Path(text).expanduser()
     try:
         registry.find("datasets", parse(text).base)
@@ -120,7 +120,7 @@ def _find_tracker(text: str, registry: Registry) -> None:
 
 
 def _check_settings(settings: Mapping[str, Any], what: str, first: str, registry: Registry) -> None:
-    """That each names a method, as METHOD.PARAMETER."""
+    """Checks that each setting reads METHOD.PARAMETER, with a known method."""
     for key, value in settings.items():
         method, dot, parameter = key.partition(".")
         if dot and parameter:

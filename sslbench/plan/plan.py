@@ -28,8 +28,8 @@ class Planned:
     why: str
     judges: tuple[PlannedJudge, ...]
     baseline: bool = False
-    needed_by: str | None = None  # only there for this method's sake
-    trial: tuple[int, str] | None = None  # one of a tuning: its number, what was drawn
+    needed_by: str | None = None  # the method that alone needs this cell, as its pretext
+    trial: tuple[int, str] | None = None  # of a tuning trial: its number, what was drawn
     train: Record | None = None
 
     @property
@@ -49,18 +49,18 @@ class Plan:
     cells: list[Planned]
     options: Selection
     store: Store
-    waiting: int = 0  # cells whose settings are not known before the trials among `cells` are done
+    waiting: int = 0  # further cells, whose settings the unfinished trials will choose
     notes: tuple[str, ...] = ()  # what a reader of the table must know of the tuning
 
     @property
     def open(self) -> list[Planned]:
-        """What `run` would do."""
+        """The cells that `run` would run."""
         left = ("failed",) if self.options.skip_failed else ()
         return [c for c in self.within if c.open and c.state not in left]
 
     @property
     def within(self) -> list[Planned]:
-        """The cells that `run` may do anything about."""
+        """The cells that `run` may touch."""
         only, train = self.options.only, self.options.how.train
         cells = [c for c in self.cells if not only or c.cell.method in only]
         return [c for c in cells if train or c.finished]

@@ -1,4 +1,4 @@
-"""Plans: the cells of a suite, and how each stands in the store."""
+"""Makes a plan: finds the cells of a suite, and how each stands in the store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def make_plan(options: Selection, registry: Registry, *, preflight: bool = True) -> Plan:
-    """Every cell that the options select, with how it stands in the store. Trains nothing."""
+    """Finds every cell that the options select, and how it stands in the store. Trains nothing."""
     suite, suite_id = suite_of(options, registry)
     options = dataclasses.replace(options, only=_recorded(options.only, registry))
     settings = settings_of(suite, options)
@@ -39,7 +39,7 @@ def make_plan(options: Selection, registry: Registry, *, preflight: bool = True)
     names = [n for n in dict.fromkeys((*suite.baselines, *methods)) if not is_adopted(n)]
     asked = {key.partition(".")[0] for key in options.set}
     check_settings(registry, settings, {*names, *asked})
-    for name in sorted(asked - set(names)):  # what was typed is checked, though it concerns no cell
+    for name in sorted(asked - set(names)):  # settings of methods without a cell are checked too
         resolve(name, registry, Context("", "", "", 0, 0), settings)
     judges = [_judge(name, registry, options) for name in suite.evaluators]
     once = [_judge(name, registry, options) for name in suite.once]
@@ -64,7 +64,7 @@ def _recorded(names: Sequence[str], registry: Registry) -> tuple[str, ...]:
 
 
 def _judge(name: str, registry: Registry, options: Selection) -> Judge:
-    """With the fingerprints of the further datasets that it looks at."""
+    """Resolves an evaluator, with the fingerprints of the other datasets that it uses."""
     from ..data import open_data
 
     judge, evaluator = resolve_judge(name, registry)
@@ -87,7 +87,7 @@ def _check_adopted(
 
 @dataclass
 class _Cells:
-    """The cells of a selection, in the order in which they are done."""
+    """Finds the cells of a selection, in the order in which they run."""
 
     suite: Suite
     names: list[str]
@@ -97,7 +97,7 @@ class _Cells:
     notes: list[str] = field(default_factory=list)
 
     def all(self, planner: _Planner) -> tuple[list[Planned], int]:
-        """Them, and how many more wait for the trials among them."""
+        """The cells, and the number of further ones that wait for unfinished trials."""
         from ..data import open_data
 
         for backbone in self.suite.backbones:
@@ -105,8 +105,8 @@ class _Cells:
         for name in self.names:
             if Weights in anatomy(self.registry.find("methods", name)).hints.values():
                 raise UserError(
-                    f"{name} is never made, only taken in: `sslbench evaluate --encoder FILE "
-                    f"--backbone NAME` does, and from then on it goes by {name}:NAME"
+                    f"{name} stands for weights from outside and cannot be run; `sslbench evaluate "
+                    f"--encoder FILE --backbone NAME` takes them in, and they are then {name}:NAME"
                 )
         found: list[Planned] = []
         waiting = 0
@@ -129,7 +129,7 @@ class _Cells:
         return list({p.cell.id: p for p in found}.values()), waiting
 
     def _outlines(self, chosen: Mapping[str, Any] | None) -> list[Outline]:
-        """Of the methods, under what the trials chose."""
+        """Outlines of the methods, under the settings that the trials chose."""
         if not chosen:
             return self._untuned
         settings = Settings((*self.settings.layers, ({}, chosen)))
@@ -140,7 +140,7 @@ class _Cells:
         return [outline(name, self.registry, self.settings) for name in self.names]
 
     def _adopted(self, data: Data, planner: _Planner) -> Iterator[Planned]:
-        """Weights from outside that the store has for this data: those named, or all."""
+        """Finds weights from outside that the store has for this data: those named, or all."""
         asked = {*(self.options.methods or ()), *self.options.only}
         backbones = {str(parse_name(name)) for name in self.options.backbones}
         for identity in planner.identities:
@@ -176,7 +176,7 @@ class _Cells:
     def _tuned(
         self, data: Data, backbone: str, planner: _Planner
     ) -> tuple[list[Planned], dict[str, Any] | None]:
-        """The trials, and what they chose; None while some are undone."""
+        """The trials, and the settings that they chose; None while some are unfinished."""
         if self.suite.tuning is None:
             return [], {}
         tuning = shortened(self.suite.tuning, self.options)
@@ -212,7 +212,10 @@ class _Cells:
 
 
 def _with_pretexts(cells: Sequence[Cell]) -> list[tuple[Cell, str | None]]:
-    """Pretexts before those who ask for them; each with the method that alone needs it."""
+    """Cells with their pretexts, which come first.
+
+    Each has the name of the method that alone needs it, or None where it was asked for.
+    """
     found: dict[str, tuple[Cell, str | None]] = {}
     for cell in cells:
         for pretext in _pretexts(cell):
@@ -229,31 +232,31 @@ def _depth(cell: Cell) -> int:
     return 1 + max(map(_depth, cell.pretexts.values()), default=-1)
 
 
-_STATES = {"ok": "done", "skipped": "skipped"}  # of a judge, by its record's status
+_STATES = {"ok": "done", "skipped": "skipped"}  # a record's status -> the evaluator's state
 
 
 class _Planner:
-    """Holds cells against the store."""
+    """Compares cells with the records in the store."""
 
     def __init__(
         self, store: Store, judges: list[Judge], baselines: set[str], more: dict[int, list[Judge]]
     ) -> None:
-        """`judges` judge every cell, and `more` those of a seed."""
+        """`judges` judge every cell; `more` has those that judge the cells of one seed only."""
         self.store, self.judges, self.baselines, self.more = store, judges, baselines, more
 
     @functools.cached_property
     def stored(self) -> frozenset[str]:
-        """Ids of the cells that the store has a folder of."""
+        """Ids of the cells that have a folder in the store."""
         return frozenset(folder.id for folder in self.store.cells())
 
     @functools.cached_property
     def identities(self) -> list[Identity]:
-        """Of all cells in the store."""
+        """The identities of all cells in the store."""
         return [i for c in self.store.cells() if (i := c.identity())]
 
     @functools.cached_property
     def _alike(self) -> dict[tuple[Any, ...], list[Identity]]:
-        """Identities by what a cell is looked for."""
+        """Identities by method, backbone, dataset and seed."""
         found: dict[tuple[Any, ...], list[Identity]] = {}
         for each in self.identities:
             key = each.method, each.backbone, each.dataset, each.seed
@@ -306,7 +309,10 @@ class _Planner:
         return "done", ""
 
     def _stale(self, cell: Cell) -> str:
-        """Which field differs from the nearest cell of the same method, backbone, dataset, seed."""
+        """The fields that differ from the most similar stored cell; "" where there is none.
+
+        It must have the same method, backbone, dataset and seed.
+        """
         alike = self._alike.get((cell.method, cell.backbone, unplaced(cell.dataset), cell.seed), ())
         own = cell.identity() if alike else {}
         found = sorted((list(differences(other.plain, own)) for other in alike), key=len)
@@ -318,7 +324,7 @@ class _Planner:
 
 
 def _by_identity(records: Sequence[Record]) -> dict[tuple[str, str], Record]:
-    """Of each kind and identity, the newest ok record; failing that, the newest."""
+    """The newest ok record of each kind and identity, or else the newest of any status."""
     found: dict[tuple[str, str], Record] = {}
     for record in records:  # oldest first
         key = record.kind, digest(record.identity)

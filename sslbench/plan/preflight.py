@@ -1,4 +1,4 @@
-"""What cannot serve is known before anything trains."""
+"""Finds cells that cannot work, before anything trains."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
-TO_TRAIN = 4  # a weight, its gradient, its momentum and its average
-MOST_TENSORS = 20_000  # that one method is built of
+TO_TRAIN = 4  # copies of a weight: itself, its gradient, its momentum, its average
+MOST_TENSORS = 20_000  # that one method may make
 
 
 def build_each(plan: Plan, registry: Registry) -> None:
-    """Builds each open combination once: what cannot serve is known before anything trains."""
+    """Builds each kind of open cell once, and marks cells that their method does not support.
 
+    Raises:
+        UserError: a cell cannot be built.
+    """
     from ..one_cell.building import Builder, Unsupported
 
     builder = Builder(registry, plan.options.place, torch.device("cpu"))
@@ -41,7 +44,7 @@ def build_each(plan: Plan, registry: Registry) -> None:
         if not planned.open or planned.state == "evaluate":
             continue
         cell = planned.cell
-        # seeds share their outline's settings
+        # cells of different seeds share these objects
         alike = (id(cell.hyperparameters), id(cell.recipe), cell.backbone, cell.dataset)
         if alike not in keys:
             keys[alike] = _built_from(cell, registry)
@@ -62,7 +65,7 @@ def build_each(plan: Plan, registry: Registry) -> None:
 
 
 class _Bounded(TorchFunctionMode):
-    """Refuses tensors that this machine could not train, before they are asked of it."""
+    """Refuses tensors too large to train on this machine, before they are allocated."""
 
     makers = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)
 
@@ -98,7 +101,7 @@ class _Bounded(TorchFunctionMode):
 
 
 def _built_from(cell: Cell, registry: Registry) -> str:
-    """All that building and its checks look at: an lr is none of it."""
+    """A key of everything that building a cell depends on; the learning rate, say, is not in it."""
     identity = Identity(cell.identity())
     pretexts = [_built_from(pretext, registry) for pretext in cell.pretexts.values()]
     return digest(
@@ -116,7 +119,7 @@ def _built_from(cell: Cell, registry: Registry) -> str:
 
 
 def check_size(cell: Cell, data: Data, registry: Registry) -> None:
-    """A batch that the data can fill, and that is enough for the method's loss and norms."""
+    """Checks that a batch is neither larger than the data nor too small for the method."""
     if cell.recipe is None:
         return
     split = data.unlabelled if cell.labels == "none" and data.unlabelled else data.train
@@ -148,7 +151,7 @@ def _check_queues(cell: Cell, module: Any) -> None:
 
 
 def _check_pretexts(cell: Cell, module: Any, builder: Builder) -> None:
-    """That the methods which this one starts from have what it asks of them."""
+    """Checks that the pretexts of a method have what it asks of them."""
     for name, asked in getattr(module, "asks", {}).items():
         pretext = cell.pretexts[cell.hyperparameters[name]]
         other, _ = builder.build(pretext)

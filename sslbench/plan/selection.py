@@ -1,4 +1,4 @@
-"""What the command line asks for, and the suite that it comes to."""
+"""The options of the command line, and the suite that results from them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .named import spelt_out
 
 @dataclass(frozen=True)
 class Selection:
-    """What the command line asks for."""
+    """The options of the command line that select and run cells."""
 
     suite: str = "quick"
     methods: tuple[str, ...] | None = None  # None: the suite's; (): its baselines alone
     backbones: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     evaluators: tuple[str, ...] = ()
-    transfer_to: tuple[str, ...] = ()  # datasets of the judge `transfer`, asked for with the others
-    layers: bool = False  # of the judge `linear`, likewise
+    transfer_to: tuple[str, ...] = ()  # datasets of the evaluator `transfer`, which is then added
+    layers: bool = False  # of the evaluator `linear`, which is then added
     seeds: tuple[int, ...] | None = None
     epochs: int | None = None
     batch: int | None = None
@@ -42,8 +42,8 @@ class Selection:
     place: Place = field(default_factory=Place)
     how: RunOptions = field(default_factory=RunOptions)
     skip_failed: bool = False
-    only: tuple[str, ...] = ()  # methods; (): all. The others are shown and left alone
-    plugins: tuple[Path, ...] = ()  # --plugin files, for the processes that work
+    only: tuple[str, ...] = ()  # methods to run; (): all. The others are shown and left alone
+    plugins: tuple[Path, ...] = ()  # --plugin files, for the worker processes
     block: tuple[str, ...] = ()
     installed: bool = True  # whether installed plugins are looked for
 
@@ -53,7 +53,7 @@ class Selection:
 
 
 def suite_of(options: Selection, registry: Registry) -> tuple[Suite, str]:
-    """The suite with the options applied, and its id."""
+    """Applies the options to the suite; returns it with its id."""
     suite = load_suite(options.suite, registry)
     _check_requirements(suite)
     suite, changed = _overridden(suite, options)
@@ -83,7 +83,7 @@ def _check_requirements(suite: Suite) -> None:
 
 
 def _overridden(suite: Suite, options: Selection) -> tuple[Suite, dict[str, Any]]:
-    """The suite with the options applied, and those of them that change its protocol."""
+    """Applies the options to the suite; returns it with those that change its protocol."""
     changed: dict[str, Any] = {}
     suite = dataclasses.replace(
         suite, evaluators=spelt_out(suite.evaluators), once=spelt_out(suite.once)
@@ -91,7 +91,8 @@ def _overridden(suite: Suite, options: Selection) -> tuple[Suite, dict[str, Any]
     judges = _judges(suite, options)
     for key in ("backbones", "datasets", "evaluators", "seeds", "epochs", "batch", "precision"):
         value: Any = judges if key == "evaluators" else getattr(options, key)
-        own = any(name.endswith(f".{key}") for name in suite.set)  # which it then stands above
+        # an option also overrides what the suite sets for single methods
+        own = any(name.endswith(f".{key}") for name in suite.set)
         if value in (None, ()) or (value == getattr(suite, key) and not own):
             continue
         changed[key] = list(value) if isinstance(value, tuple) else value
@@ -116,7 +117,7 @@ def _judges(suite: Suite, options: Selection) -> tuple[str, ...]:
 
 
 def _with(judges: Sequence[str], base: str, **params: Any) -> tuple[str, ...]:
-    """The judges, every one of that name with these parameters; there is at least one."""
+    """Gives every evaluator `base` these parameters, and adds one where there is none."""
     named = [parse_name(name) for name in judges]
     if base not in (each.base for each in named):
         named.append(Name(base))
@@ -128,12 +129,12 @@ def _with(judges: Sequence[str], base: str, **params: Any) -> tuple[str, ...]:
 
 
 def spelt(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """As `--set` takes them, each value in its one spelling."""
+    """Writes settings as `--set` takes them, each value in its canonical spelling."""
     return tuple(f"{key}={written(value)}" for key, value in settings.items())
 
 
 def settings_of(suite: Suite, options: Selection) -> Settings:
-    """The suite's settings, then the command line's."""
+    """The suite's settings, overridden by the command line's."""
     from_options = {"epochs": options.epochs, "batch": options.batch}
     from_suite = {"epochs": suite.epochs, "batch": suite.batch}
 
@@ -144,10 +145,10 @@ def settings_of(suite: Suite, options: Selection) -> Settings:
 
 
 def whole_suite(suite: Suite, suite_id: str, options: Selection) -> Suite:
-    """The suite with everything that was asked for, as one that can be written to a file."""
+    """Makes a suite of everything that was asked for, to be written to a file."""
     settings = dict(suite.set)
     for key in ("epochs", "batch"):
-        if getattr(options, key) is not None:  # what is asked for all stands above a method's own
+        if getattr(options, key) is not None:  # an option for all overrides those of one method
             settings = {k: v for k, v in settings.items() if not k.endswith(f".{key}")}
     named = options.methods
     summary = suite.summary
@@ -164,7 +165,7 @@ def whole_suite(suite: Suite, suite_id: str, options: Selection) -> Suite:
 
 
 def _changes(options: Selection) -> str:
-    """What was asked for beside methods, as it is typed."""
+    """The options beside methods, as they are typed."""
     names = ("datasets", "backbones", "evaluators", "seeds", "epochs", "batch", "precision", "set")
     given = {name: getattr(options, name) for name in (*names, "transfer_to", "layers")}
     given["set"] = spelt(options.set)
@@ -185,6 +186,6 @@ def _listed(values: tuple[Any, ...]) -> str:
 
 
 def shortened(tuning: Tuning, options: Selection) -> Tuning:
-    """What the command line fixes is not searched, and no trial is longer than its fit."""
+    """Adapts the tuning: settings of the command line are not searched, trials not longer than fits."""
     epochs = min(tuning.epochs, options.epochs or tuning.epochs)
     return dataclasses.replace(tuning, epochs=epochs, settled=tuning.settled | {*options.set})

@@ -1,4 +1,4 @@
-"""What a plan would cost: a few real steps of each method, multiplied out."""
+"""Estimates how long a plan takes, by timing a few real steps of each method."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WARM, TIMED = 1, 3  # steps
 
 @dataclass(frozen=True)
 class Estimate:
-    """One stage of the cells that differ in nothing but their seed."""
+    """The time of one stage, for all cells that differ only in their seed."""
 
     method: str
     stage: str  # "main" for the method itself
@@ -52,7 +52,7 @@ class Estimate:
 
 @dataclass
 class _Clock:
-    """Asked after each step whether to stop."""
+    """Notes the time after each step, and stops the loop once enough are timed."""
 
     device: torch.device
     times: list[float] = field(default_factory=list)
@@ -64,21 +64,21 @@ class _Clock:
         return len(self.times) > WARM + TIMED
 
     def step(self) -> float:
-        """Seconds: the median of those timed."""
+        """The median time of a step in seconds."""
         pairs = zip(self.times[WARM:], self.times[WARM + 1 :], strict=False)
         return sorted(after - before for before, after in pairs)[TIMED // 2]
 
 
 @dataclass(frozen=True)
 class _Bench:
-    """Where methods are timed: a store that is thrown away."""
+    """A builder, and a temporary store in which methods are timed."""
 
     builder: Builder
     store: Store
 
 
 def estimate(plan: Plan, registry: Registry, device: str = "auto") -> list[Estimate]:
-    """Every stage of every open cell, timed once whatever its seed. The store is not written."""
+    """Times every stage of every open cell, once for all seeds. It does not write to the store."""
     groups: dict[str, list[Planned]] = {}
     for planned in plan.open:
         if planned.state != "evaluate" and planned.cell.trained:
@@ -113,7 +113,7 @@ def _timed(bench: _Bench, cell: Cell, cells: int) -> Iterator[Estimate]:
 
 
 def _only(cell: Cell, stage: str) -> Cell:
-    """The cell with no epochs but enough of one stage to time it."""
+    """The cell with just enough epochs of one stage to time it, and none of the others."""
     assert cell.recipe is not None
     stages: Mapping[str, tuple[int, Recipe]] = {
         name: (
@@ -128,7 +128,7 @@ def _only(cell: Cell, stage: str) -> Cell:
 
 
 def _step(bench: _Bench, cell: Cell) -> tuple[float, int]:
-    """Seconds of one step, through the loop that trains, and the length of what it trains on."""
+    """Times one step in the training loop; returns seconds and the number of training images."""
     builder = bench.builder
     module, pretraining = builder.build(cell)
     assert isinstance(module, Method)
@@ -154,7 +154,7 @@ def _step(bench: _Bench, cell: Cell) -> tuple[float, int]:
 
 
 def _unlearned(builder: Builder, cell: Cell) -> tuple[Method, list[Stage]]:
-    """A pretext as it starts: its steps are timed where it is a cell of its own."""
+    """Builds a pretext without training it: its own cell is timed by itself."""
     module, _ = builder.build(cell)
     assert isinstance(module, Method)
     return module, []

@@ -1,7 +1,7 @@
 """Tuning with an equal budget: every method gets the same number of random trials.
 
-A trial is a cell like any other, of few epochs and of a seed that is not reported, judged on the
-held-out tenth of train. The best one's settings are those of the method's cells in the suite.
+A trial is a cell with few epochs and a seed that is not reported, judged on the held-out tenth of
+train. The method's other cells in the suite take the settings of its best trial.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..store import Store, newest
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw of a method's settings."""
+    """One trial: a draw of a method's settings, and the cell under them."""
 
     cell: Cell
     number: int  # from 1
@@ -39,7 +39,7 @@ class Draw:
 def trials(
     bases: Iterable[Cell], registry: Registry, setting: Context, settings: Settings, tuning: Tuning
 ) -> list[Draw]:
-    """Every trial of these methods; `bases` are their cells under the suite's own settings."""
+    """Draws every trial of the methods; `bases` are their cells under the suite's own settings."""
     found = []
     for base in bases:
         space = _space(base, tuning)
@@ -53,7 +53,7 @@ def trials(
 
 
 def _space(base: Cell, tuning: Tuning) -> dict[str, tuple[Any, Any]]:
-    """Setting -> its choices, and the suite's own value; for what this method has."""
+    """The settings of a method that are searched -> their choices, and the suite's own value."""
     own: dict[str, Any] = {**base.hyperparameters}
     if base.recipe is not None:
         own |= vars(base.recipe)
@@ -78,7 +78,7 @@ def _draw(generator: random.Random, choices: Any, own: Any) -> Any:
 
 
 def verdict(trial: Draw, judge: Judge, store: Store) -> float | None:
-    """How good it was, -inf where it diverged or cannot be; None while that is not known."""
+    """A trial's score: -inf where it diverged or is unsupported, None while it is not known."""
     records = store.cell(trial.cell.id).records()
     record = newest(records, "evaluation", judged_identity(trial.cell, judge))
     if record is not None and record.status == "ok" and (first := record.metric()):
@@ -86,7 +86,7 @@ def verdict(trial: Draw, judge: Judge, store: Store) -> float | None:
     if record is not None and record.status == "skipped":
         raise UserError(
             f"tuning is judged by {judge.protocol}, which cannot say anything here: "
-            f"{record.sentence}; let the suite name another judge"
+            f"{record.sentence}; let the suite name another evaluator as tuning.judge"
         )
     train = newest(records, "train", trial.cell.identity())
     return -math.inf if train is not None and _hopeless(train) else None
@@ -98,7 +98,7 @@ def _hopeless(train: Record) -> bool:
 
 
 def choice(found: Sequence[tuple[Draw, float]]) -> dict[str, Any]:
-    """The settings of the best trial of each method, the earlier of equals."""
+    """The settings of each method's best trial, or of the earliest of equal ones."""
     best: dict[str, tuple[Draw, float]] = {}
     for trial, value in found:
         method = trial.cell.method

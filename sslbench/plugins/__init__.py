@@ -1,15 +1,17 @@
-"""Finds plugins, contains their faults, and settles who owns which name.
+"""Finds plugins, contains their faults, and decides which plugin owns a name.
 
-Faults are contained, malice is not: a plugin runs in this process with the rights of its user.
+This guards against faults, not against malice: a plugin runs in this process with its user's rights.
 
-    origins    where plugins come from
-    hooks      what one says
-    contained  what of its faults gets out
-    kept       puts back the global functions and settings that an import replaced
-    entries    what was found
-    owners     who is found under which name
-    passed     which have passed the conformance kit
-    probe      what an import does, seen from a process of its own
+    origins    finds plugins: built in, installed, and single files
+    hooks      asks a plugin what it provides
+    contained  runs a plugin's code so that its faults become sentences
+    kept       restores global functions and settings that an import replaced
+    entries    describes what plugins provide
+    owners     finds entries by name
+    passed     notes which plugins have passed the conformance kit
+    probe      imports a plugin in a separate process, and reports what that does
+    sources    reads Python sources without importing them
+    scaffold   writes the package of a new plugin
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What of a plugin's faults gets out: a sentence, and never the end of the program."""
+"""Runs a plugin's code so that its faults become sentences and never end the program."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any, TypeVar
 
 from ..errors import UserError
 
-SECONDS = 20.0  # that an import or a hook may take; SSLBENCH_PLUGIN_SECONDS says otherwise
-# Half imported, these could not be imported again in this process: the clock waits for them.
+SECONDS = 20.0  # that an import or a hook may take, unless SSLBENCH_PLUGIN_SECONDS is set
+# These could not be imported again if they were interrupted: the time limit waits for them.
 SHARED = frozenset(["numpy", "scipy", "sklearn", "sslbench", "timm", "torch", "torchvision"])
 
 T = TypeVar("T")
 
 
 class TooLong(BaseException):
-    """Time is up; no `except Exception` of the plugin's keeps it."""
+    """A plugin took too long. It is not an Exception, lest the plugin's own handlers catch it."""
 
 
 def attempt(call: Callable[..., T], *args: Any) -> tuple[T | None, BaseException | None]:
-    """What a plugin's code returns, or how it fails; whatever it prints goes to stderr."""
+    """Calls a plugin's code; returns its result or its exception. What it prints goes to stderr."""
     try:
         with redirect_stdout(sys.stderr):
             return call(*args), None
@@ -41,9 +41,10 @@ def attempt(call: Callable[..., T], *args: Any) -> tuple[T | None, BaseException
 
 @contextlib.contextmanager
 def limit(seconds: float, doing: str = "") -> Iterator[None]:
-    """TooLong in the body after so many seconds; in the main thread, which alone hears signals.
+    """Raises TooLong in the body after so many seconds.
 
-    A timer that was running goes on afterwards.
+    It works in the main thread only, which alone receives signals. A timer that was running goes
+    on afterwards.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(
         signal, "setitimer"
@@ -83,10 +84,10 @@ def _imports_shared(frame: FrameType | None) -> bool:
 
 
 def patience() -> float:
-    """Seconds that an import may take.
+    """The number of seconds that an import may take.
 
     Raises:
-        UserError: SSLBENCH_PLUGIN_SECONDS is no such number.
+        UserError: SSLBENCH_PLUGIN_SECONDS is not such a number.
     """
     text = os.environ.get("SSLBENCH_PLUGIN_SECONDS", "")
     try:
@@ -102,7 +103,7 @@ def patience() -> float:
 
 
 def said(fault: BaseException) -> str:
-    """One line: what was raised, and where."""
+    """Describes an exception in one line: what was raised, and where."""
     text, _ = attempt(str, fault)
     line = " ".join((text or "").split())[:300]
     if isinstance(fault, UserError):
@@ -115,7 +116,7 @@ def said(fault: BaseException) -> str:
 
 
 def _where(fault: BaseException) -> str:
-    """The innermost line outside the machinery of importing."""
+    """The innermost file and line that does not belong to the import system or this package."""
     where, trace = "", fault.__traceback__
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)

@@ -1,4 +1,4 @@
-"""What plugins provide, one thing at a time, and what became of each plugin."""
+"""Describes plugins and the single things that they provide, and imports those on demand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OURS = "sslbench"  # the distribution that owns its bare names
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that a plugin provides."""
+    """One thing that a plugin provides, such as a method."""
 
     kind: str
     name: str
@@ -45,16 +45,19 @@ class Entry:
         return f"{self.dist}/{self.name}"
 
     def load(self) -> Any:
-        """The object itself; of a suite, the path of its file.
+        """Imports the object; of a suite, finds the path of its file.
 
         Raises:
-            UserError: it cannot be had; the sentence names the distribution.
+            UserError: it cannot be loaded; the message names the distribution.
         """
         loaded, _ = self.imported()
         return loaded
 
     def imported(self) -> tuple[Any, list[str]]:
-        """As `load`, and what of Kept importing it changed and had put back."""
+        """As `load`; also returns the global functions and settings that the import changed.
+
+        They have been restored.
+        """
         here = self.builtin or not isinstance(self.target, str) or self.kind == "suites"
         kept = Kept()
         with contextlib.nullcontext() if here else kept:
@@ -74,7 +77,7 @@ class Entry:
             return make(self.target)
 
     def summary(self) -> str:
-        """First line of its documentation, read without importing it; empty where there is none."""
+        """First line of its documentation, read without importing it; "" where there is none."""
         text, _ = attempt(self._documentation)
         return (text or "").strip().partition("\n")[0].strip()
 
@@ -89,7 +92,7 @@ class Entry:
         return str((self.kind == "commands" and target.help) or target.__doc__ or "")
 
     def source_sha256(self) -> str:
-        """Of the file that defines it; empty where there is none."""
+        """sha256 of the file that defines it; "" where there is none."""
         path, _ = attempt(self._source)
         return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
 
@@ -103,7 +106,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """What became of one plugin."""
+    """A plugin, with what it provides or why it could not be loaded."""
 
     name: str
     dist: str
@@ -116,12 +119,12 @@ class PluginInfo:
 
 
 def one(kind: str) -> str:
-    """The word for one of a kind."""
+    """The singular of a kind: method for methods."""
     return kind.removesuffix("s")
 
 
 def canonical(dist: str) -> str:
-    """The name of a distribution as packaging compares them."""
+    """Normalises the name of a distribution, as packaging tools do to compare them."""
     return re.sub(r"[-_.]+", "-", dist).lower()
 
 

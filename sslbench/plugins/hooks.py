@@ -1,4 +1,4 @@
-"""What a plugin says: its version of the contract, and what each of its hooks offers."""
+"""Asks a plugin for its API version and for what each of its hooks provides."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _show = _short.repr  # a plugin may offer anything, of any length
 
 
 def collect(found: Origin) -> tuple[PluginInfo, list[Entry]]:
-    """Loads a plugin and asks each of its hooks; whatever goes wrong is in the PluginInfo."""
+    """Loads a plugin and calls its hooks; the PluginInfo says whatever went wrong."""
     if found.dist == OURS:
         return _collected(found)
     with Kept() as kept:
@@ -65,7 +65,7 @@ def _in_time(call: Callable[..., Any], doing: str, *args: Any) -> Any:
 
 
 def _declared_api(found: Origin, plugin: Any) -> Any:
-    """Of the plugin, of its module, or of the source of one that could not be imported."""
+    """The SSLBENCH_API of a plugin, of its module, or of a source that could not be imported."""
     for holder in (plugin, sys.modules.get(found.module)):
         declared = getattr(holder, "SSLBENCH_API", None)
         if declared is not None:
@@ -96,7 +96,7 @@ def _is_api(api: Any) -> bool:
 
 
 def _offers(plugin: Any, problems: list[str]) -> Iterator[tuple[str, str, Any]]:
-    """(kind, name, target) of each hook in turn; what is wrong with one leaves the others alone."""
+    """Yields (kind, name, target) of each hook; a fault in one does not affect the others."""
     attributes, _ = attempt(dir, plugin)
     for attribute in attributes or ():
         hook, fault = attempt(_hook, plugin, attribute)
@@ -109,7 +109,7 @@ def _offers(plugin: Any, problems: list[str]) -> Iterator[tuple[str, str, Any]]:
 
 
 def _hook(plugin: Any, attribute: str) -> tuple[str, Callable[[], Any]] | None:
-    """The kind and function of a hook implementation; None where the attribute is none."""
+    """The kind and function of a hook implementation; None where the attribute is not one."""
     manager = pluggy.PluginManager("sslbench")
     options = manager.parse_hookimpl_opts(plugin, attribute)
     if options is None:

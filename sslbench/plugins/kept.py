@@ -1,4 +1,4 @@
-"""Puts back the global functions, generators and settings that importing a plugin replaced."""
+"""Restores the global functions, generators and settings that importing a plugin changed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any, NamedTuple
 
-FIRST = frozenset(["numpy", "numpy.random", "torch"])  # looked at when first imported
+FIRST = frozenset(["numpy", "numpy.random", "torch"])  # their state is noted once they are imported
 _MODULES = "random numpy numpy.random torch torch.random torch.nn.functional torch.nn.init"
 WATCHED = tuple(_MODULES.split())
-DRAWN = 5000  # numbers of 32 bits that an import may draw and not be said to seed
-_SWITCHES = {  # torch's -> how each is set
+DRAWN = 5000  # numbers of 32 bits that an import may draw without counting as seeding
+_SWITCHES = {  # torch's getters -> their setters
     "get_default_dtype": "set_default_dtype",
     "get_num_threads": "set_num_threads",
     "is_grad_enabled": "set_grad_enabled",
@@ -22,19 +22,19 @@ _SWITCHES = {  # torch's -> how each is set
 
 
 class _Value(NamedTuple):
-    """Something global that has a value."""
+    """A global value: how to read it, to set it, and to tell whether a change must be reported."""
 
     get: Callable[[], Any]
     set: Callable[[Any], Any]
-    matters: Callable[[Any, Any], bool]  # that it was one before and is the other now
+    matters: Callable[[Any, Any], bool]  # of its values before and now
 
 
 class Kept:
-    """Functions, generators and switches of random, numpy and torch as they were before the body.
+    """Restores functions, generators and settings of random, numpy and torch after the body.
 
-    What is first imported in the body is looked at as soon as it is imported. All is put back;
-    `changes` names what was replaced or seeded. Numbers that were only drawn are not among them:
-    libraries draw some as they are imported.
+    A library that the body imports for the first time is noted as soon as it is imported. `changes`
+    names what was replaced or seeded, but not generators from which numbers were only drawn, since
+    libraries draw some when they are imported.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Kept:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Finds those of FIRST where Python would, and looks once they are there."""
+        """Imports the modules of FIRST as Python would, and notes their state once they are there."""
         spec = PathFinder.find_spec(name, path) if name in FIRST else None
         if spec is None or spec.loader is None:
             return None
@@ -78,7 +78,7 @@ class Kept:
         return spec
 
     def _look(self, imported: str = "") -> None:
-        """At what is there and was not looked at yet."""
+        """Notes the state of the modules that are imported and not noted yet."""
         for name in WATCHED:
             module = sys.modules.get(name)
             spec = getattr(module, "__spec__", None)
@@ -90,7 +90,7 @@ class Kept:
                 self._values[what] = value.get()
 
     def _known(self) -> dict[str, _Value]:
-        """What has a value here, by the functions of before."""
+        """The global values of the modules noted, with the functions that they had then."""
         ours = self._functions
         found: dict[str, _Value] = {}
         if "random" in ours:
@@ -122,7 +122,7 @@ class Kept:
 
 
 def _kept(name: str, value: Any) -> bool:
-    """Functions; classes such as torch.Storage follow switches."""
+    """Whether to note it: functions, but not classes such as torch.Storage, which settings change."""
     return callable(value) and (not isinstance(value, type) or name in _SWITCHES.values())
 
 

@@ -1,4 +1,4 @@
-"""Where plugins come from: ourselves, installed distributions, files."""
+"""Finds plugins: the built-in one, those of installed distributions, and files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Origin:
     name: str
     dist: str
     version: str
-    module: str  # in which SSLBENCH_API stands
+    module: str  # that defines SSLBENCH_API
     load: Callable[[], Any]
     file: Path | None = None
 
@@ -38,19 +38,19 @@ class Origin:
 
 
 def found(*, installed: bool, files: Sequence[Path]) -> list[Origin]:
-    """Every plugin there is.
+    """Finds every plugin.
 
     Raises:
-        UserError: a file is none, or cannot be read.
+        UserError: a file is not a Python file, or cannot be read.
     """
     return [_builtin(), *(_installed() if installed else ()), *_of_files(files)]
 
 
 def blocked(found: Sequence[Origin], block: Sequence[str]) -> list[Origin]:
-    """Those that `block` names.
+    """The plugins that `block` names.
 
     Raises:
-        UnknownName: it names one that is not there.
+        UnknownName: there is no plugin of that name.
     """
     handles = {
         each: {canonical(handle) for handle in (each.name, each.dist, f"{each.dist}:{each.name}")}
@@ -71,12 +71,12 @@ def _builtin() -> Origin:
 def _installed() -> Iterator[Origin]:
     holders: dict[str, importlib.metadata.Distribution] = {}
     for dist in importlib.metadata.distributions():
-        points, _ = attempt(_entry_points, dist)  # a damaged stranger is not ours to report
+        points, _ = attempt(_entry_points, dist)  # a damaged distribution is left to pip to report
         if points:
             name, _ = attempt(lambda d: d.metadata["Name"], dist)
             holders.setdefault(canonical(name or "unnamed"), dist)
-    for name in sorted(holders.keys() - {OURS}):  # nobody speaks in our name
-        # what an import would choose: the first of its name on sys.path, though it has no hooks
+    for name in sorted(holders.keys() - {OURS}):  # the built-in plugin is not found this way
+        # as an import would, take the first of its name on sys.path, even if it has no hooks
         first, _ = attempt(importlib.metadata.distribution, name)
         dist = first or holders[name]
         version, _ = attempt(lambda d: d.version, dist)
@@ -130,7 +130,7 @@ def _of_file(path: Path, stem: str) -> Origin:
 
 
 class _Fresh(importlib.machinery.SourceFileLoader):
-    """Compiles what the file says now: cached bytecode may be a second behind its hash."""
+    """Always compiles the file anew: cached bytecode may be older than the hashed source."""
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)

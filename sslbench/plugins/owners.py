@@ -1,4 +1,4 @@
-"""Who is found under which name; the answer is the same for every order of loading."""
+"""Finds entries by name. The result does not depend on the order in which plugins load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .hooks import collect
 
 
 class Registry:
-    """Who provides what, and under which name it is found."""
+    """All plugins and their entries, which it finds by name."""
 
     def __init__(self, plugins: Iterable[PluginInfo], entries: Iterable[Entry]) -> None:
         self._table: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
@@ -23,11 +23,11 @@ class Registry:
         self.plugins = [replace(p, notes=(*p.notes, *self._clashes(p))) for p in plugins]
 
     def names(self, kind: str) -> list[str]:
-        """The shortest name by which each is found; families as their pattern."""
+        """The shortest name of each entry of a kind; a family is given by its pattern."""
         return list(self.entries(kind))
 
     def entries(self, kind: str) -> dict[str, Entry]:
-        """By the shortest name that finds it: bare for its owner, else `dist/name`."""
+        """Entries by their shortest names: the bare one where they own it, else `dist/name`."""
         return {
             entry.name if self._owner(owners) is entry else entry.qualified: entry
             for _, owners in sorted(self._table[kind].items())
@@ -43,13 +43,13 @@ class Registry:
         }
 
     def find(self, kind: str, name: Name | str) -> Entry:
-        """The entry that `name` or `dist/name` means.
+        """Finds the entry that `name` or `dist/name` means.
 
         In kinds with families an exact key wins, then the longest pattern.
 
         Raises:
-            UnknownName: nobody provides it.
-            UserError: two distributions do, and neither is sslbench.
+            UnknownName: no plugin provides it.
+            UserError: two distributions provide it, and neither is sslbench.
         """
         asked = name.base if isinstance(name, Name) else name
         dist, slash, bare = asked.rpartition("/")
@@ -103,10 +103,10 @@ class Registry:
 def registry(
     *, installed: bool = True, files: Sequence[Path] = (), block: Sequence[str] = ()
 ) -> Registry:
-    """Everything there is: built in, of installed distributions, of files.
+    """Loads all plugins: the built-in one, those of installed distributions, and files.
 
     Args:
-        installed: look at the entry points of group `sslbench`
+        installed: whether to look at the entry points of group `sslbench`
         files: plugins that are one Python file each
         block: names of plugins or distributions that are not to be loaded
 

@@ -1,4 +1,4 @@
-"""Which plugins have passed the conformance kit: a store keeps a note of each pass."""
+"""Notes in a store which plugins have passed the conformance kit, and reads those notes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from .entries import Entry, PluginInfo, canonical
 
-KIT = 1  # of sslbench.testing; raised when what passed before may fail
+KIT = 1  # version of sslbench.testing; raise it when what passed before may fail
 FOLDER = "conformance"
 
 
@@ -34,7 +34,7 @@ def write_pass(root: Path, plugin: PluginInfo, entries: Mapping[str, Entry]) -> 
 
 
 def kit_passed(root: Path, entry: Entry) -> int | None:
-    """The newest kit that this very source has passed, by the notes of the store `root`."""
+    """The newest kit that an entry's present source has passed, as noted in the store `root`."""
     source = entry.source_sha256()
     kits = [
         note["kit"]
@@ -48,7 +48,7 @@ def kit_passed(root: Path, entry: Entry) -> int | None:
 
 
 def _notes(root: Path) -> Iterator[dict[str, Any]]:
-    """Those that can be read: one that cannot says nothing."""
+    """Reads the notes of a store; one that cannot be read is passed over."""
     for path in sorted((root / FOLDER).glob("*.json")):
         try:
             note = json.loads(path.read_text())

@@ -1,6 +1,6 @@
-"""What importing a plugin does, seen from a process of its own: `python -m sslbench.plugins.probe`.
+"""Imports a plugin and reports what that does. Run as `python -m sslbench.plugins.probe`.
 
-Takes JSON (dist, file, block), leaves JSON in a file; what else is printed is the plugin's.
+It takes JSON (dist, file, block) and writes JSON to a file; whatever is printed comes from the plugin.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from .owners import registry
 
 
 def probe(asked: dict[str, Any]) -> dict[str, Any]:
-    """`heavy`: libraries that its hooks alone bring in; `changed`, `faults`: as all is loaded."""
+    """Imports a plugin and all that it provides.
+
+    Returns `heavy`, the libraries that calling its hooks imports; and `changed` and `faults`, what
+    loading its entries changed, and why some could not be loaded.
+    """
     before = set(sys.modules)
     files = [Path(asked["file"])] if asked["file"] else []
     found = registry(installed=not files, files=files, block=asked["block"])

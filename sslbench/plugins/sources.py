@@ -1,4 +1,4 @@
-"""Python sources, read without importing anything: where code lives and what it says of itself."""
+"""Reads Python sources without importing them: where code is, its docstrings and its comments."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ class Definition(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """What a comment behind a default says: "what it is; source", or either of them alone."""
+    """The comment behind a default, which reads "what it is; source", or either of them alone."""
 
     what: str  # "" where nothing is said
     source: str  # "paper ...", "code ..." or "ours ..."; "" where none is given
 
 
 def place(module: str) -> ModuleFiles:
-    """Where a module lives. `find_spec` imports parents, so only the top package is asked for."""
+    """Finds the files of a module.
+
+    It asks `find_spec` for the top package only, since that would import parent packages.
+    """
     top, *parts = module.split(".")
     spec = importlib.util.find_spec(top)
     if spec is None:
@@ -48,7 +51,7 @@ def place(module: str) -> ModuleFiles:
 
 
 def definition(target: str, hops: int = 4) -> Definition:
-    """Where "module:attribute" is defined, and its documentation; follows re-exports."""
+    """Finds where "module:attribute" is defined, and its documentation; follows re-exports."""
     module, _, attribute = target.partition(":")
     path = place(module).path
     if path is None:
@@ -74,11 +77,11 @@ def constant(path: Path, name: str) -> Any:
 
 
 def remarks(path: Path, name: str) -> dict[str, Remark]:
-    """What the comments of a module say of each default that one thing in it has.
+    """Reads the comments behind the defaults of a class, a function or a partial.
 
-    Of a class: its fields, the keywords of `recipe = Recipe(...)`, the keyword-only parameters of
-    `__init__`; of a function: its keyword-only parameters; of a `partial`: its keywords, above
-    what is said of the thing it is made of. A default without a comment has an empty remark.
+    Of a class it reads fields, the keywords of `recipe = Recipe(...)` and the keyword-only
+    parameters of `__init__`; of a function the keyword-only parameters; of a `partial` its keywords,
+    added to those of what it is made from. A default without a comment has an empty remark.
     """
     text = path.read_bytes()
     comments = {
@@ -90,14 +93,17 @@ def remarks(path: Path, name: str) -> dict[str, Remark]:
 
 
 def above(below: Mapping[str, Remark], own: Mapping[str, Remark]) -> dict[str, Remark]:
-    """Remarks on defaults that override others: what a thing is stays, where it comes from not."""
+    """Merges remarks on defaults with those on defaults that override them.
+
+    An overriding default keeps the description of the other, but not its source.
+    """
     nothing = Remark("", "")
     kept = {k: Remark(r.what or below.get(k, nothing).what, r.source) for k, r in own.items()}
     return {**below, **kept}
 
 
 def headings(path: Path, function: str) -> dict[str, str]:
-    """Keys of the dictionary that a function spells out -> the comment line that stands above."""
+    """Keys of the dictionary literal in a function -> the last comment line above each."""
     text = path.read_text(encoding="utf-8")
     statement, _ = _binding(ast.parse(text).body, function)
     found, heading = {}, ""
@@ -129,7 +135,7 @@ def _remarks(body: list[ast.stmt], name: str, comments: Mapping[int, str]) -> di
 
 
 def _defaults(statement: ast.stmt) -> Iterator[tuple[str, int, int]]:
-    """Each default that a statement gives, with its first and last line."""
+    """Yields each default in a statement, with its first and last line."""
     call = getattr(statement, "value", None)
     if isinstance(statement, ast.ClassDef):
         for part in statement.body:

@@ -1,4 +1,4 @@
-"""A whole plan, run: worker processes, trackers, and weights from outside taken in.
+"""Runs whole plans in worker processes, feeds trackers, and takes in weights from outside.
 
 It imports plan and what lies below.
 """

@@ -1,4 +1,4 @@
-"""Runs cells in processes on this machine: one a GPU, or several that share the CPU's threads."""
+"""Runs cells in processes on this machine: one for each GPU, or several that share the CPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..plan.selection import Selection
 
 GRACE = 60.0  # seconds a process gets to save and stop
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the parent hears them, and tells its children
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # only the parent handles them, and tells its children
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Process:
 
 @dataclass
 class LocalProcesses:
-    """Worker processes that live as long as the run; one that dies fails its cell alone."""
+    """Worker processes that live as long as the run. If one dies, only its cell fails."""
 
     plan: Plan
     listener: Listener
@@ -71,7 +71,7 @@ class LocalProcesses:
                 each.process.join()
 
     def work(self, todo: list[Planned], stop: threading.Event) -> Iterator[CellDone]:
-        """Yields each cell when it is done with. Raises UserError when nothing can go on."""
+        """Runs the cells, and yields the result of each. UserError ends the whole run."""
         waiting = [(p.cell, tuple(j.judge for j in p.judges)) for p in todo]
         unfinished = {cell.id for cell, _ in waiting}
         self._processes = [_start(s) for s in self._setups(len(waiting))]
@@ -117,7 +117,7 @@ class LocalProcesses:
         for each in self._processes:
             if each.cell is not None:
                 continue
-            # A cell whose pretext is under way elsewhere would only wait for it.
+            # a cell whose pretext another process is training would only wait for it
             ready = next(
                 (w for w in waiting if not any(p.id in unfinished for p in w[0].pretexts.values())),
                 None,
@@ -129,7 +129,7 @@ class LocalProcesses:
             _tell(each, ready)
 
     def _heard(self) -> Iterator[CellDone]:
-        """What the processes said, or their death, within a quarter of a second."""
+        """Waits up to a quarter of a second, and yields the cells that ended or whose process died."""
         by_connection = {p.connection: p for p in self._processes}
         for ready in wait(list(by_connection), timeout=0.25):
             each = by_connection[ready]  # type: ignore[index]  # these are our connections
@@ -180,7 +180,7 @@ def _killed(cell: Cell, sentence: str, suite: str) -> Record:
 
 
 def _threads() -> int:
-    """As many as this process may use, or OMP_NUM_THREADS if that is set."""
+    """The number of CPUs that this process may use, or OMP_NUM_THREADS if that is set."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked):
         return int(asked)
@@ -194,7 +194,7 @@ def _gpus() -> int:
 
 
 def _start(setup: Setup) -> _Process:
-    """A process whose thread count is in its environment before torch is imported there."""
+    """Starts a process. Its thread count must be in its environment before it imports torch."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(setup, theirs), daemon=True)
@@ -218,7 +218,7 @@ def _start(setup: Setup) -> _Process:
 
 
 def _tell(each: _Process, message: object) -> None:
-    with contextlib.suppress(OSError):  # dead: heard of as such
+    with contextlib.suppress(OSError):  # it is dead, which `_heard` notices
         each.connection.send(message)
 
 
@@ -226,7 +226,7 @@ def _tell(each: _Process, message: object) -> None:
 
 
 def serve(setup: Setup, connection: Connection) -> None:
-    """Does cells until the connection ends."""
+    """Runs cells in a worker process until the connection ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if setup.quiet and not os.environ.get("SSLBENCH_VERBOSE"):
@@ -286,7 +286,7 @@ def _listen(connection: Connection, jobs: queue.Queue[Any], stop: threading.Even
 
 
 def _hush() -> None:
-    """What libraries print does not reach the user's terminal."""
+    """Keeps what libraries print from the user's terminal."""
     import logging
     import warnings
 

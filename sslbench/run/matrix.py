@@ -27,7 +27,7 @@ def run(
     listener: Listener = lambda event: None,
     stop: threading.Event | None = None,
 ) -> Outcome:
-    """Does what is missing, trials before the cells whose settings they choose.
+    """Runs the open cells of a plan, trials before the cells whose settings they choose.
 
     A failed cell never ends the run.
     """
@@ -46,7 +46,7 @@ def run(
 def _do(
     plan: Plan, registry: Registry, outcome: Outcome, listener: Listener, stop: threading.Event
 ) -> None:
-    """What is open in the plan, which then says how its cells stand."""
+    """Runs the open cells of the plan, and then updates how its cells stand."""
     from .local import LocalProcesses
 
     todo = plan.open

@@ -1,4 +1,4 @@
-"""What one training step frees, the next one takes again, instead of asking the system for pages."""
+"""Makes the C library keep freed memory, so that a training step reuses that of the last one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MAPPED = 32 * 2**20  # bytes; the most that glibc takes
 
 
 def keep_freed() -> bool:
-    """Makes glibc keep what is freed, up to 2 GB; whether it could. Elsewhere nothing happens.
+    """Makes glibc keep up to 2 GB of freed memory; returns whether it could.
 
-    By default it hands a freed activation back to the system, and the next step waits for zeroed
-    pages: with 1 MB activations that is a tenth to a third of a step. The numbers stay the same.
+    By default it hands freed activations back to the system, and the next step waits for zeroed
+    pages: with 1 MB activations that is a tenth to a third of a step. Results stay the same.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

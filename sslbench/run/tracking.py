@@ -1,4 +1,4 @@
-"""Trackers beside a run: each in a thread of its own, so that a slow or broken one costs itself."""
+"""Feeds trackers during a run, each in its own thread, so that none can slow or break the run."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from ..plugins.contained import attempt, said
 if TYPE_CHECKING:
     from ..plan.plan import Plan
 
-GRACE = 30.0  # seconds trackers get after the run to write what they were told
-BACKLOG = 1000  # events behind which a tracker is spared those within an epoch
+GRACE = 30.0  # seconds that trackers get after the run to finish
+BACKLOG = 1000  # waiting events above which a tracker gets no more `Progress`
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class NamedTracker:
-    """A tracker, and as what it was asked for."""
+    """A tracker, with the name by which it was asked for."""
 
     name: str
     tracker: Tracker
 
 
 def make_trackers(names: Sequence[str], registry: Registry) -> list[NamedTracker]:
-    """The trackers that `tensorboard` or `tensorboard[dir=runs]` name.
+    """Makes trackers from names such as `tensorboard` or `tensorboard[dir=runs]`.
 
     Raises:
-        UserError: a name or parameter is unknown, or one cannot be made, such as for want of its
-            library.
+        UserError: a name or parameter is unknown, or a tracker cannot be made, for example because
+            its library is missing.
     """
     return [NamedTracker(name, _made(name, registry)) for name in names]
 
@@ -81,7 +81,7 @@ def _made(text: str, registry: Registry) -> Tracker:
 def tracked(
     made: Sequence[NamedTracker], plan: Plan, listener: Listener, say: Say
 ) -> Iterator[Listener]:
-    """The listener with the trackers behind it, which are closed however the run ends."""
+    """Adds trackers to the listener, and closes them however the run ends."""
     if not made:
         yield listener
         return
@@ -92,7 +92,7 @@ def tracked(
     def tell(event: Event) -> None:
         listener(event)
         if cell := known.find(event.cell):
-            if not beside:  # where nothing is left to do, none is started
+            if not beside:  # started only with the first event: there may be nothing to run
                 beside.extend(_Beside(each, run, say) for each in made)
             for each in beside:
                 each.tell(event, cell)
@@ -109,7 +109,7 @@ def tracked(
 
 @dataclass
 class _CellInfos:
-    """Cells by id; a plan that tunes learns of more while it runs."""
+    """Finds what trackers are told of a cell. A plan with tuning gets more cells while it runs."""
 
     plan: Plan
     found: dict[str, CellInfo] = field(default_factory=dict)
@@ -143,7 +143,7 @@ class _Beside:
     def __init__(self, made: NamedTracker, run: RunInfo, say: Say) -> None:
         self._made, self._say = made, say
         self._calls: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
-        # of a daemon, what hangs ends with the program
+        # a daemon thread that hangs does not keep the program from ending
         self._thread = threading.Thread(target=self._work, args=(run,), daemon=True)
         self._thread.start()
 
@@ -171,7 +171,7 @@ class _Beside:
             self._contained(tracker.close)
 
     def _contained(self, call: Callable[..., Any], *args: Any) -> bool:
-        """Whether it went well; what did not is said once, and the tracker closed."""
+        """Calls the tracker; returns whether it went well. Otherwise reports that and closes it."""
         try:
             call(*args)
             return True
@@ -182,6 +182,6 @@ class _Beside:
             )
         closing = self._made.tracker.close
         if call != closing:
-            with contextlib.suppress(BaseException):  # it has failed, and that was said
+            with contextlib.suppress(BaseException):  # its failure has been reported already
                 closing()
         return False

@@ -1,4 +1,4 @@
-"""The folder with cells and records: atomic files, checksums, leases.
+"""The store: the folder with cells and records. Its files are atomic, checked and locked.
 
 Nothing damaged is ever used. It imports plugins and what lies below.
 """

@@ -1,4 +1,4 @@
-"""The folder with cells and records: atomic files, checksums, locks. Nothing damaged is ever used."""
+"""The store and its cells' folders: atomic files, checksums, locks. Nothing damaged is ever used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CELL_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class Store:
-    """Cells by id. Folder and file names are made of hashes and our own words, never of names."""
+    """The cells of a store, by id. File names never contain names that users or plugins choose."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -43,7 +43,7 @@ class Store:
                 raise UserError(f"{marker} is not a marker of a store: {error}") from error
 
     def create(self) -> None:
-        """Makes the folder; a sentence when it cannot be written."""
+        """Makes the folder; UserError when it cannot be written."""
         marker = self.root / "store.json"
         if not marker.exists():
             write_atomic(marker, json.dumps({"format": FORMAT}).encode())
@@ -61,7 +61,7 @@ class Store:
                 yield CellFolder(path, self.notices)
 
     def find(self, prefix: str) -> CellFolder:
-        """The one cell whose id begins so."""
+        """Finds the one cell whose id begins with `prefix`."""
         found = [cell for cell in self.cells() if cell.id.startswith(prefix)]
         if len(found) == 1 and prefix:
             return found[0]
@@ -74,7 +74,7 @@ class Store:
 
 
 class CellFolder:
-    """One cell: identity, log, resume state, model, encoder, features, records."""
+    """The folder of one cell: identity, log, checkpoint, model, encoder, features, records."""
 
     def __init__(self, path: Path, notices: list[str]) -> None:
         self.path = path
@@ -84,7 +84,7 @@ class CellFolder:
     # ---- identity ----
 
     def identity(self) -> Identity | None:
-        """As written, or None when there is none; a damaged one is set aside."""
+        """Reads the cell's identity; None when there is none. A damaged one is set aside."""
         path = self.path / "identity.json"
         try:
             identity = json.loads(path.read_text())
@@ -126,13 +126,13 @@ class CellFolder:
         return sealed
 
     def current(self, kind: str, identity: Mapping[str, Any]) -> Record | None:
-        """The newest ok record of this identity; failing that, the newest."""
+        """The newest ok record of this identity, or else the newest of any status."""
         return newest(self.records(), kind, identity)
 
     # ---- tensors ----
 
     def save(self, name: str, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Path:
-        """Tensors (no two sharing storage) and plain data, under one checksum."""
+        """Saves tensors (no two sharing storage) and plain data under one checksum."""
         from safetensors.torch import save
 
         ready = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -143,7 +143,7 @@ class CellFolder:
         return path
 
     def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What `save` wrote, or None; a damaged file is set aside, and None."""
+        """Loads what `save` wrote; None where there is no file. A damaged one is set aside."""
         path = self.path / f"{name}.safetensors"
         if not path.exists():
             return None
@@ -159,7 +159,7 @@ class CellFolder:
     # ---- the rest ----
 
     def log(self, line: str) -> None:
-        """One line to the cell's log."""
+        """Adds a line to the cell's log."""
         path = self.path / "log.txt"
         try:
             with path.open("a") as file:
@@ -169,7 +169,10 @@ class CellFolder:
 
     @contextlib.contextmanager
     def lock(self, waiting: Callable[[], bool] = lambda: True) -> Iterator[bool]:
-        """Held by one process; yields False when `waiting` gave up. Gone with its process."""
+        """Locks the cell for this process; yields False when `waiting` gave up.
+
+        The lock ends with the process.
+        """
         make_folder(self.path)
         with leased(self.path / ".lock", waiting) as held:
             if held:
@@ -177,7 +180,7 @@ class CellFolder:
             yield held
 
     def _sweep(self) -> None:
-        """Temporary files of writers that died: whoever holds the lock is the only writer."""
+        """Removes temporary files of dead writers; the holder of the lock is the only writer."""
         for path in [*self.path.glob(".*.tmp"), *(self.path / "records").glob(".*.tmp")]:
             path.unlink(missing_ok=True)
 
@@ -199,7 +202,7 @@ class CellFolder:
 
 
 def record_name(record: Record) -> str:
-    """Of a sealed record's file: our own words, never a plugin's."""
+    """The file name of a sealed record, in which no plugin's name can do harm."""
     slug = re.sub(r"[^a-z0-9-]", "_", (record.evaluator or "train").split("[")[0].lower())[:40]
     return f"{slug}-{record.record_id[:24]}.json"
 

@@ -1,4 +1,4 @@
-"""Who holds a cell or a folder: a lock on a file, gone with its process."""
+"""Locks a cell or a folder for one process, by a lock on a file that ends with the process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE = 0.2  # seconds between two tries
 
 @contextlib.contextmanager
 def leased(path: Path, waiting: Callable[[], bool] = lambda: True) -> Iterator[bool]:
-    """Whether this process alone holds the file; tries until `waiting` gives up.
+    """Locks a file, trying until `waiting` gives up; yields whether this process holds it.
 
     Raises:
         UserError: the file cannot be made.

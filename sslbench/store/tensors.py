@@ -1,4 +1,4 @@
-"""Tensors and plain data in one file, under one checksum."""
+"""Reads files of tensors and plain data, and checks their checksum."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Damaged(ValueError):
-    """A file whose checksum does not hold."""
+    """A file's checksum does not match its content."""
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and plain data of a file that `CellFolder.save` wrote; Damaged when it does not hold."""
+    """Reads tensors and plain data that `CellFolder.save` wrote; Damaged when they do not match."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -32,7 +32,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def digest_of(tensors: Mapping[str, Tensor], plain: str = "") -> str:
-    """sha256 of plain text, and of names, types, shapes and contents in the order of names."""
+    """sha256 of plain text and of tensors: names, types, shapes and contents, sorted by name."""
     import torch
 
     total = hashlib.sha256(plain.encode())

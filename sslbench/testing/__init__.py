@@ -1,16 +1,16 @@
-"""The conformance kit: what everything that plugins provide promises, as checks.
+"""The conformance kit: checks that what a plugin provides keeps its promises.
 
     test_conformance = conformance("sslbench-mine")     # a test file of one line
-    sslbench plugins check sslbench-mine                # the same, and its pass is noted in a store
+    sslbench plugins check sslbench-mine                # the same, and notes the pass in a store
 
-or one by one:
+Or run checks one by one:
 
     @pytest.mark.parametrize("check", METHOD_CHECKS)
     def test_it_keeps_its_promises(check, tmp_path):
         check(Trial(registry(), "my-method", tmp_path))
 
-A check raises AssertionError with a sentence, or returns None, or a remark; its docstring is the
-promise.
+The docstring of a check is the promise. A check raises AssertionError with a sentence, or returns
+None or a remark.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every backbone promises."""
+"""Checks of what every backbone promises."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .promise import require, standing
 from .trial import CPU
 
 SIZE = 32  # pixels
-CLOSE = 1e-4  # of the largest feature, that other company may move one by
+CLOSE = 1e-4  # share of the largest feature by which another batch may change one
 
 
 @dataclass(eq=False)
 class BackboneTrial:
-    """A backbones entry, built for images of 32 pixels."""
+    """A backbones entry to be checked, built for images of 32 pixels."""
 
     registry: Registry
     name: str  # with its bracket
@@ -37,7 +37,7 @@ class BackboneTrial:
         with kept_generators(CPU):
             seed_all(seed, CPU)
             made = create(asked.base, size=SIZE, **asked.params)
-        require(isinstance(made, Backbone), f"it made {made!r:.80}, no api.Backbone")
+        require(isinstance(made, Backbone), f"it made {made!r:.80}, not an api.Backbone")
         backbone: Backbone = made
         return backbone
 
@@ -50,7 +50,7 @@ class BackboneTrial:
 
 
 def builds_alike_from_a_seed(trial: BackboneTrial) -> None:
-    """The same seed gives the same weights, another seed others; it seeds nothing itself."""
+    """The same seed gives the same weights, another seed gives others, and it seeds nothing."""
     weights = [tensors_of(trial.made(seed)) for seed in (0, 0, 1)]
     same = all(torch.equal(v, weights[1][k]) for k, v in weights[0].items())
     require(same, "the same seed gave other weights: draw from torch's global generator alone")
@@ -70,13 +70,13 @@ def builds_alike_from_a_seed(trial: BackboneTrial) -> None:
 
 
 def has_a_name_and_a_width(trial: BackboneTrial) -> None:
-    """`name` is as asked for, `dim` is D, `net` a module; features are finite, floating [B, D]."""
+    """It has the `name` asked for, `dim` D and a module `net`; features are finite floats [B, D]."""
     backbone, dim = trial.backbone, trial.backbone.dim
-    require(isinstance(backbone.name, str), f"its name is {backbone.name!r}, no text")
+    require(isinstance(backbone.name, str), f"its name is {backbone.name!r}, not text")
     asked = parse(trial.name).base
     said = backbone.name.partition("[")[0]
     require(said == asked, f"its name is {backbone.name!r}, and {asked!r} was asked for")
-    require(type(dim) is int and dim > 0, f"its dim is {dim!r}, no number from 1")
+    require(type(dim) is int and dim > 0, f"its dim is {dim!r}, not a whole number from 1")
     require(isinstance(getattr(backbone, "net", None), nn.Module), "its `net` is not a module")
     for what, x in (("random", trial.images()), ("black", trial.images() * 0)):
         with torch.no_grad():
@@ -88,7 +88,7 @@ def has_a_name_and_a_width(trial: BackboneTrial) -> None:
 
 
 def sees_each_image_alone(trial: BackboneTrial) -> None:
-    """In eval mode neither company nor what came before moves features; images stay as given."""
+    """In eval mode features depend neither on the batch nor on earlier calls; images stay unchanged."""
     backbone, x = trial.backbone, trial.images()
     given, before = x.clone(), {k: v.clone() for k, v in tensors_of(backbone).items()}
     with torch.no_grad():
@@ -99,13 +99,13 @@ def sees_each_image_alone(trial: BackboneTrial) -> None:
     require(torch.equal(x, given), "it writes on the images it is given")
     require(torch.equal(together, again), "the same images gave other features the second time")
     gap = float((alone - together).abs().max() / together.abs().max().clamp_min(1))
-    require(gap <= CLOSE, f"alone an image has other features than in company, by {gap:.1e}")
+    require(gap <= CLOSE, f"alone an image has other features than in a batch, by {gap:.1e}")
     changed = [k for k, v in tensors_of(backbone).items() if not torch.equal(v, before[k])]
     require(not changed, f"in eval mode it changed {changed[:3]}")
 
 
 def normalises_inside(trial: BackboneTrial) -> None:
-    """The first layer that weighs pixels is not fed RGB in [0, 1] as it came."""
+    """It normalises its input: its first layer with weights does not get RGB in [0, 1]."""
     x, seen = trial.images(), list[tuple[nn.Module, Tensor]]()
     hooks = []
     for module in trial.backbone.net.modules():
@@ -127,7 +127,7 @@ def normalises_inside(trial: BackboneTrial) -> None:
 
 
 def gradient_reaches_all(trial: BackboneTrial) -> None:
-    """In training every parameter, and the images, get a finite gradient."""
+    """In training mode every parameter, and the images, get a finite gradient."""
     backbone = trial.made().train()
     x = trial.images().requires_grad_()
     with kept_generators(CPU):
@@ -142,7 +142,7 @@ def gradient_reaches_all(trial: BackboneTrial) -> None:
 
 
 def gives_maps_that_shrink(trial: BackboneTrial) -> None:
-    """`maps` gives [B, C, H, W], none larger than the one before, or says in a sentence why not."""
+    """`maps` gives [B, C, H, W], none larger than the one before, or raises UserError."""
     try:
         with torch.no_grad():
             maps = trial.backbone.maps(trial.images())
@@ -150,19 +150,22 @@ def gives_maps_that_shrink(trial: BackboneTrial) -> None:
         return
     sound = isinstance(maps, list) and all(isinstance(m, Tensor) and m.ndim == 4 for m in maps)
     require(sound and bool(maps), "its maps are not a list of tensors [B, C, H, W]")
-    require(all(len(m) == 4 for m in maps), "its maps are not of each image")
+    require(all(len(m) == 4 for m in maps), "its maps do not have one entry for each image")
     sides = [m.shape[-1] for m in maps]
     require(sides == sorted(sides, reverse=True), f"its maps, shallow to deep, are {sides} wide")
 
 
 def anew_is_its_like(trial: BackboneTrial) -> None:
-    """`anew` has the same shapes, name and mode, weights of its own, and leaves it as it was."""
+    """`anew` makes one of the same shapes, name and mode with other weights, and changes nothing."""
     backbone = trial.backbone
     before = {k: v.clone() for k, v in tensors_of(backbone).items()}
     with kept_generators(CPU):
         seed_all(5, CPU)
         other = backbone.anew()
-    require(isinstance(other, Backbone) and other is not backbone, "`anew` gave no other Backbone")
+    require(
+        isinstance(other, Backbone) and other is not backbone,
+        "`anew` did not make another Backbone",
+    )
     _like(other, backbone)
     shapes = {k: v.shape for k, v in tensors_of(other).items()}
     require(shapes == {k: v.shape for k, v in before.items()}, "`anew` has tensors of other shapes")
@@ -176,7 +179,7 @@ def anew_is_its_like(trial: BackboneTrial) -> None:
 
 
 def takes_another_input(trial: BackboneTrial) -> None:
-    """`with_input` is fed by what it is given, and its `anew` too; [B, D] as before."""
+    """`with_input` makes one that uses the given front, as does its `anew`, and gives [B, D]."""
     backbone, fed = trial.backbone, list[Tensor]()
     before = {k: v.clone() for k, v in tensors_of(backbone).items()}
 
@@ -210,7 +213,7 @@ def _unchanged(backbone: Backbone, before: dict[str, Tensor], what: str) -> None
 
 
 def survives_copy_and_state(trial: BackboneTrial) -> None:
-    """A deep copy, and another one given its state, have the same features."""
+    """A deep copy, and another one that loads its state, have the same features."""
     backbone, other = trial.backbone, trial.made(7).eval()
     other.load_state_dict({k: v.contiguous() for k, v in backbone.state_dict().items()})
     with torch.no_grad():

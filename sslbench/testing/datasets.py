@@ -1,4 +1,4 @@
-"""What every dataset promises."""
+"""Checks of what every dataset promises."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..train.feed import kept_generators, seed_all
 from .promise import require, standing
 from .trial import CPU
 
-COMPARED = 20_000  # images of a split that are looked for in the other
+COMPARED = 20_000  # images of each split that are compared with the other's
 _ELSEWHERE = """
 import json, sys
 from pathlib import Path
@@ -43,7 +43,7 @@ _TEXTS = ("summary", "licence", "citation", "source")
 
 @dataclass(eq=False)
 class DatasetTrial:
-    """A datasets entry; what it loads is loaded once for most checks."""
+    """A datasets entry to be checked; it is loaded once for most checks."""
 
     registry: Registry
     name: str  # with argument and bracket
@@ -59,7 +59,7 @@ class DatasetTrial:
 
     @cached_property
     def whole(self) -> Data:
-        """Without what the bracket cuts."""
+        """The dataset without the subset that its bracket asks for."""
         name = parse(self.name)
         params = {k: v for k, v in name.params.items() if k not in SUBSETS}
         if params == dict(name.params):
@@ -68,17 +68,19 @@ class DatasetTrial:
 
 
 def has_a_whole_card(trial: DatasetTrial) -> None:
-    """Its card says what it is, where it comes from and under which licence."""
+    """Its card says what it is, where it comes from and what its licence is."""
     card: Any = trial.data.card
-    require(isinstance(card, Card), f"its card is {card!r:.80}, no api.Card")
+    require(isinstance(card, Card), f"its card is {card!r:.80}, not an api.Card")
     lacking = [key for key in _TEXTS if not str(getattr(card, key) or "").strip()]
     require(not lacking, f"its card has no {' and no '.join(lacking)}")
     version: Any = trial.data.version
-    require(type(version) is int and version > 0, f"version is {version!r}, no number from 1")
+    require(
+        type(version) is int and version > 0, f"version is {version!r}, not a whole number from 1"
+    )
 
 
 def loads_what_its_card_says(trial: DatasetTrial) -> None:
-    """Splits and classes are as many as the card declares; every class is seen in train."""
+    """It has as many images and classes as its card declares, and every class is in train."""
     data, card = trial.whole, trial.whole.card
     found = {"train": len(data.train.labels), "test": len(data.test.labels)}
     found |= {"classes": data.classes}
@@ -91,14 +93,14 @@ def loads_what_its_card_says(trial: DatasetTrial) -> None:
         )
     names = data.class_names
     sound = all(isinstance(name, str) and name for name in names) and len({*names}) == len(names)
-    require(sound, f"its classes are {list(names)[:5]}, no names that differ")
+    require(sound, f"its classes are {list(names)[:5]}, not different names")
     labels = {*data.train.labels.tolist()} - {-1}
     whole = len(labels) in (0, data.classes)
     require(whole, f"train shows {len(labels)} of its {data.classes} classes")
 
 
 def is_the_same_again(trial: DatasetTrial) -> None:
-    """Loaded again, fingerprint and bytes are the same, and no global generator was seeded."""
+    """Loading it again gives the same fingerprint and bytes, and seeds no global generator."""
     stand = []
     for seed in (0, 1):
         with kept_generators(CPU):
@@ -110,13 +112,13 @@ def is_the_same_again(trial: DatasetTrial) -> None:
         for split in SUBSETS:
             one, other = getattr(trial.data, split), getattr(again, split)
             same = all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-            require(same, f"{split} was loaded again and is another, under the same fingerprint")
+            require(same, f"{split} has other bytes when loaded again, under the same fingerprint")
     seeded = [name for name in stand[0] if stand[0][name] == stand[1][name]]
     require(not seeded, f"loading it seeds the global generator of {' and '.join(seeded)}")
 
 
 def is_the_same_elsewhere(trial: DatasetTrial) -> None:
-    """Another process, with another seed of Python's hashes, finds the same fingerprint."""
+    """Another process, with another PYTHONHASHSEED, finds the same fingerprint."""
     roots = [str(root) for root in trial.place.roots]
     arguments = [json.dumps(each) for each in (trial.name, roots, [*map(str, trial.files)])]
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -135,7 +137,7 @@ def is_the_same_elsewhere(trial: DatasetTrial) -> None:
 
 
 def gives_parts(trial: DatasetTrial) -> None:
-    """A part of it can be asked for, has a fingerprint of its own, and a tenth held out."""
+    """A subset can be asked for; it has its own fingerprint and its own held-out tenth."""
     data = trial.whole
     count = max(1, len(data.train.labels) // 2)
     name = parse(trial.name)
@@ -149,7 +151,7 @@ def gives_parts(trial: DatasetTrial) -> None:
 
 
 def keeps_its_splits_apart(trial: DatasetTrial) -> str | None:
-    """Says how many images of test are images of train, byte for byte: published sets have some."""
+    """Its test images are not in train. Since published sets have some, there is only a remark."""
     seen = _digests(trial.whole.train.images)
     twice = sum(digest in seen for digest in _digests(trial.whole.test.images))
     return f"{twice} images of test are also in train" if twice else None
@@ -160,7 +162,7 @@ def _digests(images: Tensor) -> set[bytes]:
 
 
 def corrupts_by_the_row(trial: DatasetTrial) -> None:
-    """Where corruptions are published, a block has the rows that are asked for, uint8, unlike test."""
+    """Its published corruptions, where it has any, give the rows that are asked for, as uint8."""
     data = trial.whole
     try:
         made = data.dataset.corrupted(trial.place, data.test.labels)
@@ -168,7 +170,7 @@ def corrupts_by_the_row(trial: DatasetTrial) -> None:
         return
     if made is None:
         return
-    require(isinstance(made, Corrupted), f"`corrupted` gave {made!r:.80}, no api.Corrupted")
+    require(isinstance(made, Corrupted), f"`corrupted` gave {made!r:.80}, not an api.Corrupted")
     rows = torch.arange(min(3, len(data.test.labels)))
     block = made.block("gaussian_noise", 1, rows)
     expected = [len(rows), *data.test.images.shape[1:]]

@@ -1,4 +1,7 @@
-"""What every judge promises; on made-up images whose class is the place of a bright bar."""
+"""Checks of what every evaluator promises, on made-up images.
+
+The class of an image is the place of a bright bar in it.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ from .made_up import MadeUp, corrupted, noisy, pictured, uneven
 from .promise import require
 from .trial import CPU
 
-CLOCKS = re.compile(r"\b(s|ms|us|ns|min|h)\b|/s\b")  # units of what no two runs measure alike
-BY_LOT = 0.7  # of its score on honest labels that a judge may reach on labels drawn by lot
+CLOCKS = re.compile(r"\b(s|ms|us|ns|min|h)\b|/s\b")  # units of times, which differ between runs
+BY_LOT = 0.7  # the share of its score on honest labels that it may reach on random labels
 
 
 @dataclass(eq=False)
 class JudgeTrial:
-    """An evaluators entry, and what it is to judge: a new `world` for each judgement."""
+    """An evaluators entry to be checked; `world` makes the encoder and data of each judgement."""
 
     registry: Registry
     name: str  # with its bracket
@@ -54,7 +57,10 @@ class JudgeTrial:
         return self.judged(self.subject())
 
     def _made_up(self) -> MadeUp:
-        """More features than test images: who learns from test knows every label."""
+        """Makes an encoder and data for the evaluator.
+
+        There are more features than test images, so that learning from test gives every label.
+        """
         judge = self.judge()
         made, *others = (
             uneven(pictured(240, 160, classes=8, noise=60, dim=256, seed=seed))
@@ -74,22 +80,25 @@ class JudgeTrial:
 
 
 def says_what_it_measures(trial: JudgeTrial) -> None:
-    """Its docstring has a line, its metrics have names of their own, its version is a number."""
+    """It has a docstring, metrics with different names, and a version from 1."""
     judge = trial.judge()
     require(bool((type(judge).__doc__ or "").strip()), "it has no docstring")
     metrics = judge.metrics
     sound = isinstance(metrics, tuple) and all(isinstance(m, Metric) for m in metrics)
-    require(sound and bool(metrics), f"metrics is {metrics!r}, no tuple of api.Metric")
+    require(sound and bool(metrics), f"metrics is {metrics!r}, not a tuple of api.Metric")
     names = [metric.name for metric in metrics]
     require(len({*names}) == len(names), f"two of its metrics have one name: {names}")
     version: Any = judge.version
-    require(type(version) is int and version > 0, f"version is {version!r}, no number from 1")
+    require(
+        type(version) is int and version > 0, f"version is {version!r}, not a whole number from 1"
+    )
 
 
 def gives_what_it_declares(trial: JudgeTrial, *, beside: str = "$") -> None:
-    """Each metric is declared and finite; a fraction lies in [-1, 1]; the first one is given.
+    """Each metric that it returns is declared and finite; fractions lie in [-1, 1].
 
-    A metric may be named after another dataset; `beside`: a pattern of more such names.
+    The first declared one is returned. A metric may be named after another dataset; `beside` is a
+    pattern of further such names.
     """
     judge = trial.judge()
     known = {metric.name: metric for metric in judge.metrics}
@@ -102,16 +111,16 @@ def gives_what_it_declares(trial: JudgeTrial, *, beside: str = "$") -> None:
         )
         number: Any = value.value
         sound = isinstance(number, int | float) and math.isfinite(number)
-        require(sound, f"{name} is {number!r}, no finite number")
+        require(sound, f"{name} is {number!r}, not a finite number")
         if name in known and not known[name].unit:
             require(
                 -1 <= number <= 1,
-                f"{name} is {number:.6g}, no fraction: say its unit in its Metric ('1': none)",
+                f"{name} is {number:.6g}, not a fraction: give a unit in its Metric ('1' for none)",
             )
 
 
 def repeats_itself_and_changes_nothing(trial: JudgeTrial) -> None:
-    """The same seed gives the same numbers, and encoder, features, images, labels stay as found."""
+    """The same seed gives the same numbers, and it changes neither the encoder nor the data."""
     honest, subject = trial.honest, trial.subject()
     before = _all_of(subject)
     again = trial.judged(subject)
@@ -140,7 +149,7 @@ def _all_of(subject: MadeUp) -> dict[str, torch.Tensor]:
 
 
 def chooses_nothing_on_test(trial: JudgeTrial) -> None:
-    """With the labels of test in another order, whatever it says it chose is the same."""
+    """It chooses the same whatever the labels of test are."""
     subject = trial.subject()
     generator = torch.Generator().manual_seed(1)
     order = torch.randperm(len(subject.truth["test"]), generator=generator)
@@ -150,9 +159,10 @@ def chooses_nothing_on_test(trial: JudgeTrial) -> None:
 
 
 def learns_nothing_from_test(trial: JudgeTrial) -> None:
-    """Labels that were drawn by lot, in train and in test, are not told; honest ones are.
+    """It scores far lower on randomly permuted labels than on honest ones.
 
-    Of judges that read labels of test and rank by a fraction of which more is better.
+    This is checked of evaluators that read labels of test and rank by a fraction of which more is
+    better.
     """
     first = trial.judge().metrics[0]
     if first.unit or not first.higher_is_better:
@@ -167,13 +177,13 @@ def learns_nothing_from_test(trial: JudgeTrial) -> None:
     told = trial.honest.metrics[first.name].value
     require(
         "test" not in read or lot <= BY_LOT * told,
-        f"its {first.name} is {lot:.3g} where labels were drawn by lot, and {told:.3g} where the "
-        "images tell them: it learns from the labels of test, or from no feature",
+        f"its {first.name} is {lot:.3g} on random labels, and {told:.3g} on honest ones: it learns "
+        "from the labels of test, or does not use the features",
     )
 
 
 def _noting(labels: Callable[[str], Any], read: set[str]) -> Callable[[str], Any]:
-    """The same labels, with the splits noted of which they are read."""
+    """Wraps `labels` so that it notes the splits that are read."""
 
     def noted(split: str) -> Any:
         read.add(split)

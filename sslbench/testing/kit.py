@@ -1,4 +1,4 @@
-"""All checks of a plugin, one after the other, each contained."""
+"""Runs all checks of a plugin, so that a failure in one does not affect the others."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class Check:
 class Result:
     check: Check
     sentence: str  # "" where it passed
-    note: str  # what to know all the same
+    note: str  # a remark, though it passed
     seconds: float
 
 
 @dataclass(eq=False)
 class Kit:
-    """The conformance kit over all that one distribution or file provides."""
+    """The conformance kit for everything that one distribution or file provides."""
 
     registry: Registry
     plugins: Sequence[PluginInfo]
     folder: Path  # for what the checks write
     place: Place = field(default_factory=Place)
-    examples: tuple[str, ...] = ()  # names of what a family or a path needs to be checked
+    examples: tuple[str, ...] = ()  # names by which to check families, and datasets with a path
 
     @property
     def dist(self) -> str:
@@ -64,11 +64,11 @@ class Kit:
 
     @property
     def provided(self) -> Mapping[str, Entry]:
-        """Everything, as `methods/NAME`."""
+        """All entries, by `methods/NAME`."""
         return {k: e for plugin in self.plugins for k, e in self.registry.of(plugin).items()}
 
     def checks(self) -> Iterator[Check]:
-        """Those of the plugin as a whole, then those of each thing it provides."""
+        """Yields the checks of the plugin as a whole, then those of each thing it provides."""
         trial = PluginTrial(self.registry, self.plugins, self._apart("plugin"))
         for check in PLUGIN_CHECKS:
             yield Check("plugin", check.__name__, partial(check, trial))
@@ -83,7 +83,7 @@ class Kit:
                 yield Check(of, each.__name__, partial(each, one))
 
     def run(self, check: Check) -> Result:
-        """Whatever happens in a check is its sentence."""
+        """Runs a check; whatever goes wrong in it becomes the sentence of the result."""
         begun = time.monotonic()
         with Kept() as kept:
             note, fault = attempt(_within, check.run)
@@ -98,7 +98,7 @@ class Kit:
         return Result(check, shown, note or "", time.monotonic() - begun)
 
     def _trial(self, entry: Entry, folder: Path) -> tuple[Any, Sequence[Callable[..., Any]]]:
-        """What the checks of this entry take, and those checks."""
+        """The object that the checks of an entry take, and those checks."""
         name, found = self._instance(entry), self.registry
         entry.load()
         match entry.kind:
@@ -120,7 +120,7 @@ class Kit:
         return NameTrial(found, name, entry.file), COMMAND_CHECKS
 
     def _instance(self, entry: Entry) -> str:
-        """A name that means this entry: an example, where one is given for it, else its own."""
+        """The name by which to check an entry: an example where one was given, else its own."""
         for example in self.examples:
             found, _ = attempt(self.registry.find, entry.kind, parse(example).base)
             if found == entry:
@@ -147,7 +147,7 @@ def open_kit(
     examples: Sequence[str] = (),
     place: Place | None = None,
 ) -> Kit:
-    """The kit for an installed distribution, or for a plugin that is a file.
+    """Makes the kit for an installed distribution, or for a plugin that is a file.
 
     Raises:
         UserError: there is no such plugin, or it is not loaded.
@@ -166,7 +166,7 @@ def open_kit(
     if plugins[0].dist == OURS:
         raise UserError("the built-in plugin is checked by sslbench's own tests; name another")
     if any("blocked" in plugin.notes for plugin in plugins):
-        raise UserError(f"{plugins[0].dist} was to be checked, and --no-plugin leaves it out")
+        raise UserError(f"{plugins[0].dist} cannot be checked, since --no-plugin leaves it out")
     return Kit(found, plugins, folder, place or Place(), tuple(examples))
 
 

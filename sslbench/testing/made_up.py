@@ -1,4 +1,4 @@
-"""A made-up encoder with made-up data: what a judge asks of both, in one object."""
+"""A made-up encoder with made-up data, in one object, for checks of evaluators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Change = Callable[[Tensor, int, int, torch.Generator], Tensor]  # float images, 
 
 @dataclass
 class MadeUp:
-    """`api.Subject` and `api.Judged` in one; whatever it is not given, it has none of."""
+    """`api.Subject` and `api.Judged` in one object. It has only the parts that it is given."""
 
     train: Tensor  # [N, D] features
     test: Tensor
@@ -35,8 +35,8 @@ class MadeUp:
     corruptions: dict[str, Corrupted] = field(default_factory=dict)  # sets by what was asked for
     name: str = "made-up"
     fingerprint: str = "made up"
-    reads: list[str] = field(default_factory=list)  # splits, as features were asked for
-    lenders: dict[str, Evaluator] = field(default_factory=dict)  # judges whose probes are lent
+    reads: list[str] = field(default_factory=list)  # splits whose features were read, in order
+    lenders: dict[str, Evaluator] = field(default_factory=dict)  # evaluators that lend probes
     device = torch.device("cpu")
 
     @property
@@ -90,7 +90,7 @@ class MadeUp:
 
 
 def a_tenth(n: int) -> Tensor:
-    """bool [n]: a tenth of each class where labels go round."""
+    """Marks a tenth of each class, where labels repeat in turn: bool [n]."""
     return torch.arange(n) % 10 == torch.arange(n) // 10 % 10
 
 
@@ -104,9 +104,9 @@ def pictured(
     seed: int = 0,
     dim: int = 24,
 ) -> MadeUp:
-    """Images whose class is the place of a bright bar, and a small convolutional encoder of them.
+    """Makes images whose class is the place of a bright bar, with a small convolutional encoder.
 
-    The encoder has batch norm whose statistics are those of train, and untrained weights.
+    The encoder has untrained weights, and batch norm with the statistics of train.
     """
     generator = torch.Generator().manual_seed(seed)
     truth = {"train": torch.arange(n) % classes, "test": torch.arange(m) % classes}
@@ -146,7 +146,7 @@ def _bars(
 
 
 def uneven(subject: MadeUp, seed: int = 0) -> MadeUp:
-    """The same test images in an order in which no position tells the label."""
+    """Shuffles the test images, so that no position gives the label away."""
     order = torch.randperm(len(subject.test), generator=torch.Generator().manual_seed(seed))
     subject.test = subject.test[order]
     subject.truth["test"] = subject.truth["test"][order]
@@ -158,7 +158,7 @@ def uneven(subject: MadeUp, seed: int = 0) -> MadeUp:
 
 
 class Blocks(dict[tuple[str, int], Tensor]):
-    """Each made when it is first asked for."""
+    """Corrupted images, each block made when it is first asked for."""
 
     def __init__(self, images: Tensor, change: Change) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class Blocks(dict[tuple[str, int], Tensor]):
 
 
 class Made(Corrupted):
-    """Each block by `change`; `asked` records what was read."""
+    """A corrupted set made by `change`; `asked` records what was read."""
 
     def __init__(self, images: Tensor, change: Change, name: str = "made-up-c") -> None:
         self.name, self.fingerprint = name, f"fingerprint of {name}"
@@ -187,13 +187,13 @@ class Made(Corrupted):
 
 
 def noisy(images: Tensor, c: int, severity: int, generator: torch.Generator) -> Tensor:
-    """Worse with the severity, from one corruption to the next, and by far under the extra four."""
+    """Adds noise that grows with severity and from corruption to corruption, most in the last four."""
     noise = torch.randn(images.shape, generator=generator)
     return images + (10 + 2 * c + 60 * (c >= 15)) * severity * noise
 
 
 def corrupted(subject: MadeUp, change: Change, which: str = "official") -> Made:
-    """Gives it that set."""
+    """Adds a corrupted set to a made-up subject."""
     made = Made(subject.pictures["test"], change, name=f"made-up-{which}")
     subject.corruptions[which] = made
     return made

@@ -1,4 +1,4 @@
-"""What every methods entry promises, trained or not."""
+"""Checks of what every methods entry promises, trained or not."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..train.state import tensors_of
 from .promise import require
 from .trial import CPU, Fit, Loss, Trial
 
-MANY = 100_000  # images of a set on which every default fits
-# Under what most losses fall within a few steps: a bold recipe, and views that hide little.
+MANY = 100_000  # images of a dataset that is large enough for every default
+# With this bold recipe and with mild views most losses fall within a few steps.
 BOLD = {
     "optimizer": "adamw",
     "lr": 2e-3,
@@ -42,7 +42,7 @@ CITATION = re.compile(r"arXiv[: ]\s*(\d{4}\.\d{4,5}|[\w.-]+/\d{7})|\b10\.\d{4,9}
 
 
 def says_what_it_is(trial: Trial) -> None:
-    """Its docstring has a line of idea; a method's, and its stages', a citation and departures."""
+    """It has a docstring. A method's, and those of its stages, cite a paper and list departures."""
     require(bool(trial.registry.find("methods", trial.name).summary()), "it has no docstring")
     for kind in trial.kinds if trial.parts.recipe else ():
         text, what = kind.__doc__ or "", f"the docstring of {kind.__name__} has no"
@@ -51,7 +51,7 @@ def says_what_it_is(trial: Trial) -> None:
 
 
 def builds_from_backbone_and_data_alone(trial: Trial) -> None:
-    """Its defaults build a module, on a set that is large enough for them."""
+    """Its defaults build a module, on a dataset that is large enough for them."""
     name, target = parse(trial.backbone), trial.parts.target
     create = trial.registry.find("backbones", name.base).load()
     backbone = create(name.base, size=trial.data.size, **name.params)
@@ -59,11 +59,11 @@ def builds_from_backbone_and_data_alone(trial: Trial) -> None:
     sentence = target.needs(backbone, info) if trial.parts.recipe else None
     require(sentence is None, f"it does not take {trial.backbone}: {sentence}")
     encoder = encoder_of(target(backbone, info, **trial.parts.defaults))
-    require(isinstance(encoder, nn.Module), f"its encoder is {encoder!r}, no nn.Module")
+    require(isinstance(encoder, nn.Module), f"its encoder is {encoder!r}, not an nn.Module")
 
 
 def encodes_each_image_alone(trial: Trial) -> None:
-    """In eval mode the encoder gives [B, D], whatever stands beside an image, and does not change."""
+    """In eval mode the encoder gives [B, D], independent of the rest of the batch, and stays the same."""
     module, images = trial.module, trial.data.test.images[:5].float() / 255
     before = {k: v.clone() for k, v in tensors_of(module).items()}
     with torch.no_grad():
@@ -73,7 +73,7 @@ def encodes_each_image_alone(trial: Trial) -> None:
     require(bool(together.isfinite().all()), "its features are not finite")
     require(torch.equal(together, again), "the same images gave other features")
     gap = float((alone - together).abs().max() / together.abs().max().clamp_min(1))
-    require(gap <= 1e-5, f"alone an image has other features than in company, by {gap:.1e}")
+    require(gap <= 1e-5, f"alone an image has other features than in a batch, by {gap:.1e}")
     changed = [k for k, v in tensors_of(module).items() if not torch.equal(v, before[k])]
     require(not changed, f"encoding changed {changed[:3]}")
     encoder_of(module)(images)
@@ -115,7 +115,7 @@ def _leaves(views: Any) -> Iterator[Tensor]:
 
 
 def trains_all_it_has(trial: Trial) -> None:
-    """Every loss is a finite scalar, every stage has some, and the harness has no warning."""
+    """Every loss is a finite scalar, every stage yields some, and there is no warning of its health."""
     yielded = {name for name, _ in trial.fitted.losses}
     lacking = [kind.__name__ for kind in trial.kinds if kind.__name__ not in yielded]
     require(not lacking, f"{' and '.join(lacking)} never yielded a loss")
@@ -129,7 +129,7 @@ def trains_in_bf16(trial: Trial) -> None:
 
 
 def takes_the_smallest_batch(trial: Trial) -> None:
-    """A step on `least` images, or on two where one would do, has a finite loss."""
+    """A step on `least` images, but at least on two, has a finite loss."""
     least = max(2, trial.parts.target.least)
     fit = trial.fit("smallest", trial.cell(**{f"{trial.name}.batch": least}), steps=1)
     held = fit.done.status in ("interrupted", "ok")
@@ -139,7 +139,7 @@ def takes_the_smallest_batch(trial: Trial) -> None:
 
 
 def asks_no_gradient_of_targets(trial: Trial) -> None:
-    """No weight of a module in `targets` has a gradient, so that no optimiser moves what follows."""
+    """No weight of a module in `targets` takes a gradient, lest an optimiser move it."""
     assert isinstance(trial.module, Method)
     for name in trial.module.targets:
         target = trial.module.get_submodule(name)
@@ -157,7 +157,7 @@ def repeats_itself(trial: Trial) -> None:
 
 
 def resumes_exactly(trial: Trial) -> None:
-    """Stopped several times and continued, inside of epochs too, it ends where it would have."""
+    """Stopped several times, also within epochs, and continued, it ends with the same weights."""
     losses: list[Loss] = []
     steps = 2 if len(trial.fitted.losses) < 10 else 5
     for _ in trial.fitted.losses:
@@ -169,7 +169,7 @@ def resumes_exactly(trial: Trial) -> None:
 
 
 def seeds_nothing(trial: Trial) -> None:
-    """Its views and steps draw from the global generators and seed none of them."""
+    """Its views and steps do not seed the global generators, from which they draw."""
     stood = trial.fitted.stood
     moments = {
         "its views seed": [each.before for each in stood],
@@ -185,9 +185,9 @@ def seeds_nothing(trial: Trial) -> None:
 
 
 def sees_no_hidden_label(trial: Trial) -> None:
-    """With another test split, and other labels where it may see none, nothing changes.
+    """Its losses do not depend on the test split or on labels that it may not see.
 
-    Nor does it open the dataset, where all labels lie open.
+    Nor does it open the dataset itself, which would give it all labels.
     """
     cell, opened, kind = trial.cell(), list[bool](), type(trial.data.dataset)
     load = kind.load
@@ -196,15 +196,15 @@ def sees_no_hidden_label(trial: Trial) -> None:
         opened.append(True)
         return load(self, place)
 
-    # what a look up the stack would find is changed too
+    # the trial's data is changed too, in case the method looks it up in the call stack
     with patch.object(trial, "data", _otherwise(trial, cell)), patch.object(kind, "load", noted):
         fit = trial.fit("other", cell)
-    require(not opened, "it opens the dataset by itself, where every label lies open")
+    require(not opened, "it opens the dataset itself, which gives it every label")
     _same(trial, fit, "with another test split and other hidden labels")
 
 
 def _otherwise(trial: Trial, cell: Cell) -> Data:
-    """The data with another test split, and other labels where the cell's method may see none."""
+    """The data with another test split, and other labels where the method may not see them."""
     data, (images, labels) = trial.data, trial.data.train
     shown = ~data.held_out if cell.labels != "none" else torch.zeros_like(data.held_out)
     train = Split(images, torch.where(shown, labels, (labels + 1) % data.classes))
@@ -213,11 +213,11 @@ def _otherwise(trial: Trial, cell: Cell) -> Data:
 
 
 def learns(trial: Trial, *, epochs: int = 10, **settings: Any) -> None:
-    """The loss falls, stage by stage.
+    """The loss of every stage falls.
 
-    Of its last quarter's losses and its first's, four pairs in five are in that order. It gets mild
-    views and a bold recipe; `settings` say what it needs beside, such as a single epoch where
-    targets move.
+    Of all pairs of a loss in the first quarter and one in the last, four in five must fall. It
+    gets mild views and a bold recipe; `settings` adds what else it needs, such as a single epoch
+    where targets move.
     """
     plain = {**_plainly(trial), **settings}
     fit = trial.fit("learns", trial.cell(epochs=epochs, **plain))
@@ -232,7 +232,7 @@ def learns(trial: Trial, *, epochs: int = 10, **settings: Any) -> None:
 
 
 def _plainly(trial: Trial) -> dict[str, Any]:
-    """As settings: a bold recipe for every stage, mild views, and short pretexts."""
+    """Settings for a bold recipe in every stage, mild views and short pretexts."""
     cell = trial.cell()
     owners = [trial.name, *(f"{trial.name}.{stage}" for stage in cell.stages)]
     found = {f"{owner}.{key}": BOLD[key] for owner, key in product(owners, BOLD)}
@@ -244,7 +244,7 @@ def _plainly(trial: Trial) -> dict[str, Any]:
 
 
 def _same(trial: Trial, fit: Fit, what: str) -> None:
-    """As the whole fit, bit for bit."""
+    """Checks that a fit has the losses and weights of the complete one, bit for bit."""
     whole = trial.fitted
     require(fit.done.status == "ok", f"{what}, it failed: {fit.done.sentence}")
     pairs = enumerate(zip_longest(fit.losses, whole.losses))
@@ -271,5 +271,5 @@ METHOD_CHECKS = (
 
 
 def checks(trial: Trial) -> Sequence[Callable[..., None]]:
-    """Those that concern this entry."""
+    """The checks for this entry."""
     return METHOD_CHECKS if trial.parts.recipe else ENCODER_CHECKS

@@ -1,4 +1,4 @@
-"""A promise kept or broken, in a sentence."""
+"""Tools for checks: raise a sentence where a promise is broken, and compare global generators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def require(held: bool, sentence: str) -> None:
 
 
 def standing() -> dict[str, int]:
-    """Where each global generator stands, as a number to compare."""
+    """The state of each global generator, as a number to compare."""
     _, key, place, *_ = np.random.get_state(legacy=True)
     return {
         "random": hash(random.getstate()),

@@ -1,4 +1,4 @@
-"""The kit under pytest: each check is a test."""
+"""Runs the conformance kit under pytest: each check is a test."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .kit import Check, open_kit
 def conformance(
     plugin: str, *, examples: Sequence[str] = (), data: Sequence[Path] = ()
 ) -> Callable[..., None]:
-    """A test of each promise of a plugin: `test_conformance = conformance("sslbench-mine")`.
+    """Makes a test of each promise of a plugin: `test_conformance = conformance("sslbench-mine")`.
 
     Args:
         plugin: an installed distribution, or the path of a plugin's file
-        examples: names of what a family, or a dataset that wants a path, is checked as
-        data: folders in which datasets are looked for
+        examples: names by which to check families, and datasets that want a path
+        data: folders in which to look for datasets
     """
     import pytest
 

@@ -1,4 +1,4 @@
-"""What every tracker promises."""
+"""Checks of what every tracker promises."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EVENTS = (
 
 @dataclass(eq=False)
 class TrackerTrial:
-    """A trackers entry; what it writes where it stands is written in `folder`."""
+    """A trackers entry to be checked, with `folder` as its working directory."""
 
     registry: Registry
     name: str  # with its bracket
@@ -38,7 +38,7 @@ class TrackerTrial:
 
 
 def follows_a_run(trial: TrackerTrial) -> None:
-    """It takes every event, of a cell with odd names too, and closes."""
+    """It takes every event, even of a cell with odd names, and closes."""
     with _inside(trial.folder):
         (made,) = make_trackers([trial.name], trial.registry)
         tracker = made.tracker
@@ -53,7 +53,7 @@ def follows_a_run(trial: TrackerTrial) -> None:
 
 
 def ends_without_events(trial: TrackerTrial) -> None:
-    """A run with nothing to do is started and closed."""
+    """It can be started and closed without an event, as in a run with nothing to do."""
     with _inside(trial.folder):
         (made,) = make_trackers([trial.name], trial.registry)
         made.tracker.start(RunInfo("a-suite", trial.folder, __version__))

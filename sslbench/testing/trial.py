@@ -1,4 +1,4 @@
-"""A method on small data: its fits, with every loss they came by."""
+"""Trains a method on small data for the checks, and keeps every loss."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from ..train.state import restore
 from .promise import standing
 
 CPU = torch.device("cpu")
-LARGEST = 64  # of a queue, of clusters, of a width: what 96 images and a test's patience bear
-Loss = tuple[str, Any]  # the class whose step yielded it, and what
+LARGEST = 64  # of a queue, of clusters, of a width: small enough for 96 images and a quick test
+Loss = tuple[str, Any]  # the class whose step yielded it, and its value
 
 
 class Stood(NamedTuple):
-    """Where the global generators stood, before a step and after it."""
+    """The states of the global generators before a step and after it."""
 
     before: Mapping[str, int]
     after: Mapping[str, int]
@@ -53,17 +53,17 @@ class Fit(NamedTuple):
 
 @dataclass(eq=False)
 class Trial:
-    """A methods entry on small data: 96 images, batches of 32, two epochs, on the CPU.
+    """A methods entry to check on small data: 96 images, batches of 32, two epochs, on the CPU.
 
-    Every integer hyperparameter above 64, its pretexts' too, is 64 unless `settings` say otherwise.
+    Integer hyperparameters above 64, also of its pretexts, become 64 unless `settings` sets them.
     """
 
     registry: Registry
     name: str
-    folder: Path  # for stores, one a fit
+    folder: Path  # for stores, one for each fit
     settings: Mapping[str, Any] = field(default_factory=dict)  # as --set: {"my-method.queue": 64}
-    dataset: str = ""  # unless given, a part of the quick suite's
-    backbone: str = ""  # unless given, the quick suite's
+    dataset: str = ""  # by default a part of the quick suite's
+    backbone: str = ""  # by default the quick suite's
 
     def __post_init__(self) -> None:
         suite = load_suite("quick", self.registry)
@@ -74,7 +74,7 @@ class Trial:
         self.data = open_data(self.dataset, self.registry, Place())
 
     def cell(self, *, epochs: int = 2, precision: str = "fp32", **settings: Any) -> Cell:
-        """With `settings` laid over the trial's own."""
+        """Makes the cell, with `settings` over the trial's own."""
         of = self.data
         setting = Context(self.backbone, of.name, of.fingerprint, of.size, 0, precision, budget=40)
         asked: tuple[Any, ...] = (({}, self.settings), ({}, settings))
@@ -87,12 +87,12 @@ class Trial:
         return Workbench(builder, Store(self.folder / store), RunOptions(), stop=stop)
 
     def fit(self, store: str, cell: Cell, *, steps: int = 0) -> Fit:
-        """Trains or continues; stops after `steps` losses where that is not 0."""
+        """Trains or continues the cell; stops after `steps` losses where that is not 0."""
         losses, stood = list[Loss](), list[Stood]()
         bench = self.bench(store, stop=lambda: 0 < steps <= len(losses))
         self._lend_pretexts(cell, bench.store)
         with ExitStack() as patches:
-            patches.enter_context(patch("os.fsync"))  # these stores outlive no power cut
+            patches.enter_context(patch("os.fsync"))  # these stores need not survive a power cut
             for kind in self.kinds:
                 patches.enter_context(patch.object(kind, "step", _noting(kind, losses, stood)))
             patches.enter_context(patch.object(bench.builder, "data", lambda name: self.data))
@@ -103,7 +103,10 @@ class Trial:
         return Fit(done, losses, state[0] if state else {}, warnings, stood)
 
     def _lend_pretexts(self, cell: Cell, store: Store) -> None:
-        """Those that the whole fit trained; so the others show too that loading one is as good."""
+        """Copies the pretexts that the first fit trained, so that other fits load them.
+
+        The checks thus also show that loading a pretext gives the same result as training it.
+        """
         for pretext in cell.pretexts.values():
             whole = Store(self.folder / "whole").cell(pretext.id).path
             if whole.exists() and not store.cell(pretext.id).path.exists():
@@ -111,7 +114,7 @@ class Trial:
 
     @cached_property
     def fitted(self) -> Fit:
-        """The fit that others are held against."""
+        """The complete fit, with which others are compared."""
         fit = self.fit("whole", self.cell())
         if fit.done.status != "ok":
             raise AssertionError(f"it did not train: {fit.done.sentence}")
@@ -119,7 +122,7 @@ class Trial:
 
     @cached_property
     def module(self) -> nn.Module:
-        """In eval mode; trained, where it is trained at all."""
+        """The module in eval mode, trained if it is a method."""
         module, _ = self.bench("whole").builder.build(self.cell())
         if isinstance(module, Method):
             restore(module, self.fitted.weights, what="the trained model")
@@ -127,7 +130,7 @@ class Trial:
 
 
 def _shrunk(name: str, cell: Cell) -> dict[str, Any]:
-    """The hyperparameters of a cell and its pretexts that are too large, at the largest allowed."""
+    """Settings that reduce the too large hyperparameters of a cell and of its pretexts."""
     found: dict[str, Any] = {}
     for pretext, other in cell.pretexts.items():
         found |= _shrunk(pretext, other)
@@ -138,7 +141,7 @@ def _shrunk(name: str, cell: Cell) -> dict[str, Any]:
 
 
 def _noting(kind: type[Method], losses: list[Loss], stood: list[Stood]) -> Callable[..., Any]:
-    """The `step` of that class, with each of its losses noted on the way."""
+    """Wraps the `step` of a class so that it notes each loss."""
     whole = kind.step
 
     def relay(step: Any) -> Iterator[Any]:

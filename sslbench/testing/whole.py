@@ -1,4 +1,4 @@
-"""What a plugin promises as a whole, and its suites and commands."""
+"""Checks of a plugin as a whole, and of its suites and commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE = 120  # seconds for another process
 
 @dataclass(eq=False)
 class PluginTrial:
-    """The plugins of one distribution, or of one file."""
+    """The plugins of one distribution or file, to be checked."""
 
     registry: Registry
     plugins: Sequence[PluginInfo]
@@ -38,7 +38,7 @@ class PluginTrial:
 
     @cached_property
     def _probed(self) -> tuple[dict[str, Any], str]:
-        """What a fresh process finds as it imports it all, and what was printed there."""
+        """What a new process reports after importing everything, and what it printed."""
         dist = self.plugins[0].dist
         others = {p.dist for p in self.registry.plugins if p.file is None} - {dist, "sslbench"}
         asked = {"dist": dist, "file": str(self.file or ""), "block": sorted(others)}
@@ -59,7 +59,7 @@ class PluginTrial:
 
 
 def loads_without_fault(trial: PluginTrial) -> None:
-    """It is imported, its hooks are known and answer, and what they offer can be had."""
+    """It can be imported, its hooks are known and work, and what they provide can be loaded."""
     errors = [plugin.error for plugin in trial.plugins if plugin.error]
     require(not errors, "; ".join(errors))
     require(any(plugin.provides for plugin in trial.plugins), "it provides nothing")
@@ -68,7 +68,10 @@ def loads_without_fault(trial: PluginTrial) -> None:
 
 
 def declares_its_contract(trial: PluginTrial) -> str | None:
-    """SSLBENCH_API says what it was written for; says which of its names others have too."""
+    """It declares the API it was written for as SSLBENCH_API.
+
+    The remark says which of its names other plugins have too.
+    """
     silent = [n for p in trial.plugins for n in p.notes if n.startswith("declares no ")]
     require(not silent, f"it declares no SSLBENCH_API: add SSLBENCH_API = {API_VERSION}, say")
     clashes = [n for p in trial.plugins for n in p.notes if "is also provided by" in n]
@@ -81,13 +84,13 @@ def imports_in_silence(trial: PluginTrial) -> None:
 
 
 def imports_without_traces(trial: PluginTrial) -> None:
-    """Importing it seeds no global generator and replaces no function of torch, numpy, random."""
+    """Importing it seeds no global generator and replaces no function of torch, numpy or random."""
     changed = trial.found["changed"]
     require(not changed, "; ".join(changed))
 
 
 def costs_nothing_unless_named(trial: PluginTrial) -> str | None:
-    """Its hooks import no heavy library: every `sslbench --help` calls them. A file may."""
+    """Its hooks import no heavy library, since every `sslbench --help` calls them. A file may."""
     heavy = ", ".join(trial.found["heavy"])
     if trial.file is not None and heavy:
         return f"importing it imports {heavy}: a package can say 'module:Name' and wait"
@@ -101,7 +104,7 @@ def costs_nothing_unless_named(trial: PluginTrial) -> str | None:
 
 @dataclass(eq=False)
 class NameTrial:
-    """A suite or a command."""
+    """A suite or a command to be checked."""
 
     registry: Registry
     name: str
@@ -109,7 +112,7 @@ class NameTrial:
 
 
 def names_what_there_is(trial: NameTrial) -> None:
-    """It loads, and whatever it names is there and takes what it sets."""
+    """The suite loads, everything that it names exists, and its settings are valid."""
     suite, _ = suite_of(Selection(suite=trial.name), trial.registry)
     methods = (*suite.methods, *suite.baselines)
     named = {"methods": methods, "backbones": suite.backbones, "datasets": suite.datasets}
@@ -144,7 +147,7 @@ def _run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _last(text: str) -> str:
-    """The line that says what was wrong."""
+    """The line of an output that says what was wrong."""
     lines = text.strip().splitlines() or ["nothing said"]
     said = [line for line in lines if line.startswith(("error: ", "internal error: "))]
     return (said or lines)[-1]

@@ -1,4 +1,4 @@
-"""The one training loop with its feed, device, optimiser, state and health.
+"""The training loop that all methods share, with its data feed, optimiser, state and health checks.
 
 It imports data, the store, cells and what lies below.
 """

@@ -1,4 +1,4 @@
-"""Which device a cell is done on: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+"""Picks the device that a cell runs on: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import torch
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU, else the CPU. ValueError when that device is not here."""
+    """The device of a name; `auto` is the first GPU, else the CPU.
+
+    ValueError when this machine does not have it.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", 0)

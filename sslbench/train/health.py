@@ -1,4 +1,4 @@
-"""Whether a fit went well: what is measured while and after a method trains, and the verdicts on it.
+"""Measures whether a fit went well, while a method trains and afterwards, and warns where not.
 
 A verdict is a `Warned` whose code is one of `records.HEALTH`. Its sentence says what was seen, what
 is expected, and what that means.
@@ -22,12 +22,12 @@ from ..records import Warned
 from .feed import Feed, kept_generators
 from .state import resting, set_resting
 
-IMAGES = 2048  # looked at after a fit, un-augmented
-SORTED = 10_000  # at most, where many clusters ask for more
-START = 256  # looked at before it
+IMAGES = 2048  # un-augmented, looked at after a fit
+SORTED = 10_000  # images at most where there are many clusters
+START = 256  # images looked at before a fit
 BATCH = 512
-WIDE = 4 * IMAGES  # features; of more, singular values would cost minutes
-SETTLED = 50  # steps of a fit, before which its features and its loss are not judged
+WIDE = 4 * IMAGES  # features; with more, singular values would take minutes
+SETTLED = 50  # steps: the features and loss of a shorter fit are not judged
 
 # Measured with test_resnet on digits and Fashion-MNIST: trained features spread 0.7 to 0.8 and
 # untrained ones 0.05 to 0.5; embeddings 0.7 to 1, of BYOL without its predictor 0.1 to 0.3.
@@ -44,21 +44,24 @@ OLD = 0.01  # share of a queue's rows
 
 
 def spread(x: Tensor) -> float:
-    """Mean standard deviation of x / ||x|| times sqrt(D): 0 all rows alike, 1 evenly spread."""
+    """Mean standard deviation of x / ||x||, times sqrt(D).
+
+    It is 0 when all rows are alike, and 1 when they are evenly spread.
+    """
     return float(F.normalize(x, dim=1).std(0).mean()) * math.sqrt(x.shape[1])
 
 
 def output(
     function: Callable[[Tensor], Any], feed: Feed, images: int, *, what: str
 ) -> Tensor | None:
-    """float32 [n, D] of that many images, evenly spaced; None where there is no such output.
+    """Applies a function to evenly spaced images: float32 [n, D], or None where it returns None.
 
     Raises:
-        ValueError: what came back is neither.
+        ValueError: it returned something else.
     """
     n = min(images, len(feed))
     parts = []
-    # parts as good as equal: a norm has no statistics over a last image alone
+    # parts of nearly equal size: batch norm cannot take a last part of one image
     for index in (torch.arange(n) * len(feed) // max(n, 1)).tensor_split(-(-n // BATCH)):
         with torch.no_grad():
             made = function(feed.take(index).float() / 255)
@@ -75,7 +78,7 @@ def output(
 
 @contextlib.contextmanager
 def at_rest(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """In eval mode, with modes and generators as found afterwards."""
+    """Puts a module in eval mode; afterwards restores its modes and the generators."""
     names = resting(module)
     with kept_generators(device):
         module.eval()
@@ -87,9 +90,9 @@ def at_rest(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def by_batch(module: nn.Module) -> Iterator[None]:
-    """Batch norms use the batch's statistics and keep theirs, as a loss sees it.
+    """Makes batch norms use the batch's statistics, as in training, without updating their own.
 
-    Running ones lag behind a network that moves, or has hardly moved yet.
+    Running statistics lag behind a network that changes.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     kept = [(m, m.training, m.track_running_stats) for m in norms]
@@ -107,7 +110,7 @@ def by_batch(module: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Checkup:
-    """Looks at what a method, or an encoder that is never trained, makes of images."""
+    """Examines the outputs of a method, or of an encoder that is never trained."""
 
     module: nn.Module
     encoder: nn.Module
@@ -115,7 +118,7 @@ class Checkup:
     classes: int
 
     def start(self) -> dict[str, float]:
-        """Before the fit. Outputs of no sound shape fail here, before time is spent."""
+        """Examines it before the fit. Outputs of a wrong shape fail here, before time is spent."""
         with at_rest(self.module, self.feed.device):
             found = self._outputs(START)
             if isinstance(self.module, Method):
@@ -127,7 +130,10 @@ class Checkup:
     def end(
         self, numbers: Mapping[str, float], steps: int
     ) -> tuple[dict[str, float], list[Warned]]:
-        """Those numbers with what is seen now, and the verdicts on a fit of so many steps."""
+        """Examines it after a fit of so many steps.
+
+        Returns `numbers` with those measured now, and the verdicts.
+        """
         found, verdicts = dict(numbers), list[Warned]()
         with at_rest(self.module, self.feed.device):
             outputs, sizes = self._outputs(IMAGES), self._sizes()
@@ -163,7 +169,7 @@ class Checkup:
         return found
 
     def _sizes(self) -> Tensor | None:
-        """[K] images of each cluster; where there are many clusters, more images are sorted."""
+        """Counts the images of each cluster, [K]; with many clusters it sorts more images."""
         if not isinstance(self.module, Method):
             return None
         sort = self.module.clusters
@@ -178,12 +184,12 @@ class Checkup:
 
     @property
     def _told(self) -> bool:
-        """Whether it saw every label: its classes are as large as they are."""
+        """Whether it saw every label, so that the sizes of its clusters say nothing of it."""
         return isinstance(self.module, Method) and self.module.labels == "all"
 
     @property
     def _sorts(self) -> bool:
-        """Whether it sorts images into the data's classes: one direction a class may do."""
+        """Whether it sorts images into the data's classes, so that fewer directions suffice."""
         if not isinstance(self.module, Method):
             return False
         return self.module.labels != "none" or type(self.module).predict is not Method.predict
@@ -232,7 +238,7 @@ def _low_rank(
 def _crowded(sizes: Tensor, classes: int) -> Iterator[Warned]:
     k, n = len(sizes), int(sizes.sum())
     empty, largest = int((sizes == 0).sum()), float(sizes.max() / n)
-    # clusters that are to be the classes should all be there; some prototypes may rest
+    # where clusters stand for classes none may be empty; of prototypes some may
     allowed = 0 if k == classes else math.floor(EMPTY * k)
     if n >= CROWD * k and empty > allowed:
         yield Warned(
@@ -252,10 +258,10 @@ def _crowded(sizes: Tensor, classes: int) -> Iterator[Warned]:
 
 
 class Guard:
-    """Looks on while a method or one of its stages is trained; what it saw is in the checkpoint.
+    """Watches the training of a method or of a stage; its findings are saved with the checkpoint.
 
-    A step costs it a comparison of counters; the first one, and one near the end, a look at queues
-    and targets.
+    At most steps it only compares counters. It reads queues and targets at the first step, and once
+    near the end.
     """
 
     def __init__(self, method: Method, *, epochs: int, steps: int, batch: int) -> None:
@@ -281,14 +287,14 @@ class Guard:
                 raise ValueError(f"{own}.targets has {name!r}, which is not a submodule of it")
 
     def begin(self) -> None:
-        """Before the first step of a fit, not of a resumed one."""
+        """Called before the first step of a fit, unless it is resumed."""
         if self.method.targets:
             modules = {name: self.method.get_submodule(name) for name in self.method.targets}
             self._prints = {name: _print(m.parameters()) for name, m in modules.items()}
             self._prints[""] = _print(self._trained())
 
     def before(self, step: int, images: int) -> None:
-        """Before a step of the fit, on so many images."""
+        """Called before each step, with its number of images."""
         for name in self.method.queues:
             queue = self._queue(name)
             if step == self._marked_at(queue):
@@ -298,19 +304,19 @@ class Guard:
         self._seen = [(n, q, q._version) for n in self.method.queues for q in [self._queue(n)]]
 
     def at_loss(self) -> None:
-        """At the first yield of a step."""
+        """Called at the first yield of a step."""
         for name, queue, version in self._seen:
             now = self._queue(name)
             if now is not queue or now._version != version:
                 self._early.add(name)
 
     def touched(self) -> None:
-        """After a backward pass."""
+        """Called after each backward pass."""
         if self.untouched:
             self.untouched = {n: p for n, p in self.untouched.items() if p.grad is None}
 
     def verdicts(self, losses: list[tuple[float, float]], prefix: str) -> list[Warned]:
-        """At the end of the fit; `losses` are its epochs' means."""
+        """The warnings at the end of the fit; `losses` are the means of its epochs."""
         found = [*self._silent(prefix), *self._at_chance(losses, prefix)]
         found += [each for name in self.method.queues for each in self._of_queue(name, prefix)]
         return found + [each for name in self._prints for each in self._of_target(name, prefix)]
@@ -381,7 +387,7 @@ class Guard:
         return self.method.get_buffer(name)
 
     def _marked_at(self, queue: Tensor) -> int:
-        """The step from which on a queue should have been replaced as a whole."""
+        """The step at which rows are noted, all of which should be replaced by the end."""
         return self.total - max(self.steps, -(-queue.shape[-2] // self.batch))
 
     def _trained(self) -> Iterator[nn.Parameter]:
@@ -406,13 +412,13 @@ class Guard:
 
 
 def _print(parameters: Iterator[nn.Parameter]) -> list[float]:
-    """Two numbers a parameter, which change when it does."""
+    """Two numbers for each parameter, which change when it does."""
     parts = [p.detach().cpu().double() for p in parameters]
     return [float(x) for p in parts for x in (p.sum(), p.square().sum())]
 
 
 def _row_hashes(queue: Tensor) -> Tensor:
-    """int64 [G, Q] of a queue [..., Q, D]: rows of the same bits have the same."""
+    """Hashes the rows of a queue [..., Q, D], bit for bit: int64 [G, Q]."""
     bits = queue.detach().cpu().double().view(torch.int64)  # [..., Q, D]
     bits = bits.flatten(0, -3) if bits.dim() > 2 else bits[None]  # [G, Q, D]
     generator = torch.Generator().manual_seed(0)

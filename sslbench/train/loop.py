@@ -1,4 +1,8 @@
-"""The one training loop: generator steps, update groups, epochs a method may bend, stages, exact resume."""
+"""The training loop that all methods share. It resumes exactly where it was stopped.
+
+It drives a method's generator `step`, applies each update to its group, lets the method change
+epochs, and trains its stages.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +33,12 @@ GPU_CHECK = 50  # steps between looks at the loss where looking would wait for t
 
 
 class Diverged(ValueError):
-    """A loss that is not finite."""
+    """The loss is not finite."""
 
 
 @dataclass
 class Session:
-    """What the training of one cell stands on."""
+    """What the training of one cell needs, and what it has found so far."""
 
     cell: Cell
     folder: CellFolder
@@ -61,7 +65,7 @@ class Session:
 
 @dataclass
 class _At:
-    """Where an epoch is."""
+    """The current epoch, its next step and its sums."""
 
     epoch: Epoch
     step: int = 0
@@ -102,7 +106,7 @@ class Loop:
                 "run.epochs trains the method it was given to; a stage goes to run.fit"
             )
         if self._used:
-            raise ValueError("run.epochs can be walked once in a fit; declare a stage for more")
+            raise ValueError("run.epochs may be called once in a fit; declare a stage for more")
         self._used = True
         self._resume()
         first = 0
@@ -127,7 +131,7 @@ class Loop:
                 f"stage {name!r} is not declared in {type(self.method).__name__}.stages"
             )
         if name in self._fits:
-            raise ValueError(f"stage {name!r} can be fitted once")
+            raise ValueError(f"stage {name!r} may be fitted only once")
         if self.path != "main":
             raise ValueError(f"stage {self.path!r} cannot have stages of its own")
         self._fits.add(name)
@@ -180,7 +184,7 @@ class Loop:
     # ---- one epoch ----
 
     def _finish_epoch(self) -> None:
-        """From where `_at` stands to the end of its epoch."""
+        """Trains from the current step to the end of the epoch."""
         at = self._at
         assert at is not None
         if at.step < self.steps:
@@ -228,7 +232,7 @@ class Loop:
         return main._replace(also=made) if made else main
 
     def _advance(self, batch: Batch, at: _At) -> None:
-        """Runs `step` from yield to yield, an optimiser step after each."""
+        """Runs the method's `step`, with an optimiser step after each yield."""
         step = self.method.step(batch)
         if not inspect.isgenerator(step):
             raise TypeError(
@@ -269,7 +273,7 @@ class Loop:
             )
 
     def _apply(self, update: Update, at: _At) -> bool:
-        """Backpropagates into the group, steps the optimiser; whether it did."""
+        """Backpropagates into the group and steps the optimiser; returns whether it stepped."""
         loss = update.loss
         if not isinstance(loss, Tensor) or loss.dim() != 0:
             shown = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
@@ -315,7 +319,7 @@ class Loop:
                 self._look()
 
     def _look(self) -> None:
-        """Fails on the first loss that is not finite; moves what the device still holds."""
+        """Raises on the first loss that is not finite; sums logged values still on the device."""
         for epoch, step, loss in self._pending:
             value = float(loss)
             if not math.isfinite(value):
@@ -380,8 +384,8 @@ class Loop:
                 tuple(watched.items()),
             )
         )
-        # Between epochs a checkpoint is cheapest to come back to; seconds keep short ones from
-        # spending their time on it.
+        # A checkpoint between epochs is the cheapest to resume from. The wait keeps short epochs
+        # from spending most of their time on saving.
         if time.monotonic() - self._saved > min(5.0, self.session.how.checkpoint_seconds):
             self._save()
 
@@ -416,7 +420,7 @@ class Loop:
 
     @contextlib.contextmanager
     def _paused(self) -> Iterator[None]:
-        """Time that belongs to somebody else."""
+        """Stops the clock while something else runs, such as a pretext or an evaluator."""
         self._tick()
         try:
             yield
@@ -470,7 +474,7 @@ class Loop:
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
-        """Takes up the checkpoint of this loop, if there is a sound one."""
+        """Resumes from the checkpoint of this loop, if there is a sound one."""
         found = self.session.folder.load(self._file)
         if found is None:
             self.guard.begin()
@@ -503,7 +507,7 @@ class Loop:
             self.session.folder.log(f"resumed {self.path} at epoch {plain['at']['number']}")
 
     def finished(self) -> Stage:
-        """What the fit cost; gives its curves and the verdicts on it to the session."""
+        """Ends the fit: adds its curves and warnings to the session, and returns its cost."""
         self._tick()
         prefix = "" if self.path == "main" else f"{self.path}."
         self.session.curves |= {prefix + key: curve for key, curve in self.curves.items()}
@@ -551,7 +555,7 @@ def fit_stage(session: Session, method: Method, recipe: Recipe, path: str) -> No
 def encode(
     encoder: Callable[[Tensor], Tensor], feed: Feed, device: torch.device, batch: int = 512
 ) -> Tensor:
-    """[N, D] float32 on the CPU, from un-augmented images."""
+    """Encodes all images without augmentation: float32 [N, D] on the CPU."""
     parts = []
     for start in range(0, len(feed), batch):
         index = torch.arange(start, min(start + batch, len(feed)))

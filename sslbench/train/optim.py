@@ -1,12 +1,12 @@
-"""From a recipe to an optimiser, its parameter groups and its schedules.
+"""Makes the optimiser of a recipe, with its parameter groups and schedules.
 
-Optimisers are timm's, by name; torch's own defaults choose their implementation. (On a processor
-`fused` SGD breaks on a parameter whose momentum is not yet born, and `fused` AdamW rounds
-differently from the plain loop.)
+Optimisers are timm's, by name; torch's own defaults choose their implementation. (On a CPU `fused`
+SGD breaks on a parameter that has no momentum yet, and `fused` AdamW rounds differently from the
+plain loop.)
 
-Biases and norms, which are the parameters of at most one dimension, never decay and, under LARS
-and LAMB, are not scaled by the trust ratio; every other parameter is scaled, decay or none. timm's
-LARS multiplies by the learning rate outside the momentum buffer; some papers' own do inside it.
+Biases and norms, which are the parameters of at most one dimension, never decay. Under LARS and
+LAMB they are not scaled by the trust ratio; all others are, with or without decay. timm's LARS
+multiplies by the learning rate outside the momentum buffer; that of some papers does so inside it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ SCHEDULES = ("cosine", "step", "constant")
 
 
 def scaled_lr(recipe: Recipe) -> float:
-    """The learning rate at the recipe's batch."""
+    """The recipe's learning rate, scaled to its batch."""
     power = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[recipe.lr_scaling]
     return float(recipe.lr * (recipe.batch / 256) ** power)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How one set of parameters moves."""
+    """The optimiser's settings for one set of parameters."""
 
     lr: float  # a factor on the main learning rate
     momentum: float
@@ -48,12 +48,12 @@ class Rule:
 
 
 class Optimisation:
-    """The optimiser of one fit. Every parameter has its place in it, frozen for now or not.
+    """The optimiser of one fit, with its schedules. It holds every parameter, even a frozen one.
 
-    Its schedules are functions of `step`, the count of steps in this fit from 0 to T - 1, where
-    T = epochs * steps_per_epoch and W is the rounded number of warm-up steps:
-    warm-up (step + 1) / (W + 1), for every schedule; cosine from 1 at W to `lr_end` at T; `step`
-    multiplies by gamma from each round(milestone * T) on; weight decay by cosine over all of T.
+    Schedules are functions of `step`, the count of steps in this fit from 0 to T - 1, where
+    T = epochs * steps_per_epoch and W is the rounded number of warm-up steps. Every schedule warms
+    up by (step + 1) / (W + 1). Then cosine goes from 1 at W to `lr_end` at T, and `step` multiplies
+    by gamma from each round(milestone * T) on. Weight decay follows a cosine over all of T.
     """
 
     optimizer: torch.optim.Optimizer
@@ -75,7 +75,10 @@ class Optimisation:
         self.set(0)
 
     def set(self, step: int) -> float:
-        """Sets learning rate, momentum and weight decay for this step; the main learning rate."""
+        """Sets learning rates, momenta and weight decays for this step.
+
+        Returns the main learning rate.
+        """
         for group, rule in zip(self.optimizer.param_groups, self._rules, strict=True):
             group["lr"] = self.lr * rule.lr * self._share(rule.schedule, step)
             group["weight_decay"] = self._decay(rule, step)
@@ -84,7 +87,7 @@ class Optimisation:
         return self.lr * self._share(self.recipe.schedule, step)
 
     def _share(self, schedule: str, step: int) -> float:
-        """Share of the full learning rate at this step."""
+        """The share of the full learning rate at this step."""
         if step < self.warmup:
             return (step + 1) / (self.warmup + 1)
         if schedule == "constant":
@@ -103,9 +106,9 @@ class Optimisation:
         return _cosine(rule.weight_decay, rule.weight_decay_end, step / max(self.steps, 1))
 
     def clip(self, parameters: Iterable[nn.Parameter]) -> Tensor | None:
-        """Scales their gradients to a norm of at most `recipe.clip`; the total norm they had.
+        """Clips gradients to a norm of at most `recipe.clip`; returns the norm they had.
 
-        The norm of all together, or with `clip_each` of each parameter by itself.
+        It is the norm of all together or, with `clip_each`, of each parameter by itself.
         """
         if self.recipe.clip is None:
             return None
@@ -120,7 +123,7 @@ class Optimisation:
             self.optimizer.state.pop(parameter, None)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What the optimiser remembers: tensors by name, and plain data for JSON."""
+        """The optimiser's state: tensors by name, and plain data for JSON."""
         tensors: dict[str, Tensor] = {}
         memory = {
             name: {
@@ -141,7 +144,7 @@ class Optimisation:
         }
 
     def load(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Takes up where `state` left off, to the bit; ValueError if that was another's."""
+        """Restores what `state` returned, bit for bit; ValueError where it does not fit."""
         _, here = self.state()
         for key in ("optimizer", "shapes"):
             if plain.get(key) != here[key]:
@@ -158,7 +161,9 @@ class Optimisation:
             for group, kept in zip(self.optimizer.param_groups, plain["groups"], strict=True)
         ]
         if left:
-            raise ValueError(f"the saved optimiser state has tensors of nobody: {sorted(left)[:3]}")
+            raise ValueError(
+                f"the saved optimiser state has tensors that no parameter uses: {sorted(left)[:3]}"
+            )
         self.optimizer.state.clear()
         for name, kept in memory.items():
             self.optimizer.state[self._parameters[name]] = kept
@@ -167,12 +172,12 @@ class Optimisation:
 
 
 def _cosine(start: float, end: float, done: float) -> float:
-    """From start to end, as `done` goes from 0 to 1."""
+    """Interpolates along half a cosine from start to end, as `done` goes from 0 to 1."""
     return end + (start - end) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
 def _names(method: nn.Module) -> dict[nn.Parameter, list[str]]:
-    """Every parameter with all its names: a shared one has several."""
+    """Every parameter with its names; a shared one has several."""
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in method.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
@@ -211,7 +216,7 @@ def _rules(names: Mapping[nn.Parameter, list[str]], recipe: Recipe) -> dict[nn.P
 
 
 def _settings(glob: str, wish: Mapping[str, Any]) -> dict[str, Any]:
-    """What a glob sets, checked; a weight decay without an end of its own stays as it is."""
+    """Checks what a glob sets. A weight decay for which it sets no end stays constant."""
     settings: dict[str, Any] = {}
     for key, value in wish.items():
         if key not in PER:
@@ -238,7 +243,7 @@ def _check_schedule(schedule: object, where: str) -> None:
 
 
 def _create(recipe: Recipe, groups: Mapping[Rule, list[nn.Parameter]]) -> torch.optim.Optimizer:
-    """timm's optimiser of that name over these groups."""
+    """Makes timm's optimiser of the recipe's name over these groups."""
     name = recipe.optimizer
     accepted, options = _options(recipe)
     lists: list[dict[str, Any]] = [{"params": parameters} for parameters in groups.values()]
@@ -254,7 +259,9 @@ def _create(recipe: Recipe, groups: Mapping[Rule, list[nn.Parameter]]) -> torch.
         try:
             optimizer: torch.optim.Optimizer = create_optimizer_v2(lists, opt=name, **options)
         except (ValueError, TypeError, AssertionError, ImportError) as error:
-            raise UserError(f"optimizer {name!r} cannot be made of this recipe: {error}") from error
+            raise UserError(
+                f"optimizer {name!r} cannot be made from this recipe: {error}"
+            ) from error
     if hasattr(optimizer, "rng"):
         raise UserError(
             f"optimizer {name!r} draws random numbers of its own: it could not be resumed exactly"
@@ -263,7 +270,7 @@ def _create(recipe: Recipe, groups: Mapping[Rule, list[nn.Parameter]]) -> torch.
 
 
 def _options(recipe: Recipe) -> tuple[set[str], dict[str, Any]]:
-    """What the optimiser's constructor takes, and what of the recipe it is given."""
+    """The parameters that the optimiser takes, and the recipe's values for them."""
     name = recipe.optimizer
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -277,7 +284,7 @@ def _options(recipe: Recipe) -> tuple[set[str], dict[str, Any]]:
     try:
         accepted = set(inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters)
     except (AssertionError, ImportError) as error:
-        raise UserError(f"optimizer {name!r} cannot be had on this machine: {error}") from error
+        raise UserError(f"optimizer {name!r} does not work on this machine: {error}") from error
     options: dict[str, Any] = {"lr": scaled_lr(recipe), "weight_decay": recipe.weight_decay}
     if info.has_momentum:
         options["momentum"] = recipe.momentum
@@ -291,7 +298,7 @@ def _options(recipe: Recipe) -> tuple[set[str], dict[str, Any]]:
 def _packed_counters(
     group: Mapping[str, Any], prefix: str, tensors: dict[str, Tensor]
 ) -> dict[str, Any]:
-    """What some optimisers count in their groups; the rest of a group is the recipe's."""
+    """Packs the counters that some optimisers keep in groups; the recipe gives the rest."""
     return {
         key: _pack(value, f"{prefix}:{key}", tensors)
         for key, value in group.items()
@@ -300,10 +307,10 @@ def _packed_counters(
 
 
 def _pack(value: Any, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """A memory as plain data, its tensors set aside under `key`."""
+    """Packs a piece of state as plain data, and moves its tensors to `tensors` under `key`."""
     if isinstance(value, Tensor):
         tensors[key] = value
-        # layout and place are kept, for both can change the last bit of what is computed
+        # stride and device are kept, for both can change the last bit of results
         return {"tensor": key, "stride": list(value.stride()), "host": value.device.type == "cpu"}
     if isinstance(value, (list, tuple)):
         return {"list": [_pack(v, f"{key}:{i}", tensors) for i, v in enumerate(value)]}
@@ -313,7 +320,7 @@ def _pack(value: Any, key: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _unpack(packed: Mapping[str, Any], tensors: dict[str, Tensor], like: Tensor) -> Any:
-    """The memory again; its tensors are taken out of `tensors`."""
+    """Restores a piece of state, and takes its tensors out of `tensors`."""
     if "plain" in packed:
         return packed["plain"]
     if "list" in packed:

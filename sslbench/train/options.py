@@ -1,4 +1,4 @@
-"""How cells are done: on which device, how often saved, what is watched. No number hangs on it."""
+"""Options of running cells, such as the device and how often to save. No result depends on them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Watch(NamedTuple):
-    """An evaluator that looks at the held-out tenth of train every so many epochs."""
+    """An evaluator that judges on the held-out tenth of train every few epochs of training."""
 
     evaluator: str
     every: int  # epochs
@@ -15,12 +15,12 @@ class Watch(NamedTuple):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How cells are done; it travels whole from the command line to the loop."""
+    """How cells are run: the options of the command line that the training loop needs."""
 
     device: str = "auto"  # auto cpu cuda cuda:N mps
-    jobs: int = 0  # processes; 0: one a GPU, one in all without
-    threads: int | None = None  # of each process; None: an equal share of what there is
+    jobs: int = 0  # processes; 0: one for each GPU, or one on the CPU
+    threads: int | None = None  # of each process; None: an equal share of the CPU's
     checkpoint_seconds: float = 60.0
     watch: Watch | None = None
     compile: bool = False  # torch.compile the backbones
-    train: bool = True  # False: what is not trained, or whose model is lost, is left alone
+    train: bool = True  # False: a cell that is not trained, or has lost its model, is left alone

@@ -1,4 +1,4 @@
-"""What survives a crash: parameters, their flags, and buffers, under de-duplicated names."""
+"""Reads and restores a module's state: parameters, buffers, frozen parameters, modes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and persistent buffer once, by its first name; safetensors wants no sharing."""
+    """Every parameter and persistent buffer, by its first name.
+
+    A shared one appears once, since safetensors refuses tensors that share memory.
+    """
     seen: set[int] = set()
     found: dict[str, Tensor] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
@@ -20,7 +23,7 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def restore(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:
-    """Writes `tensors` in place. ValueError when names or shapes are not those of the module."""
+    """Copies tensors into a module; ValueError when names or shapes are not the module's."""
     own = tensors_of(module)
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unexpected:
@@ -33,7 +36,7 @@ def restore(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> N
             if tensor.shape != tensors[name].shape:
                 raise ValueError(
                     f"{what} does not fit: {name} is {tuple(tensor.shape)}, was saved as "
-                    f"{tuple(tensors[name].shape)}; buffers are born in __init__ in their final shape"
+                    f"{tuple(tensors[name].shape)}; make buffers in __init__ in their final shape"
                 )
             tensor.copy_(tensors[name])
 

@@ -1,8 +1,8 @@
 """Batched augmentations: uint8 [B, 3, H, W] on the device -> float32 in [0, 1].
 
-A view is a small frozen value with `__call__`; every image draws its own numbers. What an
-operation does with given numbers is a function of its own beside it (`resample`, `adjust_hue` ...).
-Between operations images stay float: nothing is rounded to 8 bits, as PIL does after each.
+A view is a small frozen dataclass with `__call__`; every image draws its own random numbers. Beside
+it a function applies the operation with given numbers (`resample`, `adjust_hue` ...). Between
+operations images stay float, where PIL rounds to 8 bits after each.
 """
 
 from .affine import Rotate, ShearX, ShearY, Translate, affine, rotate, shear_x, shear_y, translate

@@ -21,7 +21,7 @@ def affine(
     interpolation: Interpolation = "nearest",
     fill: float = 0.0,
 ) -> Tensor:
-    """Each image under its own map; `fill` where a pixel comes from outside.
+    """Maps each image by its own matrix; pixels from outside become `fill`.
 
     Args:
         matrices: [B, 2, 3] from (x, y, 1) of the result to (x, y) of the source; pixels, the
@@ -45,7 +45,7 @@ def _matrices(count: int) -> Tensor:
 
 
 def shear_x(levels: Tensor, height: int) -> Tensor:
-    """[B, 2, 3] for `affine`: rows slide by level pixels a pixel, the upper edge stays."""
+    """Matrices [B, 2, 3] for `affine` that shear rows by `levels`; the upper edge stays."""
     matrices = _matrices(len(levels))
     matrices[:, 0, 1] = levels
     matrices[:, 0, 2] = levels * height / 2
@@ -53,7 +53,7 @@ def shear_x(levels: Tensor, height: int) -> Tensor:
 
 
 def shear_y(levels: Tensor, width: int) -> Tensor:
-    """[B, 2, 3] for `affine`: columns slide by level pixels a pixel, the left edge stays."""
+    """Matrices [B, 2, 3] for `affine` that shear columns by `levels`; the left edge stays."""
     matrices = _matrices(len(levels))
     matrices[:, 1, 0] = levels
     matrices[:, 1, 2] = levels * width / 2
@@ -61,7 +61,7 @@ def shear_y(levels: Tensor, width: int) -> Tensor:
 
 
 def translate(right: Tensor | float, down: Tensor | float, count: int) -> Tensor:
-    """[count, 2, 3] for `affine`: by so many pixels."""
+    """Matrices [count, 2, 3] for `affine` that move images by so many pixels."""
     matrices = _matrices(count)
     matrices[:, 0, 2] = -torch.as_tensor(right)
     matrices[:, 1, 2] = -torch.as_tensor(down)
@@ -69,7 +69,7 @@ def translate(right: Tensor | float, down: Tensor | float, count: int) -> Tensor
 
 
 def rotate(degrees: Tensor) -> Tensor:
-    """[B, 2, 3] for `affine`: anticlockwise around the middle."""
+    """Matrices [B, 2, 3] for `affine` that rotate anticlockwise around the middle."""
     radians = degrees.deg2rad()
     matrices = _matrices(len(degrees))
     matrices[:, 0, 0] = matrices[:, 1, 1] = radians.cos()
@@ -80,7 +80,7 @@ def rotate(degrees: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ShearX:
-    """Rows slide: by up to `limit` pixels a pixel, either way."""
+    """Shears rows by up to `limit` pixels a pixel, either way."""
 
     limit: float
     interpolation: Interpolation = "nearest"
@@ -94,7 +94,7 @@ class ShearX:
 
 @dataclass(frozen=True)
 class ShearY:
-    """Columns slide: by up to `limit` pixels a pixel, either way."""
+    """Shears columns by up to `limit` pixels a pixel, either way."""
 
     limit: float
     interpolation: Interpolation = "nearest"
@@ -108,7 +108,7 @@ class ShearY:
 
 @dataclass(frozen=True)
 class Translate:
-    """By whole pixels, up to shares of the width and of the height, either way."""
+    """Moves images by whole pixels, up to shares of the width and of the height, either way."""
 
     right: float = 0.125  # share of the width
     down: float = 0.125  # share of the height
@@ -123,7 +123,7 @@ class Translate:
 
 @dataclass(frozen=True)
 class Rotate:
-    """Around the middle: by up to `degrees`, either way."""
+    """Rotates images around the middle by up to `degrees`, either way."""
 
     degrees: float
     interpolation: Interpolation = "nearest"

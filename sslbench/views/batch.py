@@ -1,4 +1,4 @@
-"""A batch of images: its conversions, the numbers its images draw, acting on some of them."""
+"""Tools for batches of images: converts them, draws numbers for them, and acts on some of them."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# All numbers are drawn on the host, from torch's global generator, whatever the device: a GPU sees
-# the views a CPU sees, and nothing ever waits for the device to say how many images were chosen.
+# All numbers are drawn on the CPU, from torch's global generator: views are the same on a GPU, and
+# nothing has to wait for the device to know how many images were chosen.
 
 
 def uniform(count: int, low: float, high: float) -> Tensor:
-    """[count] numbers of the images, on the host."""
+    """Draws a number for each image, on the host: [count]."""
     return torch.rand(count).mul_(high - low).add_(low)
 
 
 def integers(below: Tensor) -> Tensor:
-    """One whole number in [0, below) for each entry, on the host; float32."""
+    """Draws a whole number in [0, below) for each entry, on the host; float32."""
     return torch.rand(below.shape).mul_(below).floor_()
 
 
 def signs(count: int) -> Tensor:
-    """[count] of -1 and 1, on the host."""
+    """Draws -1 or 1 for each image, on the host: [count]."""
     return torch.randint(0, 2, (count,)).mul_(2).sub_(1).float()
 
 
 def choose(count: int, p: float) -> Tensor:
-    """Positions of the images whose coin fell right, on the host."""
+    """Chooses each image with probability `p`; their positions, on the host."""
     return (torch.rand(count) < p).nonzero().squeeze(1)
 
 
 def lend(values: Tensor, images: Tensor) -> Tensor:
-    """Host numbers on the device of the images, without waiting for it."""
+    """Copies numbers to the device of the images, without waiting for it."""
     return values.to(images.device, non_blocking=True)
 
 
 def column(values: Tensor | float, images: Tensor) -> Tensor:
-    """One number an image, [B] or a scalar, shaped to meet [B, C, H, W]."""
+    """Shapes one number for each image, [B], or a scalar, to broadcast with [B, C, H, W]."""
     values = torch.as_tensor(values, dtype=torch.float32)
     return lend(values, images).reshape(-1, 1, 1, 1)
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] as float32 in [0, 1]; float images pass.
+    """Converts uint8 [B, 3, H, W] to float32 in [0, 1]; float images pass unchanged.
 
     Raises ValueError where it is not a batch of RGB images.
     """
@@ -53,7 +53,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Float images in [0, 1] rounded to uint8; uint8 images pass."""
+    """Rounds float images in [0, 1] to uint8; uint8 images pass unchanged."""
     check(images)
     if images.dtype == torch.uint8:
         return images
@@ -61,7 +61,7 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 def check(images: Tensor) -> None:
-    """ValueError where this is not a batch of RGB images."""
+    """Raises ValueError where this is not a batch of RGB images."""
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(
             f"a view takes images [B, 3, H, W], got {list(images.shape)}; "
@@ -72,15 +72,15 @@ def check(images: Tensor) -> None:
 
 
 def check_share(p: float) -> None:
-    """ValueError where p is not a share."""
+    """Raises ValueError where p is not between 0 and 1."""
     if not 0 <= p <= 1:
         raise ValueError(f"p is the share of images that are changed, 0 to 1, got {p}")
 
 
 def pieces(images: Tensor, pixels: int) -> Iterator[slice]:
-    """Runs of images, each about as many pixels as are well worked on at once.
+    """Splits a batch into parts that fit a CPU's cache or, elsewhere, 256 MB of floats.
 
-    That is what a CPU's cache holds and, elsewhere, 256 MB of floats.
+    pixels: numbers that an image needs
     """
     room = 2**19 if images.device.type == "cpu" else 2**26
     step = max(1, room // max(pixels, 1))
@@ -89,7 +89,7 @@ def pieces(images: Tensor, pixels: int) -> Iterator[slice]:
 
 
 def on_chosen(images: Tensor, p: float, act: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """act(part, rows) on the images whose coin fell right; the others stay as they are."""
+    """Applies act(part, rows) to images chosen with probability `p`; the others stay unchanged."""
     rows = choose(len(images), p)
     if len(rows) == 0:
         return images
@@ -105,7 +105,10 @@ def by_group(
     acts: Sequence[Callable[[Tensor, Tensor], Tensor]],
     numbers: Tensor,
 ) -> Tensor:
-    """acts[k](part, its numbers) on the images whose `group` is k; both [B], on the host."""
+    """Applies acts[k](part, its numbers) to the images whose `group` is k.
+
+    `group` and `numbers` are [B], on the host.
+    """
     order = group.argsort(stable=True)
     there = lend(order, images)
     counts = group.bincount(minlength=len(acts)).tolist()
@@ -117,7 +120,7 @@ def by_group(
 
 @dataclass(frozen=True)
 class ToFloat:
-    """The image as it is: uint8 -> float in [0, 1]."""
+    """Leaves the image as it is, but converts uint8 to float in [0, 1]."""
 
     def __call__(self, images: Tensor) -> Tensor:
         return to_float(images)

@@ -1,4 +1,4 @@
-"""What becomes of colours: jitter, greyscale, solarise, posterise, equalise, autocontrast."""
+"""Changes colours: jitter, greyscale, solarise, posterise, equalise, autocontrast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .batch import check_share, choose, column, lend, on_chosen, to_bytes, to_float, uniform
 
-Strength = float | tuple[float, float]  # factors within 1 +- it, or between the two
+Strength = float | tuple[float, float]  # factors within 1 +- strength, or between the two
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
@@ -24,48 +24,51 @@ def grey(images: Tensor) -> Tensor:
 
 
 def grayscale(images: Tensor) -> Tensor:
-    """Luma in all three channels."""
+    """Puts the luma in all three channels."""
     return grey(to_float(images)).expand(-1, 3, -1, -1).contiguous()
 
 
 def adjust_brightness(images: Tensor, factor: Tensor | float) -> Tensor:
-    """Towards black (0) or away from it (above 1); `factor` is [B] or one for all."""
+    """Moves pixels towards black (factor 0) or away from it (above 1).
+
+    `factor` is [B] or one for all.
+    """
     images = to_float(images)
     return (images * column(factor, images)).clamp_(0, 1)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor | float) -> Tensor:
-    """Towards the image's mean luma (0) or away from it (above 1)."""
+    """Moves pixels towards the image's mean luma (factor 0) or away from it (above 1)."""
     images = to_float(images)
     mean = grey(images).mean((2, 3), keepdim=True)
     return blend(images, mean, column(factor, images))
 
 
 def adjust_saturation(images: Tensor, factor: Tensor | float) -> Tensor:
-    """Towards greyscale (0) or away from it (above 1)."""
+    """Moves pixels towards greyscale (factor 0) or away from it (above 1)."""
     images = to_float(images)
     return blend(images, grey(images), column(factor, images))
 
 
 def blend(images: Tensor, other: Tensor, share: Tensor) -> Tensor:
-    """share x images + (1 - share) x other, cut to [0, 1]."""
+    """Computes share x images + (1 - share) x other, clamped to [0, 1]."""
     return (images * share).add_(other * (1 - share)).clamp_(0, 1)
 
 
 def adjust_hue(images: Tensor, shift: Tensor | float) -> Tensor:
-    """Hue turned by `shift` ([B] or one for all) of a full circle; torchvision's HSV."""
+    """Turns the hue by `shift` ([B] or one for all) of a full circle, in torchvision's HSV."""
     images = to_float(images).clone()
     _turn_hue(images, column(shift, images))
     return images
 
 
 def _turn_hue(images: Tensor, shift: Tensor) -> None:
-    """In place. Largest and smallest channel stay; what lies between follows from the hue.
+    """Turns the hue in place. The values of the largest and the smallest channel stay.
 
-    With M and m the largest and smallest channel, the hue's angle from red is
-    1 + (g + b - r - m) / (M - m) sixths of a circle in all six sectors, towards green where g >= b
-    and towards blue elsewhere; and a channel whose own hue is d circles away is
-    m + (M - m) clamp(2 - 6 d, 0, 1). So there are no branches, which on a CPU cost ten passes each.
+    Let M and m be those values. In all six sectors the hue's angle from red is
+    1 + (g + b - r - m) / (M - m) sixths of a circle, towards green where g >= b and else towards
+    blue. A channel whose own hue is d circles away becomes m + (M - m) clamp(2 - 6 d, 0, 1). This
+    needs no branches, each of which costs ten passes on a CPU.
     """
     red, green, blue = torch.split(images, 1, 1)  # [B, 1, H, W]
     most = torch.maximum(red, green)
@@ -84,15 +87,15 @@ def _turn_hue(images: Tensor, shift: Tensor) -> None:
 
 
 def jitter(images: Tensor, factors: Tensor, order: Tensor, *, rows: Tensor | None = None) -> Tensor:
-    """Brightness, contrast, saturation and hue of each image, in its own order.
+    """Changes brightness, contrast, saturation and hue, in an order of each image's own.
 
-    Brightness, contrast and saturation are each x f + t (1 - f) with t black, the mean luma or the
-    luma, so three such steps with numbers of the image serve every order; images are sorted by
-    the place of the hue, whose turn thus meets each image once.
+    The first three all are x f + t (1 - f), where t is black, the mean luma or the luma, so that
+    three such steps with each image's numbers serve every order. Images are sorted by the place of
+    the hue in their order, so that each image's hue is turned once.
 
     Args:
         images: float [B, 3, H, W]
-        factors: [B, 4], the hue's is a shift; on the host
+        factors: [B, 4], where that of the hue is a shift; on the host
         order: [B, 4], a permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue; on the host
         rows: positions of the images that are changed; all when None
     """
@@ -123,7 +126,7 @@ def jitter(images: Tensor, factors: Tensor, order: Tensor, *, rows: Tensor | Non
 
 
 def solarize(images: Tensor, threshold: Tensor | float) -> Tensor:
-    """Inverts what is at least `threshold` ([B] or one for all)."""
+    """Inverts values of at least `threshold` ([B] or one for all)."""
     images = to_float(images)
     bright = torch.ge(images, column(threshold, images), out=torch.empty_like(images))
     return images + bright * (1 - 2 * images)
@@ -136,7 +139,7 @@ def posterize(images: Tensor, bits: Tensor | int) -> Tensor:
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Each channel stretched to [0, 1]; a constant one stays."""
+    """Stretches each channel to [0, 1]; a constant one stays unchanged."""
     images = to_float(images)
     low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     flat = (high == low).float()
@@ -145,7 +148,7 @@ def autocontrast(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Each channel's 8-bit histogram made flat; PIL's integer arithmetic."""
+    """Flattens each channel's 8-bit histogram, by PIL's integer arithmetic."""
     values = to_bytes(images).flatten(2).long()  # [B, 3, HW]
     counts = values.new_zeros(*values.shape[:2], 256).scatter_add_(
         2, values, values.new_ones(1).expand_as(values)
@@ -163,7 +166,7 @@ def equalize(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Brightness, contrast, saturation and hue by random factors, in a random order.
+    """Changes brightness, contrast, saturation and hue by random factors, in a random order.
 
     torchvision's semantics; every image draws its own factors and its own order.
     """
@@ -171,7 +174,7 @@ class ColorJitter:
     brightness: Strength = 0.0
     contrast: Strength = 0.0
     saturation: Strength = 0.0
-    hue: Strength = 0.0  # share of a circle: within +- it, or between the two
+    hue: Strength = 0.0  # share of a circle: within +- hue, or between the two
     p: float = 1.0
 
     def __post_init__(self) -> None:
@@ -210,7 +213,7 @@ def _shifts(strength: Strength) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Grayscale:
-    """Luma in all three channels."""
+    """Puts the luma in all three channels."""
 
     p: float = 1.0
 
@@ -223,7 +226,7 @@ class Grayscale:
 
 @dataclass(frozen=True)
 class Solarize:
-    """Inverts what is at least `threshold`."""
+    """Inverts values of at least `threshold`."""
 
     p: float = 1.0
     threshold: float = 0.5
@@ -253,7 +256,7 @@ class Posterize:
 
 @dataclass(frozen=True)
 class AutoContrast:
-    """Each channel stretched to the full range."""
+    """Stretches each channel to the full range."""
 
     p: float = 1.0
 
@@ -266,7 +269,7 @@ class AutoContrast:
 
 @dataclass(frozen=True)
 class Equalize:
-    """Each channel's histogram made flat."""
+    """Flattens each channel's histogram."""
 
     p: float = 1.0
 

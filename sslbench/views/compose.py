@@ -1,4 +1,4 @@
-"""Views made of views: chains, several at once, crops of several sizes, anyone's transforms."""
+"""Combines views: chains, several at once, crops of several sizes, and transforms of any library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .filters import GaussianBlur
 
 @dataclass(frozen=True, init=False, repr=False)
 class Chain:
-    """One after the other: Chain(crop, jitter, blur)."""
+    """Applies views one after the other: Chain(crop, jitter, blur)."""
 
     ops: tuple[View, ...]
 
@@ -42,7 +42,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Views:
-    """A list of n independent views; of several views, n times all of them in turn."""
+    """Makes a list of n independent views; with several views, n times all of them in turn."""
 
     view: View | tuple[View, ...]
     n: int = 1
@@ -54,7 +54,7 @@ class Views:
 
 @dataclass(frozen=True)
 class MultiCrop:
-    """Several kinds of views, so many of each: MultiCrop(((large, 2), (small, 6)))."""
+    """Makes several views of several kinds: MultiCrop(((large, 2), (small, 6)))."""
 
     crops: tuple[tuple[View, int], ...]
 
@@ -64,18 +64,18 @@ class MultiCrop:
 
 @dataclass(frozen=True, repr=False)
 class PerImage:
-    """Any transform, image by image, on the host: the slow way out, always available.
+    """Applies any transform image by image on the host, which is slow but always works.
 
-    The transform gets a PIL image, or with `pil=False` a uint8 tensor [3, H, W]; it gives back a
-    PIL image, a tensor, or a list of these (several views). Draws from `random` and numpy follow
-    torch's global generator, as torchvision's own do.
+    The transform gets a PIL image or, with `pil=False`, a uint8 tensor [3, H, W]. It returns a PIL
+    image, a tensor, or a list of these for several views. `random` and numpy are seeded from torch's
+    global generator.
     """
 
     transform: Callable[[Any], Any]
     pil: bool = True
 
     def __repr__(self) -> str:
-        # addresses would make two runs' records differ
+        # without memory addresses, which would differ from run to run
         shown = re.sub(r" at 0x[0-9a-f]+", "", repr(self.transform))
         return f"PerImage({shown}, pil={self.pil})"
 
@@ -127,7 +127,7 @@ def _python_and_numpy_seeded() -> Iterator[None]:
 
 
 def crop_flip(size: int, scale: tuple[float, float] = (0.08, 1.0)) -> RandomResizedCrop:
-    """Random resized crop, mirrored half of the time."""
+    """Makes a random resized crop that is mirrored half of the time."""
     return RandomResizedCrop(size, scale, flip=0.5)
 
 
@@ -142,11 +142,11 @@ def contrastive(
     solarise: float = 0.0,
     flip: float = 0.5,
 ) -> Chain:
-    """SimCLR's view (arXiv 2002.05709) and its family's; what has chance 0 is left out.
+    """Makes SimCLR's view (arXiv 2002.05709), or one like it; a chance of 0 leaves a step out.
 
     Args:
         jitter: strengths of brightness, contrast, saturation and hue
-        jitter_p, grey, blur, solarise, flip: chances
+        jitter_p, grey, blur, solarise, flip: chances of the steps
     """
     kernel = blur_kernel(size)
     ops: list[tuple[float, View]] = [
@@ -167,7 +167,7 @@ def asymmetric(
     blur: tuple[float, float] = (1.0, 0.1),
     solarise: tuple[float, float] = (0.0, 0.2),
 ) -> Views:
-    """BYOL's two views (arXiv 2006.07733), which are not drawn alike, and its family's.
+    """Makes BYOL's two views (arXiv 2006.07733), which differ in their chances, or two like them.
 
     Args:
         jitter: factor on BYOL's strengths (0.4, 0.4, 0.2, 0.1)
@@ -182,9 +182,9 @@ def asymmetric(
 
 
 def small_side(size: int, asked: int = 0, *, patch: int = 1) -> int:
-    """Pixels of small crops: as asked, or 3/7 of the image, as 96 are of 224, in whole patches.
+    """The side of small crops: as asked, or 3/7 of the image's as in 96 of 224, in whole patches.
 
-    ValueError when that is more than the image has.
+    ValueError when that is larger than the image.
     """
     side = asked or max(1, round(size * 3 / 7 / patch)) * patch
     if side > size:
@@ -196,8 +196,8 @@ def small_side(size: int, asked: int = 0, *, patch: int = 1) -> int:
 
 
 def blur_kernel(size: int) -> int:
-    """A tenth of the side made odd, SimCLR's: 3 taps at 32 pixels, 9 at 96, 23 at 224.
+    """The taps of SimCLR's blur, a tenth of the side made odd: 3 at 32 pixels, 9 at 96, 23 at 224.
 
-    1, which blurs nothing, below 20 pixels.
+    Below 20 pixels it is 1, which does not blur.
     """
     return size // 10 // 2 * 2 + 1

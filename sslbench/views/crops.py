@@ -1,4 +1,4 @@
-"""Crops, sizes, flips, cutout."""
+"""Crops, resizes, flips and cuts holes in images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .batch import check, check_share, choose, integers, lend, on_chosen, pieces
 
 Size = int | tuple[int, int]  # side of a square, or (height, width); pixels
 
-# Above this side the dense weights of `resample` cost a CPU more than going image by image.
+# Above this side, on a CPU, `resample` is faster image by image than by matrix products.
 _DENSE_SIDE = 64  # pixels
 
 
 def sides(size: Size) -> tuple[int, int]:
-    """(height, width); ValueError where one is not positive."""
+    """Returns a size as (height, width); ValueError where one is not positive."""
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise ValueError(f"a size is one or more pixels a side, got {size}")
@@ -27,12 +27,12 @@ def sides(size: Size) -> tuple[int, int]:
 
 
 def resample(images: Tensor, boxes: Tensor, size: Size, flip: Tensor | None = None) -> Tensor:
-    """Each image's own box, enlarged or shrunk to `size`, mirrored where `flip` says so.
+    """Crops each image to its own box, resizes that to `size`, and mirrors it where `flip` says so.
 
-    Bilinear, antialiased when shrinking, with no look beyond the box: torchvision's resized_crop
-    with antialias, without its rounding to 8 bits. Small images, and all on a GPU, are two batched
-    matrix products with each image's row and column weights, in pieces of at most 256 MB of pixels;
-    images above 64 pixels a side on a CPU go one by one, so that only the box is read.
+    It is bilinear, antialiased when shrinking, and reads nothing outside the box, like torchvision's
+    resized_crop with antialias but without rounding to 8 bits. Small images, and all on a GPU, take
+    two batched matrix products with row and column weights, in pieces of at most 256 MB. Images
+    above 64 pixels a side on a CPU go one by one, so that only the box is read.
 
     Args:
         images: uint8 or float [B, 3, H, W]
@@ -77,9 +77,9 @@ def _resample_densely(images: Tensor, boxes: Tensor, flip: Tensor, out: Tensor) 
 
 
 def _weights(start: Tensor, length: Tensor, mirrored: Tensor, shape: tuple[int, int]) -> Tensor:
-    """[b, out, all]: what each pixel of a side gives to each pixel made of [start, start + length).
+    """Weights [b, out, all] by which pixels in [start, start + length) give those of the result.
 
-    The triangle is as wide as the pixels are far apart, never narrower than one pixel.
+    They are triangles as wide as the result's pixels are far apart, but at least one pixel.
     """
     made, there = shape
     scale = length / made  # [b, 1, 1]
@@ -95,10 +95,10 @@ def _weights(start: Tensor, length: Tensor, mirrored: Tensor, shape: tuple[int, 
 def crop_boxes(
     count: int, side: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Tensor:
-    """[count, 4] boxes (top, left, height, width) under torchvision's law, on the host.
+    """Draws boxes [count, 4] (top, left, height, width) as torchvision does, on the host.
 
-    Area uniform in `scale`, logarithm of the aspect uniform in `ratio`, ten tries to fit in;
-    then the largest central box of an allowed aspect.
+    The area is uniform in `scale` and the logarithm of the aspect in `ratio`. Where ten tries do
+    not fit, the box is the largest central one of an allowed aspect.
     """
     high, wide = side
     draws = torch.rand(count, 10, 2)
@@ -128,7 +128,7 @@ def _central_box(side: tuple[int, int], ratio: tuple[float, float]) -> list[floa
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A box of random area and aspect, brought to one size; mirrored with chance `flip`."""
+    """Crops a box of random area and aspect, resizes it, and mirrors it with chance `flip`."""
 
     size: Size
     scale: tuple[float, float] = (0.08, 1.0)  # share of the image's area
@@ -151,7 +151,7 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class Resize:
-    """The short side to `size`, or both sides to (height, width)."""
+    """Resizes the short side to `size`, or both sides to (height, width)."""
 
     size: Size
 
@@ -173,7 +173,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """The middle of the image; what is missing is black."""
+    """Crops the middle of the image; where the image is too small it is padded with black."""
 
     size: Size
 
@@ -194,7 +194,7 @@ class CenterCrop:
 
 @dataclass(frozen=True)
 class PadCrop:
-    """A crop of the image's own size from the padded image."""
+    """Pads the image, and takes a random crop of its original size."""
 
     padding: int  # pixels on every side
     mode: Literal["constant", "reflect"] = "constant"  # constant: black
@@ -210,7 +210,7 @@ class PadCrop:
 
 
 def shift_crop(images: Tensor, corners: Tensor, padding: int, mode: str = "constant") -> Tensor:
-    """The crop at `corners` [2, B] (top, left; 0 to 2 x padding) of each padded image."""
+    """Pads each image and crops it at `corners` [2, B] (top, left; 0 to 2 x padding)."""
     height, width = images.shape[2:]
     if mode == "constant":
         padded = F.pad(images, (padding,) * 4)
@@ -225,7 +225,7 @@ def shift_crop(images: Tensor, corners: Tensor, padding: int, mode: str = "const
 
 @dataclass(frozen=True)
 class HorizontalFlip:
-    """Left and right change places."""
+    """Mirrors images from left to right."""
 
     p: float = 0.5
 
@@ -238,7 +238,7 @@ class HorizontalFlip:
 
 @dataclass(frozen=True)
 class Cutout:
-    """A square around a random pixel is filled; what sticks out is lost (arXiv 1708.04552)."""
+    """Fills a square around a random pixel, clipped at the border (arXiv 1708.04552)."""
 
     size: int  # pixels, side
     fill: float = 0.0
@@ -259,7 +259,7 @@ class Cutout:
 
 
 def cut(images: Tensor, corners: Tensor, size: int, fill: float = 0.0) -> Tensor:
-    """`fill` in the square of `size` pixels at `corners` [2, B] (top, left), clipped."""
+    """Fills a square of `size` pixels at `corners` [2, B] (top, left), clipped at the border."""
     top, left = lend(corners.float(), images)[:, :, None]  # [B, 1]
     row = torch.arange(images.shape[2], device=images.device)
     of_rows = (row >= top) & (row < top + size)  # [B, H]

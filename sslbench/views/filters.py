@@ -1,4 +1,4 @@
-"""What neighbours do to each other: blur, sharpness, Sobel."""
+"""Filters over neighbouring pixels: blur, sharpness, Sobel."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .colour import blend
 
 
 def blur(images: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
-    """Gaussian of `kernel` taps a direction, each image with its own sigma ([B] or one for all).
+    """Blurs by a Gaussian of `kernel` taps, each image with its own sigma ([B] or one for all).
 
-    The border is mirrored as torchvision's; on sides no longer than half the kernel, where
+    The border is mirrored as torchvision's. On sides no longer than half the kernel, where
     torchvision raises, it is repeated.
     """
     images = to_float(images)
@@ -35,10 +35,10 @@ def blur(images: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
 
 
 def _weighted(padded: Tensor, weights: Tensor, dim: int, side: int) -> Tensor:
-    """Symmetric taps along one direction, as shifted sums.
+    """Applies symmetric taps along one direction, as shifted sums.
 
-    A grouped convolution is no faster on a CPU, and slower by far when the batch's size varies,
-    as that of the chosen images does: it is prepared anew for each size.
+    On a CPU a grouped convolution is not faster. It is far slower where the batch's size varies, as
+    that of chosen images does, since it is prepared anew for each size.
     """
     kernel = weights.shape[1]
     taps = weights.unbind(1)  # each [b, 1, 1, 1]
@@ -51,7 +51,7 @@ def _weighted(padded: Tensor, weights: Tensor, dim: int, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class GaussianBlur:
-    """Blur by a Gaussian of random width."""
+    """Blurs by a Gaussian of random width."""
 
     kernel: int  # taps, odd
     sigma: tuple[float, float] = (0.1, 2.0)  # pixels
@@ -72,7 +72,10 @@ class GaussianBlur:
 
 
 def adjust_sharpness(images: Tensor, factor: Tensor | float) -> Tensor:
-    """Towards a smoothed image (0) or away from it (above 1); the border stays."""
+    """Moves pixels towards a smoothed image (factor 0) or away from it (above 1).
+
+    The border stays unchanged.
+    """
     images = to_float(images)
     if min(images.shape[2:]) <= 2:
         return images.clone()
@@ -87,7 +90,7 @@ def adjust_sharpness(images: Tensor, factor: Tensor | float) -> Tensor:
 
 @dataclass(frozen=True)
 class Sharpness:
-    """Sharpness by a fixed factor; 1 leaves the image as it is."""
+    """Changes sharpness by a fixed factor; 1 leaves the image as it is."""
 
     factor: float
     p: float = 1.0
@@ -103,10 +106,10 @@ class Sharpness:
 
 @dataclass(frozen=True)
 class Sobel:
-    """The mean of the channels, then its gradients: [B, 3, H, W] -> [B, 2, H, W], signed.
+    """Computes signed gradients of the channels' mean: [B, 3, H, W] -> [B, 2, H, W].
 
-    A front for `Backbone.with_input`, as in DeepCluster (arXiv 1807.05520): the first channel falls
-    along x, the second along y; beyond the border there are zeros.
+    It is a front for `Backbone.with_input`, as in DeepCluster (arXiv 1807.05520). The first channel
+    is positive where values fall along x, the second along y. The border is padded with zeros.
     """
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -21,12 +21,12 @@ from .colour import (
 )
 from .filters import adjust_sharpness
 
-Act = Callable[[Tensor, Tensor], Tensor]  # images and their signs -> images
+Act = Callable[[Tensor, Tensor], Tensor]  # (images, signs [B]) -> images
 
 
 @dataclass(frozen=True)
 class RandAugment:
-    """n operations an image, drawn from torchvision's fourteen, at strength m of `bins`."""
+    """Applies n operations to each image, of torchvision's fourteen, at strength m of `bins`."""
 
     n: int = 2
     m: int = 9  # 0 to bins - 1
@@ -49,7 +49,7 @@ class RandAugment:
         return images
 
     def operations(self, side: tuple[int, int]) -> list[Act]:
-        """The fourteen at this strength, for images of (height, width)."""
+        """The fourteen operations at this strength, for images of (height, width)."""
         height, width = side
         share = self.m / (self.bins - 1)
         slope, factor = 0.3 * share, 0.9 * share

@@ -1,7 +1,7 @@
-"""Writes the package of a new plugin: templates in which names are filled in, nothing else.
+"""Writes the package of a new plugin, from templates in which only names are filled in.
 
-Every file under `templates/every` and `templates/KIND` ends in ".in", is a `string.Template`, and
-lands where it lies there; the folder `package` takes the name of the module.
+Every file under `templates/every` and `templates/KIND` ends in ".in" and is a `string.Template`. It
+is written to the same place in the package; the folder `package` takes the name of the module.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ THINGS = {  # kind -> what its module provides; "": a class, named after the plu
 PREFIX = "sslbench-"
 LONGEST = 64  # characters of a name in the registry
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # of the packaging specifications
-FOLDERS = ("build", "dist", "tests")  # that lie beside the module
+FOLDERS = ("build", "dist", "tests")  # that may stand beside the module
 RUNS = {
     "method": "sslbench run --methods {key} --seeds 0",
     "backbone": "sslbench run --backbones {key} --seeds 0",
@@ -44,16 +44,16 @@ RUNS = {
 
 @dataclass(frozen=True)
 class PackageNames:
-    """One name in all the places where it stands."""
+    """The names of a new plugin: of its distribution, entry, module and class."""
 
     kind: str
-    dist: str  # as asked for, and of the folder
+    dist: str  # of the distribution, as asked for, and of the folder
     key: str  # what `sslbench list` shows
     module: str
     title: str  # of the class
 
     def fill(self, text: str) -> str:
-        """The template with these in place of $dist, $key ..."""
+        """Fills these names into a template, in place of $dist, $key ..."""
         return Template(text).substitute(
             vars(self), thing=THINGS[self.kind] or self.title, api=API_VERSION, version=__version__
         )
@@ -66,7 +66,7 @@ class Written:
     files: tuple[str, ...]  # relative to the folder
 
     def commands(self) -> tuple[str, ...]:
-        """What to type next."""
+        """The commands to type next."""
         return (
             f"cd {shlex.quote(str(self.folder))}",
             "pip install -e '.[test]'",
@@ -77,12 +77,12 @@ class Written:
 
 
 def names_of(dist: str, kind: str, taken: Mapping[str, str]) -> PackageNames:
-    """The names that follow from a distribution's.
+    """Derives all names from that of the distribution.
 
-    taken: keys of this kind that there are, and the distribution that provides each.
+    taken: existing keys of this kind -> the distribution that provides each.
 
     Raises:
-        UserError: it is not a name for a distribution, or one that follows from it will not do.
+        UserError: it is not a name for a distribution, or a name derived from it cannot be used.
     """
     if not NAME.fullmatch(dist) or len(dist) > LONGEST:
         raise UserError(
@@ -126,10 +126,10 @@ def _fault(names: PackageNames, taken: Mapping[str, str]) -> str:
 
 
 def write(names: PackageNames, out: Path) -> Written:
-    """Writes the package as `out`/NAME, whole or not at all.
+    """Writes the package as `out`/NAME, completely or not at all.
 
     Raises:
-        UserError: something is there already, or the disk will not take it.
+        UserError: something is there already, or the disk refuses.
     """
     folder = out / names.dist
     try:
@@ -157,7 +157,7 @@ def _templates(kind: str) -> list[Path]:
 
 
 def _file(names: PackageNames, made: Path, template: Path) -> str:
-    """Fills one template in; the path that it lands on."""
+    """Fills in one template; returns the path that it was written to."""
     _, *parts = template.relative_to(TEMPLATES).with_suffix("").parts
     place = Path(*(names.module if part == "package" else part for part in parts))
     path = made / place

@@ -1,3 +1,4 @@
-"""Weights that somebody else trained: read from a file without running any code, fitted onto a
-backbone, and taken into the store as a finished cell.
+"""Takes weights that somebody else trained into the store, as a finished cell.
+
+They are read from a file without running any code in it, and fitted onto a backbone.
 """

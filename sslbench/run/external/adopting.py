@@ -1,4 +1,4 @@
-"""Weights from outside, taken into the store as a finished cell."""
+"""Takes weights from outside into the store as finished cells."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 def adopt(asked: WeightsRequest, options: Selection, registry: Registry) -> list[str]:
-    """Takes the weights into the store, a finished cell for each dataset of the suite.
+    """Takes weights into the store, as a finished cell for each dataset of the suite.
 
-    Returns lines that say what was done. Weights that the store has stay as they are.
+    Returns lines that say what was done. Weights already in the store stay as they are.
 
     Raises:
         UserError: the file cannot be read or does not fit, or the name is taken by other weights.
     """
     suite, suite_id = suite_of(options, registry)
     for judge in suite.evaluators:
-        resolve_judge(judge, registry)  # what is typed wrong is found before anything is written
+        resolve_judge(judge, registry)  # a mistyped name is found before anything is written
     method, saved = asked.method, read(asked.file)
     builder = Builder(registry, options.place, pick_device(options.how.device))
     store = Store(options.store)
@@ -73,7 +73,7 @@ def adopt(asked: WeightsRequest, options: Selection, registry: Registry) -> list
 
 
 class _Adopted:
-    """Begins with the weights that were given; nothing is trained."""
+    """Builds modules like its builder, but begins a cell with the given weights."""
 
     def __init__(self, builder: Builder, fitted: Fitted) -> None:
         self.builder, self.fitted = builder, fitted
@@ -92,7 +92,7 @@ def _built(name: str, size: int, registry: Registry) -> Backbone:
 
 
 def _check_name(cell: Cell, store: Store) -> None:
-    """One name, one set of weights for a backbone; else a table would have two rows of that name."""
+    """Checks that no other weights of the backbone have this name: a table has one row a name."""
     for folder in store.cells():
         other = folder.identity()
         if other is None or other.method != cell.method:

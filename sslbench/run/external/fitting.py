@@ -1,4 +1,4 @@
-"""Tensors of a file fitted onto a backbone: names matched, what is missing or odd told."""
+"""Fits the tensors of a file onto a backbone: matches names, and reports what does not fit."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from ...store.tensors import digest_of
 from ...train.state import tensors_of
 from .reading import PICKLED, Saved, listed
 
-PREFIX = "external:"  # the method, and before what the weights are called
+PREFIX = "external:"  # with the name of the weights this is the name of the method
 CALLED = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
-COUNTERS = "num_batches_tracked"  # of batch norms: of no meaning once trained
-OUT = "-"  # in place of a new name
+COUNTERS = "num_batches_tracked"  # of batch norms; unused once trained
+OUT = "-"  # in place of a new name it leaves tensors out
 PREFERRED = ("encoder_q", "online_encoder", "online", "teacher", "backbone", "model", "state_dict")
-PLACED = ("pos_embed", "relative_position_bias_table")  # tensors as long as the image has patches
+PLACED = ("pos_embed", "relative_position_bias_table")  # their length depends on the image's side
 SMALL = "-small"
 
 
 @dataclass(frozen=True)
 class WeightsRequest:
-    """Whose weights they are, and how they are to be read."""
+    """A request to take in a file of weights, and how to read it."""
 
     file: Path
     backbone: str
     name: str = ""  # "": the file's own
     keys: str = ""  # OLD=NEW,...
-    mean: tuple[float, ...] = ()  # (): what the backbone, or the file, says
+    mean: tuple[float, ...] = ()  # (): that of the file, or else of the backbone
     std: tuple[float, ...] = ()
 
     @property
@@ -51,7 +51,7 @@ class WeightsRequest:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A backbone's tensors, and how they were found."""
+    """A backbone's tensors, and lines that say how they were found."""
 
     state: Mapping[str, Tensor]
     lines: tuple[str, ...]
@@ -62,24 +62,21 @@ class Fitted:
 
 
 def _name_of(file: Path) -> str:
-    """The file's own name, fit for a table."""
+    """A name for weights, made from their file's."""
     name = file.name
     while Path(name).suffix.lower() in (*PICKLED, ".safetensors"):
         name = Path(name).stem
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-_.")[:64].strip("-_.") or "weights"
 
 
-# ---- reading ---------------------------------------------------------------------------------
-
-
 # ---- fitting ---------------------------------------------------------------------------------
 
 
 def fit(saved: Sequence[Saved], backbone: Backbone, asked: WeightsRequest) -> Fitted:
-    """The tensors by the backbone's names: all of them, and nothing left over that belongs there.
+    """Finds a tensor in the file for every one of the backbone.
 
     Raises:
-        UserError: some are missing, or of another shape, or there is no place for them.
+        UserError: tensors are missing, have another shape, or have no place in the backbone.
     """
     own = backbone.net.state_dict()
     named, prefix, lines = _named(saved, own, asked)
@@ -105,10 +102,10 @@ def fit(saved: Sequence[Saved], backbone: Backbone, asked: WeightsRequest) -> Fi
 def _named(
     saved: Sequence[Saved], own: Mapping[str, Tensor], asked: WeightsRequest
 ) -> tuple[dict[str, Saved], str, list[str]]:
-    """Tensors by the names they go by, what was taken off before it, and what to say of that."""
+    """Tensors by name, the prefix that was removed from all names, and lines about the choice."""
     rules = _rules(asked.keys)
     pairs = [(new, each) for each in saved if (new := _replaced(each, rules)) is not None]
-    # what was asked for by name wins over what looks right
+    # names that --keys gave win over those found by themselves
     renamed = [new for new, each in pairs if new != each.whole]
     prefix, lines = _prefix(renamed or [new for new, _ in pairs], own, asked)
     named: dict[str, Saved] = {}
@@ -126,7 +123,7 @@ def _named(
 
 
 def _replaced(each: Saved, rules: Mapping[str, str]) -> str | None:
-    """The whole name by those rules, the longest that fits; None: left out."""
+    """Renames a tensor by the longest rule that fits; None where it is left out."""
     fits = [old for old in rules if each.name.startswith(old) or each.whole.startswith(old)]
     if not fits:
         return each.whole
@@ -154,7 +151,7 @@ def _rules(keys: str) -> dict[str, str]:
 def _prefix(
     names: Sequence[str], own: Mapping[str, Tensor], asked: WeightsRequest
 ) -> tuple[str, list[str]]:
-    """What stands before most of the backbone's names."""
+    """Finds the prefix under which the file has most of the backbone's names."""
     counts: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")
@@ -173,7 +170,7 @@ def _prefix(
         return best[0], []
     if _preference(best[0]) == _preference(best[1]):
         raise UserError(
-            f"{asked.file} holds several networks that fit {asked.backbone} alike: "
+            f"{asked.file} holds several networks that fit {asked.backbone} equally well: "
             f"{', '.join(map(repr, best))}; choose one, such as --keys {best[0]}="
         )
     others = ", ".join(map(repr, best[1:]))
@@ -222,7 +219,7 @@ def _check_fit(
 
 
 def _unread(tensor: Tensor, own: Tensor) -> str:
-    """Why a saved tensor cannot stand for one of the network's, or nothing."""
+    """Why a saved tensor cannot be used for one of the network's; "" where it can."""
     if tensor.is_meta:
         return "without content"
     if tensor.layout != torch.strided:
@@ -234,13 +231,13 @@ def _unread(tensor: Tensor, own: Tensor) -> str:
 
 
 def _classifiers(net: Any) -> tuple[str, ...]:
-    """Beginnings of the names of the classifier that timm's network would have."""
+    """Prefixes of the tensors of the classifier that timm's network would have."""
     found = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
     return tuple(f"{name}." for name in ((found,) if isinstance(found, str) else found))
 
 
 def _stem(odd: Sequence[str], named: Mapping[str, Saved], asked: WeightsRequest) -> str:
-    """What would fit: where the first layer alone differs, or what holds a place for each patch."""
+    """Suggests what may fit where only the stem, or only position embeddings, have other shapes."""
     if all(name.endswith(PLACED) for name in odd):
         return (
             " (these weights are for images of another side; give --datasets with images of it, "
@@ -256,7 +253,10 @@ def _stem(odd: Sequence[str], named: Mapping[str, Saved], asked: WeightsRequest)
 def _normalisation(
     state: dict[str, Tensor], saved: Sequence[Saved], prefix: str, asked: WeightsRequest
 ) -> tuple[str, set[str]]:
-    """Sets mean and deviation as asked, or as the file has them; says which, and what was used."""
+    """Sets mean and deviation as asked, or as in the file.
+
+    Returns a line that says which, and the names of the tensors used.
+    """
     given = {"mean": asked.mean, "std": asked.std}
     if "mean" not in state or "std" not in state:
         if asked.mean or asked.std:
@@ -288,7 +288,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _grouped(names: Sequence[str], prefix: str) -> str:
-    """Names by their beginnings, with counts."""
+    """Lists names by their first parts, with counts."""
     depth = max(1, prefix.count("."))
     groups: Counter[str] = Counter()
     for name in names:

@@ -1,4 +1,4 @@
-"""Tensors out of a stranger's file; nothing in it is ever run."""
+"""Reads tensors from a stranger's file, without ever running code in it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from torch import Tensor
 from ...errors import UserError
 
 PICKLED = (".pth", ".pt", ".bin", ".tar", ".ckpt")
-
-
-SHOWN = 10  # names listed of each kind
-DEPTH = 4  # dictionaries within dictionaries
+SHOWN = 10  # names in a list
+DEPTH = 4  # levels of nested dictionaries
 
 
 class Saved(NamedTuple):
     """One tensor of a file."""
 
-    place: str  # the dictionaries it lies in, "state_dict."; "" at the top
+    place: str  # the keys of the dictionaries around it, "state_dict."; "" at the top
     name: str
     tensor: Tensor
 
@@ -32,10 +30,10 @@ class Saved(NamedTuple):
 
 
 def read(path: Path) -> list[Saved]:
-    """Every tensor of a file. No code in it is run.
+    """Reads every tensor of a file. No code in it is run.
 
     Raises:
-        UserError: it is not there, not whole, no file of weights, or would need a pickle.
+        UserError: it is missing, damaged, not a file of weights, or would need to run a pickle.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
@@ -73,7 +71,7 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
 
 
 def _pickled(path: Path) -> Any:
-    """What torch.save wrote, as long as it is tensors and plain data."""
+    """Reads a file of torch.save that holds only tensors and plain data."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file breaks torch's reader anywhere
@@ -82,9 +80,9 @@ def _pickled(path: Path) -> Any:
         if wanted or "TorchScript" in said or ("weights_only" in said and "Unsupported" in said):
             what = wanted[1] if wanted else "a whole program"
             raise UserError(
-                f"{path} holds more than tensors: it asks for {what}, and to make one a pickle "
-                f"would be run, which can do anything. Where you trust the file, save its tensors "
-                f"alone: `torch.save(model.state_dict(), FILE)`, or safetensors' `save_file`"
+                f"{path} holds more than tensors: it asks for {what}, and loading that would run "
+                f"code from the file. If you trust the file, save its tensors alone: "
+                f"`torch.save(model.state_dict(), FILE)`, or safetensors' `save_file`"
             ) from error
         with path.open("rb") as file:
             start = file.read(8)
@@ -109,6 +107,6 @@ def _some(content: Mapping[Any, Any]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first of them, and how many more."""
+    """Lists the first names, and says how many more there are."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
