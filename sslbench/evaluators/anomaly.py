@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
-from ..errors import Unsuited
-from ..scores import Labelled, labelled
+from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
+from sslbench.errors import Unsuited
+from sslbench.scores import Labelled, labelled
 
 _BLOCK = 1 << 22  # numbers in an intermediate matrix
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..api import Count, Evaluator, Judged, Judgement, NonNegative, Subject
-from ..errors import UserError
-from .robustness import (
+from sslbench.api import Count, Evaluator, Judged, Judgement, NonNegative, Subject
+from sslbench.errors import UserError
+from sslbench.evaluators.robustness import (
     accuracies,
     batch_norms,
     finite,

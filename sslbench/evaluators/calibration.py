@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from ..api import Evaluator, Judged, Judgement, Metric, Subject, Value
-from ..errors import Unsuited
-from ..scores import Labelled, class_warnings, labelled, proportion
+from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject, Value
+from sslbench.errors import Unsuited
+from sslbench.scores import Labelled, class_warnings, labelled, proportion
 
 BINS = 15
 LEAST = 1e-12  # a probability counts as this at least where its logarithm is taken

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..api import Evaluator, Judged, Judgement, Metric, Subject, Value
-from ..cluster import Clusters, kmeans, match
-from ..errors import UserError
-from ..scores import labelled, proportion
+from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject, Value
+from sslbench.cluster import Clusters, kmeans, match
+from sslbench.errors import UserError
+from sslbench.scores import labelled, proportion
 
 ITERATIONS = 300  # at most; a restart ends when no point moves
 FACTORS = (1, 2, 5, 10)  # clusters a class

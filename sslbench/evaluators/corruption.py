@@ -8,9 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
-from ..corruptions import ALL, BENCHMARK, GROUPS, SEVERITIES
-from .robustness import accuracy, finite, rendering, set_of, severities_of, spread, trial
+from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
+from sslbench.corruptions import ALL, BENCHMARK, GROUPS, SEVERITIES
+from sslbench.evaluators.robustness import (
+    accuracy,
+    finite,
+    rendering,
+    set_of,
+    severities_of,
+    spread,
+    trial,
+)
 
 CHUNK = 1024  # images in memory at a time
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
-from ..measures import flops
+from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
+from sslbench.measures import flops
 
 CPU_FLOPS = 5e10  # of the largest batch on a CPU, so that a pass takes about a second
 CPU_BYTES = 2**30  # of the tensors of the largest batch there: memory that is too full kills

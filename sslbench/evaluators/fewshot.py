@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from ..api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
-from ..errors import Unsuited
-from ..scores import labelled
+from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
+from sslbench.errors import Unsuited
+from sslbench.scores import labelled
 
 EPISODES_SEED = 0  # of the draws: every encoder answers the same questions
 _BLOCK = 1 << 23  # numbers gathered at a time

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..api import Evaluator, Judged, Judgement, Metric, Subject
-from ..arrays import balanced
-from ..errors import Unsuited
-from ..scores import accuracies, class_warnings, labelled
-from ..views import shift_crop, to_float
+from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject
+from sslbench.arrays import balanced
+from sslbench.errors import Unsuited
+from sslbench.scores import accuracies, class_warnings, labelled
+from sslbench.views import shift_crop, to_float
 
 SHARES = {10: 10, 1: 20, 100: 5}  # per cent of the labels -> epochs; the first one ranks
 LEAST = 75  # steps of a fit

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
-from ..errors import Unsuited
-from ..measures import rankme
-from ..scores import labelled
+from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
+from sslbench.errors import Unsuited
+from sslbench.measures import rankme
+from sslbench.scores import labelled
 
 VIEWS_SEED = 0  # of the views: the same ones for every encoder
 SHIFT = 8  # a view moves by up to size / SHIFT pixels each way

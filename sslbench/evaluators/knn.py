@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..api import Evaluator, Judged, Judgement, Metric, Subject
-from ..cluster import nearest
-from ..errors import Unsuited, UserError
-from ..scores import Labelled, accuracies, class_warnings, labelled
+from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject
+from sslbench.cluster import nearest
+from sslbench.errors import Unsuited, UserError
+from sslbench.scores import Labelled, accuracies, class_warnings, labelled
 
 GRID = (1, 5, 10, 20, 50, 100, 200)
 DEFAULT = 20  # where no held-out image can choose

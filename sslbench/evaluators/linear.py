@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from ..api import Evaluator, Head, Judged, Judgement, Metric, Subject, Value
-from ..errors import UserError
-from ..logistic import Probe, fit_probes
-from ..scores import Labelled, accuracies, class_warnings, labelled, proportion
+from sslbench.api import Evaluator, Head, Judged, Judgement, Metric, Subject, Value
+from sslbench.errors import UserError
+from sslbench.logistic import Probe, fit_probes
+from sslbench.scores import Labelled, accuracies, class_warnings, labelled, proportion
 
 GRID = tuple(10 ** (exponent / 2) for exponent in range(-10, 3))  # 1e-5 to 10, half decades
 DEFAULT = 1e-3  # where no held-out image can choose

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..api import Count, Evaluator, Judged, Judgement, Metric, Subject
-from ..scores import Labelled, accuracies, class_warnings, labelled
+from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Subject
+from sslbench.scores import Labelled, accuracies, class_warnings, labelled
 
 EPOCHS = 20
 LEAST = 300  # steps of a fit

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..api import Evaluator, Judged, Judgement, Metric, Subject, Value
-from ..errors import Unsuited
-from ..scores import Labelled, labelled
+from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject, Value
+from sslbench.errors import Unsuited
+from sslbench.scores import Labelled, labelled
 
 RECALLS = (1, 5, 10)
 _BLOCK = 1 << 22  # similarities at a time

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..api import Corrupted, Judged, Metric, Value
-from ..arrays import balanced, shuffled
-from ..corruptions import ALL, BENCHMARK, VERSION
-from ..errors import Unsuited, UserError
+from sslbench.api import Corrupted, Judged, Metric, Value
+from sslbench.arrays import balanced, shuffled
+from sslbench.corruptions import ALL, BENCHMARK, VERSION
+from sslbench.errors import Unsuited, UserError
 
 KEY = "robustness"  # of the draw of images and of their order: the same for all judges and seeds
 

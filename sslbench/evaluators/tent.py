@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..api import Count, Evaluator, Head, Judged, Judgement, NonNegative, Subject
-from ..errors import Unsuited, UserError
-from .robustness import (
+from sslbench.api import Count, Evaluator, Head, Judged, Judgement, NonNegative, Subject
+from sslbench.errors import Unsuited, UserError
+from sslbench.evaluators.robustness import (
     accuracies,
     batch_norms,
     finite,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-from ..api import Evaluator, Judged, Judgement, Metric, Subject, Value
-from ..errors import UserError
-from ..scores import class_warnings, labelled, proportion
+from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject, Value
+from sslbench.errors import UserError
+from sslbench.scores import class_warnings, labelled, proportion
 
 
 class Transfer(Evaluator):
