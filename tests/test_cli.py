@@ -720,6 +720,7 @@ def start(*args: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_command_it_names_goes_on(store: Path) -> None:
     line = ("run", "--suite", "tiny.yaml", "--epochs", "30")
     process = start(*line)
