@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import check_share, column, lend, on_chosen, pieces, to_float, uniform
-from .colour import blend
+from .colour import blend, grey
 
 
 def blur(images: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
@@ -103,14 +103,19 @@ class Sharpness:
 
 @dataclass(frozen=True)
 class Sobel:
-    """The mean of the channels, then its gradients: [B, 3, H, W] -> [B, 2, H, W], signed.
+    """The mean of the channels or their luma, then its gradients: [B, 3, H, W] -> [B, 2, H, W].
 
-    A front for `Backbone.with_input`, as in DeepCluster (arXiv 1807.05520): the first channel falls
-    along x, the second along y; beyond the border there are zeros.
+    A front for `Backbone.with_input`, as in DeepCluster (arXiv 1807.05520), or with `luma` in IIC
+    (arXiv 1807.06653): the first channel falls along x, the second along y, both signed; beyond the
+    border there are zeros.
     """
 
+    luma: bool = False
+
     def __call__(self, images: Tensor) -> Tensor:
-        mean = F.pad(to_float(images).mean(1), (1, 1, 1, 1))  # [B, H + 2, W + 2]
+        images = to_float(images)
+        mean = grey(images)[:, 0] if self.luma else images.mean(1)
+        mean = F.pad(mean, (1, 1, 1, 1))  # [B, H + 2, W + 2]
         tall = mean[:, :-2] + 2 * mean[:, 1:-1] + mean[:, 2:]
         wide = mean[:, :, :-2] + 2 * mean[:, :, 1:-1] + mean[:, :, 2:]
         return torch.stack([tall[:, :, :-2] - tall[:, :, 2:], wide[:, :-2] - wide[:, 2:]], 1)
