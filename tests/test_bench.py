@@ -16,6 +16,7 @@ from sslbench.evaluators.knn import KNN
 from sslbench.plan.planning import make_plan
 from sslbench.plan.selection import Selection
 from sslbench.plugins import registry
+from sslbench.run.matrix import run
 from sslbench.store import Store
 
 pytestmark = pytest.mark.usefixtures("forks")
@@ -224,16 +225,27 @@ def test_one_class_only_is_skipped_with_a_sentence():
     assert all("one class only" in r.sentence for r in judged)
 
 
+PICKY = DIES.replace(
+    "    def views",
+    "    @classmethod\n    def needs(cls, backbone, data):\n"
+    "        return 'dies wants more than 16 classes'\n    def views",
+    1,
+)
+
+
 def test_a_method_that_cannot_serve_is_skipped_with_its_sentence():
-    Path("picky.py").write_text(
-        DIES.replace(
-            "    def views",
-            "    @classmethod\n    def needs(cls, backbone, data):\n"
-            "        return 'dies wants more than 16 classes'\n    def views",
-            1,
-        )
-    )
+    Path("picky.py").write_text(PICKY)
     line = ["run", "--plugin", "picky.py", "--suite", "tiny.yaml", "--methods", "dies"]
     done = CliRunner().invoke(program, line)
     assert done.exit_code == 0, done.output
     assert "wants more than 16 classes" in done.stdout
+
+
+def test_a_cell_that_only_a_worker_finds_unsupported_is_counted_once():
+    Path("picky.py").write_text(PICKY)
+    files = (Path("picky.py"),)
+    found = registry(installed=False, files=files)
+    options = Selection(suite="tiny.yaml", methods=("dies",), plugins=files, installed=False)
+    plan = make_plan(options, found, preflight=False)  # which would have found it
+    outcome = run(plan, found)
+    assert (outcome.skipped, outcome.failed) == (1, 0)

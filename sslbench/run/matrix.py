@@ -71,5 +71,7 @@ def _count(outcome: Outcome, done: CellDone) -> None:
     if done.status == "interrupted":
         outcome.interrupted = True
         return
+    if done.status == "skipped":
+        return  # counted at the end, with those that nobody tried
     setattr(outcome, done.status, getattr(outcome, done.status) + 1)
     outcome.trained += done.trained and done.status == "ok"
