@@ -1,1 +1,1 @@
-"""Networks from image to features; the registry knows them by name."""
+"""Networks from image to features; the registry finds them by name, and nobody imports them."""

@@ -1,4 +1,4 @@
-"""The command line. Nothing else in the package prints or exits."""
+"""The command line. Nothing else in the package prints or exits, and nothing imports it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Opens datasets by name: their splits, the held-out tenth, and corrupted test splits.
 
-It imports plugins and what lies below.
+It imports the store, cells and what lies below. Train and all above may import it.
 """
 
 from __future__ import annotations

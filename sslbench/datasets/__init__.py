@@ -1,4 +1,4 @@
-"""Data sets, one a file; the registry knows them by name.
+"""Datasets, one a file; the registry finds them by name, and nobody imports them.
 
 A file imports parts and the contract alone.
 """

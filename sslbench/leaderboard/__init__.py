@@ -1,4 +1,7 @@
-"""Leaderboards: built from records, compared, rendered, verified and published."""
+"""Leaderboards: built from records, compared, rendered, verified and published.
+
+This room imports plan and what lies below. testing and cli may import it.
+"""
 
 from .board.board import Board
 from .board.member import Member

@@ -1,1 +1,4 @@
-"""Ways to pretrain a backbone, one a file; a file imports parts and the contract alone."""
+"""Ways to pretrain a backbone, one a file; the registry finds them by name.
+
+Nobody imports them. A file imports parts and the contract alone.
+"""

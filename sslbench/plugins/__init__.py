@@ -1,5 +1,7 @@
 """Finds plugins, contains their faults, and decides which plugin owns a name.
 
+Cells, the store, data and all above may import it.
+
 This guards against faults, not against malice: a plugin runs in this process with its user's rights.
 
     origins    finds plugins: built in, installed, and single files

@@ -1,1 +1,4 @@
-"""Named protocols as YAML files: data sets, backbones, budget, seeds, evaluators, baselines."""
+"""Named protocols as YAML files: datasets, backbones, budget, seeds, evaluators, baselines.
+
+The registry finds them by name; nobody imports them.
+"""

@@ -1,4 +1,5 @@
 """Takes weights that somebody else trained into the store, as a finished cell.
 
-They are read from a file without running any code in it, and fitted onto a backbone.
+They are read from a file without running any code in it, and fitted onto a backbone. The command
+line imports it.
 """
