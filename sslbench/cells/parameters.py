@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from ..api import Method, Pretext, Recipe, Weights
-from ..errors import UserError
-from ..names import LONGEST, plain_scalar
+from ..errors import UserError, suggestion
+from ..names import LONGEST, Name, plain_scalar
 from .cell import FIELDS
 from .yaml12 import written
 
@@ -85,6 +85,18 @@ def _signature(function: Any, what: str) -> tuple[dict[str, Any], dict[str, Any]
         types_[name] = hints.get(name, type(parameter.default))
         defaults[name] = parameter.default
     return types_, defaults
+
+
+def bracketed(asked: Name, hints: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters in a name's bracket, as their types want them.
+
+    Raises:
+        UserError: one is unknown, or its value does not suit.
+    """
+    for key in asked.params:
+        if key not in hints:
+            raise UserError(f"{asked.base} has no parameter {key!r}{suggestion(key, hints)}")
+    return {k: checked(v, hints[k], what=f"{asked.base}[{k}]") for k, v in asked.params.items()}
 
 
 def checked(value: Any, kind: Any, *, what: str) -> Any:

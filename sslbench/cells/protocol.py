@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..api import Evaluator
-from ..errors import UserError, suggestion
+from ..errors import UserError
 from ..names import Name
 from ..names import parse as parse_name
 from .cell import Cell, plain
 from .identity import JudgedIdentity
-from .parameters import checked, signature
+from .parameters import bracketed, signature
 
 if TYPE_CHECKING:
     from ..plugins import Registry
@@ -75,10 +75,7 @@ def find_judge(
     if not (inspect.isclass(cls) and issubclass(cls, Evaluator)):
         raise UserError(f"evaluator {asked.base!r} of {entry.dist} is {cls!r}, not an Evaluator")
     hints, defaults = signature(cls.__init__, what=f"evaluator {asked.base!r}")
-    for key in asked.params:
-        if key not in hints:
-            raise UserError(f"{asked.base} has no parameter {key!r}{suggestion(key, hints)}")
-    given = {k: checked(v, hints[k], what=f"{asked.base}[{k}]") for k, v in asked.params.items()}
+    given = bracketed(asked, hints)
     given = {k: v for k, v in given.items() if v != defaults[k]}
     own = entry.name if entry.builtin else f"{entry.dist}/{entry.name}"
     bracket = str(Name(own, None, given)).removeprefix(own)

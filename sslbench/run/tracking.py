@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..api import CellInfo, RunInfo, Tracker
 from ..cells.cell import Cell, plain
-from ..cells.parameters import checked, signature
-from ..errors import UserError, suggestion
+from ..cells.parameters import bracketed, signature
+from ..errors import UserError
 from ..events import Event, Listener, Progress
 from ..names import parse as parse_name
 from ..one_cell.provenance import resolved_recipe
@@ -62,10 +62,7 @@ def _made(text: str, registry: Registry) -> Tracker:
     if not (inspect.isclass(target) and issubclass(target, Tracker)):
         raise UserError(f"tracker {asked.base!r} of {entry.dist} is {target!r}, not an api.Tracker")
     hints, _ = signature(target.__init__, what=f"tracker {asked.base!r}")
-    for key in asked.params:
-        if key not in hints:
-            raise UserError(f"{asked.base} has no parameter {key!r}{suggestion(key, hints)}")
-    given = {k: checked(v, hints[k], what=f"{asked.base}[{k}]") for k, v in asked.params.items()}
+    given = bracketed(asked, hints)
     made, fault = attempt(lambda: cls(**given))
     if isinstance(fault, UserError):
         raise fault
