@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from ..disk import sha256
 from ..errors import MissingData
 from ..names import Name, parse
 from ..records import Document, parsed
@@ -82,7 +82,7 @@ def images_of(folder: Path, manifest: dict[str, Any]) -> list[str]:
         raise MissingData(
             f"{folder.name}: {path} cannot be read ({error.strerror}); remove the folder"
         ) from error
-    if hashlib.sha256(text).hexdigest() != manifest["images"]:
+    if sha256(text) != manifest["images"]:
         raise MissingData(
             f"{folder.name}: {path} has another sha256 than the manifest gives; remove the folder"
         )

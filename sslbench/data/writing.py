@@ -17,7 +17,7 @@ import torch
 from ..arrays import DiskError
 from ..corruptions import ALL, SEVERITIES
 from ..corruptions.files import LABELS, checksum
-from ..disk import replacing
+from ..disk import replacing, sha256
 from ..errors import UserError
 from ..store.lease import leased
 from .manifest import FORMAT, IMAGES, MANIFEST, made, read_manifest, without_subset
@@ -104,7 +104,7 @@ def _manifest(data: Data, folder: Path, facts: dict[str, Any], shown: bytes) -> 
 
     It is written first, so that a folder without one is known to be somebody else's.
     """
-    images, there = hashlib.sha256(shown).hexdigest(), read_manifest(folder)
+    images, there = sha256(shown), read_manifest(folder)
     if there is None and any(path.name != LOCK for path in folder.iterdir()):
         raise UserError(f"{folder} holds something else and no {MANIFEST}; give another --out")
     if there is not None and (made(there) != facts or there["images"] != images):

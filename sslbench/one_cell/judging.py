@@ -19,8 +19,7 @@ from ..store import CellFolder, newest
 from ..train.feed import kept_generators, seed_all
 from .building import Means
 from .environment import component
-from .provenance import common as said
-from .provenance import failure
+from .provenance import failure, provenance
 from .subject import Frozen, Inner, JudgedData
 
 
@@ -70,7 +69,7 @@ def _judged(means: Means, cell: Cell, subject: Frozen, judge: Judge, *, attempt:
     """Runs one evaluator, and returns the record of what it measured or why it could not."""
     begun, started = time.monotonic(), now()
     identity = judged_identity(cell, judge)
-    common = {**said(means, cell), "kind": "evaluation", "identity": identity}
+    common = {**provenance(means, cell), "kind": "evaluation", "identity": identity}
     common |= {"evaluator": judge.name, "protocol": judge.protocol}
     common |= {"started": started, "attempt": attempt}
     entry = means.builder.registry.find("evaluators", parse_name(judge.name).base)

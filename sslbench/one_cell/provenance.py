@@ -24,7 +24,7 @@ from .subject import encoder_of
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-def common(means: Means, cell: Cell) -> dict[str, Any]:
+def provenance(means: Means, cell: Cell) -> dict[str, Any]:
     """The fields that all records of a cell share."""
     registry = means.builder.registry
     method = registry.find("methods", parse_name(cell.method))

@@ -20,8 +20,7 @@ from ..train.state import restore, tensors_of
 from .building import Means, Unsupported
 from .environment import reset_peak_memory
 from .judging import watching
-from .provenance import common as said
-from .provenance import costs, failure
+from .provenance import costs, failure, provenance
 from .subject import encoder_of
 
 Pretext = Callable[[Cell], tuple[Method, list[Stage]]]
@@ -56,7 +55,7 @@ def trained(
     folder.write_identity(cell.identity())
     started = now()
     attempt = 1 + sum(r.kind == "train" for r in folder.records())
-    common = {**said(means, cell), "kind": "train", "identity": cell.identity()}
+    common = {**provenance(means, cell), "kind": "train", "identity": cell.identity()}
     common |= {"started": started, "attempt": attempt}
     session: list[Session] = []
     try:

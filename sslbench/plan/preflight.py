@@ -16,12 +16,12 @@ from ..cells.cell import Cell, plain
 from ..cells.identity import Identity
 from ..cells.parameters import anatomy
 from ..errors import UserError
+from ..one_cell.building import Builder, Unsupported
 from ..plugins import Registry
 from ..records import digest
 
 if TYPE_CHECKING:
     from ..data import Data
-    from ..one_cell.building import Builder
     from .plan import Plan
 
 
@@ -35,8 +35,6 @@ def build_each(plan: Plan, registry: Registry) -> None:
     Raises:
         UserError: a cell cannot be built.
     """
-    from ..one_cell.building import Builder, Unsupported
-
     builder = Builder(registry, plan.options.place, torch.device("cpu"))
     seen: dict[str, str | None] = {}
     keys: dict[tuple[int, int, str, str], str] = {}

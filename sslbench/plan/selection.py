@@ -13,6 +13,7 @@ from ..cells.cell import PRECISIONS
 from ..cells.settings import Settings
 from ..cells.suite import Suite, Tuning, load_suite
 from ..cells.yaml12 import written
+from ..disk import STORE
 from ..errors import UserError
 from ..names import Name
 from ..names import parse as parse_name
@@ -38,7 +39,7 @@ class Selection:
     batch: int | None = None
     precision: str | None = None
     set: Mapping[str, Any] = field(default_factory=dict)  # METHOD.PARAM -> value
-    store: Path = Path("sslbench-store")
+    store: Path = Path(STORE)
     place: Place = field(default_factory=Place)
     how: RunOptions = field(default_factory=RunOptions)
     skip_failed: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib
 import inspect
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import hookspecs
+from ..disk import sha256
 from ..errors import UserError
 from .contained import attempt, limit, patience, said
 from .kept import Kept
@@ -94,7 +94,7 @@ class Entry:
     def source_sha256(self) -> str:
         """sha256 of the file that defines it; "" where there is none."""
         path, _ = attempt(self._source)
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""
+        return sha256(path.read_bytes()) if path else ""
 
     def _source(self) -> Path | None:
         if self.kind == "suites":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.machinery
 import importlib.metadata
@@ -16,6 +15,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from .. import __version__
+from ..disk import sha256
 from ..errors import UnknownName, UserError
 from .contained import attempt
 from .entries import OURS, PluginInfo, canonical
@@ -110,7 +110,7 @@ def _of_file(path: Path, stem: str) -> Origin:
     source, fault = attempt(path.read_bytes)
     if source is None:
         raise UserError(f"--plugin asks for {path}, which cannot be read: {fault}")
-    digest = hashlib.sha256(source).hexdigest()
+    digest = sha256(source)
     name = f"sslbench_file_{re.sub('-', '_', stem)}"
 
     def load() -> ModuleType:
