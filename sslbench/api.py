@@ -204,7 +204,7 @@ class Method(nn.Module, ABC):
         view: View | None = getattr(self, "view", None)
         if view is None:
             lacking = f"{type(self).__name__} does not say what it sees: "
-            raise NotImplementedError(lacking + "set self.view in __init__, or write views()")
+            raise ValueError(lacking + "set self.view in __init__, or write views()")
         return view
 
     @abstractmethod
