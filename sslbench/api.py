@@ -123,8 +123,9 @@ class Recipe:
     momentum: float = 0.9  # SGD's and LARS's
     betas: tuple[float, float] = (0.9, 0.999)  # the Adam family's
     nesterov: bool = False  # SGD's
-    weight_decay: float = 1e-4  # not on biases and norms
+    weight_decay: float = 1e-4  # not on biases and norms, unless `decay` is all
     weight_decay_end: float | None = None  # where a cosine takes it; None: constant
+    decay: Literal["weights", "all"] = "weights"  # all: biases and norms too; LARS scales the same
     schedule: Literal["cosine", "step", "constant"] = "cosine"  # of lr, after the warm-up
     milestones: tuple[float, ...] = (0.6, 0.8)  # shares of the fit at which `step` acts
     gamma: float = 0.1  # by which `step` multiplies
@@ -136,7 +137,7 @@ class Recipe:
     # over any name a parameter has, or "vectors", which are the biases and norms
     # -> lr (as a factor), momentum, weight_decay, schedule
 
-    added: ClassVar[Mapping[str, Any]] = {"clip_each": False}  # as Method.added
+    added: ClassVar[Mapping[str, Any]] = {"clip_each": False, "decay": "weights"}  # as Method.added
 
 
 class Backbone(nn.Module, ABC):

@@ -142,6 +142,38 @@ def test_a_partial_carries_hyperparameters_and_recipe_fields():
     assert found.recipe.schedule == "step"
 
 
+def test_what_weight_decay_acts_on_is_part_of_the_identity_only_where_it_is_all():
+    at_default = cell("byol").identity()
+    assert "decay" not in at_default["method"]["recipe"]
+    assert cell("byol", **{"byol.decay": "weights"}).id == cell("byol").id
+    other = cell("byol", **{"byol.decay": "all"})
+    assert other.identity()["method"]["recipe"] == {
+        **at_default["method"]["recipe"],
+        "decay": "all",
+    }
+    assert cell_from(Identity(other.identity()), REG).recipe.decay == "all"
+    assert cell_from(Identity(at_default), REG).recipe.decay == "weights"
+    with pytest.raises(UserError, match="decay"):
+        cell("byol", **{"byol.decay": "norms"})
+
+
+# Cells that people have: they are found again as long as the version of their method stays. A method
+# whose version is raised leaves the list.
+IDS = {
+    "barlow-twins-imagenet": "1c02c3ba40b703eb92ac6a1021dfc1fb50478aa45b4d831cba0f464b5c6f6a4f",
+    "byol": "d57f4b0d542bac295c98cdba47cc037d14f46dd3f0119ad09571a55e040ca431",
+    "moco-v3": "aedc33483426e86a318ae1d340ff08126f29d4afefc7f7daab2db15deb8a7ac1",
+    "supervised": "502c470b7b3e9022484a299651b5a68cfe60a11ff4b2590cffdd4e8874baf4ad",
+    "untrained": "abd6779b95699a2dae4c9667b0bace3ed4e768dbb61850e84a21831d98bb6e19",
+    "vicreg": "39a142273f8b795dadffb46cec449910c868b68864246fbc4bdf6d4766d5285f",
+}
+
+
+@pytest.mark.parametrize("method", IDS)
+def test_a_cell_keeps_its_id(method):
+    assert cell(method).id == IDS[method]
+
+
 def test_a_hyperparameter_added_later_keeps_old_ids():
     parts = anatomy(REG.find("methods", "moco"))
     old = cell()

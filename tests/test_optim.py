@@ -126,18 +126,42 @@ def test_nesterov_is_on_only_where_the_recipe_or_the_name_says_so():
     assert not made(optimizer="lars").optimizer.defaults["nesterov"]
 
 
-def test_biases_and_norms_never_decay():
+@pytest.mark.parametrize(("decay", "spared"), [("weights", True), ("all", False)])
+def test_biases_and_norms_decay_only_where_the_recipe_says_all(decay, spared):
     net = network()
     before = {name: p.detach().clone() + 0.5 for name, p in net.named_parameters()}
     with torch.no_grad():
         for name, p in net.named_parameters():
             p.copy_(before[name])
             p.grad = torch.zeros_like(p)
-    optimisation = made(net, lr=0.1, weight_decay=0.5)
+    optimisation = made(net, lr=0.1, weight_decay=0.5, decay=decay)
     optimisation.optimizer.step()
     for name, p in net.named_parameters():
-        expected = before[name] if p.ndim <= 1 else before[name] * (1 - 0.1 * 0.5)
+        still = spared and p.ndim <= 1
+        expected = before[name] if still else before[name] * (1 - 0.1 * 0.5)
         torch.testing.assert_close(p.detach(), expected)
+
+
+def test_where_all_decays_the_steps_are_those_of_torchs_optimiser_over_all():
+    ours, theirs = network(), network()
+    optimisation = made(ours, lr=0.01, weight_decay=0.1, schedule="constant", decay="all")
+    train(ours, optimisation, range(5))
+    optimisation.optimizer = torch.optim.SGD(
+        theirs.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1
+    )
+    optimisation.set = lambda step: None
+    train(theirs, optimisation, range(5))
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_where_all_decays_a_glob_may_set_the_decay_of_biases_and_its_end():
+    net = network()
+    per = {"vectors": {"weight_decay": 0.2, "weight_decay_end": 0.4}}
+    optimisation = made(net, decay="all", weight_decay=0.1, per=per)
+    optimisation.set(5)
+    assert settings(optimisation, net[1].weight)["weight_decay"] == pytest.approx(0.3)
+    assert settings(optimisation, net[0].weight)["weight_decay"] == 0.1
 
 
 @pytest.mark.parametrize("decay", [0.0, 1e-3])

@@ -4,9 +4,11 @@ Optimisers are timm's, by name; torch's own defaults choose their implementation
 SGD breaks on a parameter that has no momentum yet, and `fused` AdamW rounds differently from the
 plain loop.)
 
-Biases and norms, which are the parameters of at most one dimension, never decay. Under LARS and
-LAMB they are not scaled by the trust ratio; all others are, with or without decay. timm's LARS
-multiplies by the learning rate outside the momentum buffer; that of some papers does so inside it.
+Biases and norms, which are the parameters of at most one dimension, neither decay nor, under LARS
+and LAMB, are scaled by the trust ratio, unless the recipe's `decay` is "all"; every other parameter
+is scaled, decay or none. timm's LARS takes the steps of apex's LARC without clipping. Other papers'
+LARS divides by |g + wd w|, timm's by |g| + wd |w|; and some multiply by the learning rate inside
+the momentum buffer, timm's outside.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Rule:
     weight_decay: float
     weight_decay_end: float | None
     schedule: str
-    vectors: bool  # biases and norms
+    exempt: bool  # biases and norms that neither decay nor are scaled by a trust ratio
 
 
 class Optimisation:
@@ -99,7 +101,7 @@ class Optimisation:
         return _cosine(1.0, self.recipe.lr_end, done)
 
     def _decay(self, rule: Rule, step: int) -> float:
-        if rule.vectors:
+        if rule.exempt:
             return 0.0
         if rule.weight_decay_end is None:
             return rule.weight_decay
@@ -192,10 +194,11 @@ def _rules(names: Mapping[nn.Parameter, list[str]], recipe: Recipe) -> dict[nn.P
         weight_decay=recipe.weight_decay,
         weight_decay_end=recipe.weight_decay_end,
         schedule=recipe.schedule,
-        vectors=False,
+        exempt=False,
     )
     _check_schedule(recipe.schedule, "the recipe")
-    rules = {parameter: replace(plain, vectors=parameter.ndim <= 1) for parameter in names}
+    spared = recipe.decay == "weights"
+    rules = {p: replace(plain, exempt=spared and p.ndim <= 1) for p in names}
     for glob, wish in recipe.per.items():
         settings = _settings(glob, wish)
         if glob == "vectors":
@@ -205,10 +208,10 @@ def _rules(names: Mapping[nn.Parameter, list[str]], recipe: Recipe) -> dict[nn.P
         if not matched:
             every = [name for found in names.values() for name in found]
             raise UserError(f"per {glob!r} matches no parameter{suggestion(glob, every)}")
-        if "weight_decay" in settings and all(parameter.ndim <= 1 for parameter in matched):
+        if "weight_decay" in settings and all(rules[parameter].exempt for parameter in matched):
             raise UserError(
                 f"per {glob!r} sets a weight decay, but matches only biases and norms "
-                f"({names[matched[0]][0]} ...), which never decay"
+                f"({names[matched[0]][0]} ...), which decay only where decay is 'all'"
             )
         for parameter in matched:
             rules[parameter] = replace(rules[parameter], **settings)
@@ -249,7 +252,7 @@ def _create(recipe: Recipe, groups: Mapping[Rule, list[nn.Parameter]]) -> torch.
     lists: list[dict[str, Any]] = [{"params": parameters} for parameters in groups.values()]
     for group, rule in zip(lists, groups, strict=True):
         if "always_adapt" in accepted:  # LARS and LAMB: where the trust ratio acts
-            group["always_adapt"] = not rule.vectors
+            group["always_adapt"] = not rule.exempt
         if rule.momentum != recipe.momentum and "momentum" not in options:
             raise UserError(f"per sets a momentum, but optimizer {name!r} has none")
     with warnings.catch_warnings():
