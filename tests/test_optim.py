@@ -3,14 +3,19 @@
 import json
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from sslbench.api import Recipe
+from sslbench.cells.settings import Context, Settings, resolve
 from sslbench.errors import UnknownName, UserError
+from sslbench.plugins import registry
 from sslbench.train.optim import Optimisation, scaled_lr
+
+REG = registry(installed=False)
 
 
 def network():
@@ -153,6 +158,46 @@ def test_where_all_decays_the_steps_are_those_of_torchs_optimiser_over_all():
     train(theirs, optimisation, range(5))
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "moco",
+        "moco-imagenet",
+        "moco-v1",
+        "simsiam",
+        "simsiam-imagenet",
+        "npid",
+        "deepcluster",
+        "deepcluster-imagenet",
+        "scan",
+        "scan-imagenet",
+        "ruc",
+        "ruc-stl10",
+        "moco-v3-vit",
+    ],
+)
+def test_methods_whose_code_decays_every_parameter_do_so(name):
+    cell = resolve(name, REG, Context("test_resnet", "digits", "f" * 64, 32, 0), Settings())
+    for recipe in (cell.recipe, *(stage for _, stage in cell.stages.values())):
+        net = network()
+        optimisation = Optimisation(net, replace(recipe, per={}), steps_per_epoch=1)
+        decays = {group["weight_decay"] for group in optimisation.optimizer.param_groups}
+        assert decays == {recipe.weight_decay}
+
+
+@pytest.mark.parametrize("name", ["simclr", "byol", "barlow-twins", "vicreg", "moco-v3", "dino"])
+def test_methods_whose_code_spares_biases_and_norms_do_so(name):
+    recipe = resolve(
+        name, REG, Context("test_resnet", "digits", "f" * 64, 32, 0), Settings()
+    ).recipe
+    net = network()
+    optimisation = Optimisation(net, replace(recipe, per={}), steps_per_epoch=1)
+    assert settings(optimisation, net[1].weight)["weight_decay"] == 0
+    assert settings(optimisation, net[0].weight)["weight_decay"] == pytest.approx(
+        recipe.weight_decay
+    )
 
 
 def test_where_all_decays_a_glob_may_set_the_decay_of_biases_and_its_end():

@@ -23,7 +23,7 @@ class DeepCluster(Method):
     for; batches are uniform over clusters as the paper says (the released code's are not).
     """
 
-    version = 2
+    version = 3
     recipe = Recipe(
         epochs=200,  # code
         batch=256,  # paper
@@ -31,6 +31,7 @@ class DeepCluster(Method):
         lr=0.05,  # paper
         momentum=0.9,  # paper
         weight_decay=1e-5,  # paper
+        decay="all",  # code
         schedule="constant",  # paper
         per={"head.*": {"momentum": 0.0}},  # the head has a new optimiser each epoch; code
     )

@@ -25,7 +25,7 @@ class MoCo(Method):
 
     queues = ("queue",)
     targets = ("target",)
-    version = 2
+    version = 3
     recipe = Recipe(
         epochs=200,  # paper
         batch=256,  # paper
@@ -33,6 +33,7 @@ class MoCo(Method):
         lr=0.03,  # paper
         momentum=0.9,  # paper
         weight_decay=1e-4,  # paper
+        decay="all",  # code
         schedule="cosine",  # paper v2
     )
 

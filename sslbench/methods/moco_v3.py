@@ -19,7 +19,7 @@ class MoCoV3(Method):
     Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, ICCV 2021,
     arXiv 2104.02057.
     Departures: ViTs start from timm's initial weights, and have timm's number of heads (12 in the
-    paper's ViT-S); biases and norms never decay.
+    paper's ViT-S).
     """
 
     recipe = Recipe(
@@ -135,6 +135,7 @@ MoCoV3ViT = partial(
     optimizer="adamw",  # paper
     lr=1.5e-4,  # paper
     weight_decay=0.1,  # paper
+    decay="all",  # code
     warmup=40,  # paper
     temperature=0.2,  # paper
     layers=3,  # paper

@@ -22,6 +22,7 @@ class NPID(Method):
     off unless asked for, for the released code leaves it out and lets the bank's rows move slowly.
     """
 
+    version = 2
     recipe = Recipe(
         epochs=200,  # paper
         batch=256,  # paper
@@ -29,6 +30,7 @@ class NPID(Method):
         lr=0.03,  # paper
         momentum=0.9,  # paper
         weight_decay=1e-4,  # code
+        decay="all",  # code
         schedule="step",  # paper
         milestones=(0.6, 0.8),  # epochs 120 and 160; code
     )

@@ -50,6 +50,7 @@ class RUC(Method):
         schedule="cosine",  # paper
         nesterov=True,  # code
         weight_decay=5e-4,  # paper
+        decay="all",  # code
     )
 
     def __init__(

@@ -56,6 +56,7 @@ class Agree(Method):
         optimizer="adam",  # paper
         lr=1e-4,  # paper
         weight_decay=1e-4,  # paper
+        decay="all",  # code
         schedule="constant",  # code
     )
 
@@ -127,6 +128,7 @@ class SCAN(Method):
         optimizer="adam",  # paper
         lr=1e-4,  # paper
         weight_decay=1e-4,  # paper
+        decay="all",  # code
         schedule="constant",  # code
     )
 

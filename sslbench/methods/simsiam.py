@@ -18,12 +18,14 @@ class SimSiam(Method):
     Departures: the learning rate follows its cosine by step, not by epoch.
     """
 
+    version = 2
     recipe = Recipe(
         epochs=100,  # paper
         batch=512,  # paper
         lr=0.05,  # paper
         lr_scaling="linear",  # paper
         weight_decay=1e-4,  # paper
+        decay="all",  # code
         per={"predictor.*": {"schedule": "constant"}},  # it has to keep up with z; paper
     )
     least = 2  # batch norm in the heads
