@@ -229,6 +229,48 @@ def test_lars_scales_matrices_by_the_trust_ratio_and_never_biases_or_norms(decay
         torch.testing.assert_close(p.detach(), expected)
 
 
+SWAPPED = ["swav", "swav-imagenet", "swav-256", "deepcluster-v2", "deepcluster-v2-imagenet"]
+
+
+@pytest.mark.parametrize("lr", [0.48, 4.8, 2.82, 0.157])
+@pytest.mark.parametrize("name", SWAPPED)
+def test_the_steps_of_swav_are_those_of_larc_without_clipping(name, lr):
+    """By apex's LARC(SGD(momentum=0.9), trust_coefficient=0.001, clip=False), as SwAV's code has it."""
+    recipe = resolve(
+        name, REG, Context("test_resnet", "digits", "f" * 64, 32, 0), Settings()
+    ).recipe
+    recipe = replace(recipe, lr=lr, lr_scaling="none", warmup=0, schedule="constant")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.Linear(64, 3, bias=False))
+    with torch.no_grad():
+        net[1].weight.uniform_(0.5, 1.5)  # its shift stays 0: there the ratio is 1
+    optimisation = Optimisation(net, recipe, steps_per_epoch=1)
+    began = [p.detach().clone() for p in net.parameters()]
+    values = [p.double() for p in began]
+    buffers = [torch.zeros_like(v) for v in values]
+    for step in range(4):
+        optimisation.set(step)
+        x = torch.randn(16, 64, generator=torch.Generator().manual_seed(step))
+        optimisation.optimizer.zero_grad()
+        net(x).square().mean().backward()
+        for i, p in enumerate(net.parameters()):
+            value, gradient, wd = values[i], p.grad.double(), recipe.weight_decay
+            if value.norm() > 0 and gradient.norm() > 0:
+                trust = 1e-3 * value.norm() / (gradient.norm() + wd * value.norm() + 1e-8)
+                gradient = trust * (gradient + wd * value)
+            buffers[i] = 0.9 * buffers[i] + gradient
+            values[i] = value - lr * buffers[i]
+        before = [p.detach().clone() for p in net.parameters()]
+        optimisation.optimizer.step()
+        for p, expected in zip(net.parameters(), values, strict=True):
+            torch.testing.assert_close(p.detach().double(), expected, atol=1e-6, rtol=0)
+        if step == 0:  # the rate is seen
+            moved = float((net[0].weight.detach() - before[0]).norm())
+            assert moved == pytest.approx(lr * 1e-3 * float(began[0].norm()), rel=1e-3)
+            measured = {0.48: 0.002213, 4.8: 0.02207, 2.82: 0.01296, 0.157: 0.00072}[lr]
+            assert moved == pytest.approx(measured, rel=0.02)
+
+
 def test_a_parameter_without_a_gradient_stays_and_joins_when_it_is_unfrozen():
     net = network()
     net[4].weight.requires_grad_(False)

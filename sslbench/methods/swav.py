@@ -19,22 +19,24 @@ class SwAV(Method):
 
     Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments,
     NeurIPS 2020, arXiv 2006.09882.
-    Departures: LARS with clipped trust ratio (timm's larc) over one device's batch; the rate warms
-    up from zero (the paper: from 0.3); prototypes rest for whole epochs (there for 313 or 5005
-    steps, an epoch and one more); the queue fills from the first step on, not from the epoch in
-    which it is first used.
+    Departures: batch norm over one device's batch; the rate warms up from zero, at step s of W to
+    (s + 1) / (W + 1) (the code: from 0.3, by s / (W - 1)); prototypes rest for whole epochs (there
+    for 313 or 5005 steps, an epoch and one more); the queue fills from the first step on, not from
+    the epoch in which it is first used.
     """
 
+    version = 2
     least = 2  # the code of a single image is even, whatever it shows
     queues = ("queue",)
     recipe = Recipe(
         epochs=100,  # paper
         batch=4096,  # paper
-        optimizer="larc",  # paper
+        optimizer="lars",  # apex's LARC without clipping; code
         lr=0.3,  # paper, 4.8 at 4096
         lr_scaling="linear",  # paper
         lr_end=0.001,  # paper
         weight_decay=1e-6,  # paper
+        decay="all",  # code
         warmup=10,  # paper
     )
 
