@@ -20,12 +20,14 @@ def mlp(
     norm: bool = True,
     last_norm: bool = False,
     last_affine: bool = True,
+    last_shift: bool = True,
     last_bias: bool = True,
 ) -> nn.Sequential:
     """Linear layers of these widths with ReLU between them.
 
     `norm` puts batch norm before each ReLU. `last_norm` puts one after the last layer, with scale
-    and shift unless `last_affine` is off. A layer before a norm has no bias: the norm shifts.
+    and shift unless `last_affine` is off; with `last_shift` off its shift stays 0. A layer before a
+    norm has no bias: the norm shifts.
     """
     if len(dims) < 2:
         raise ValueError(f"an MLP has at least two widths, in and out; found {dims}")
@@ -38,6 +40,8 @@ def mlp(
             layers.append(nn.BatchNorm1d(out, affine=last_affine or not last))
         if not last:
             layers.append(nn.ReLU(inplace=True))
+    if last_norm and last_affine and not last_shift:
+        layers[-1].bias.requires_grad_(False)
     return nn.Sequential(*layers)
 
 

@@ -31,6 +31,13 @@ def test_a_moco_head_has_no_norm_and_a_swav_head_one_on_the_hidden_layer_only():
     assert swav[3].bias is not None
 
 
+def test_the_last_norm_of_an_mlp_may_keep_its_shift_at_zero():
+    still, plain = mlp(6, 5, 4, last_norm=True, last_shift=False), mlp(6, 5, 4, last_norm=True)
+    assert [p.requires_grad for p in still[-1].parameters()] == [True, False]
+    assert all(p.requires_grad for p in [*plain.parameters(), *still[:-1].parameters()])
+    assert mlp(6, 5, 4, last_norm=True, last_affine=False, last_shift=False)[-1].bias is None
+
+
 def test_an_mlp_of_two_widths_is_one_layer_and_of_one_width_an_error():
     assert kinds(mlp(6, 4)) == ["Linear"]
     with pytest.raises(ValueError, match="at least two widths"):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from sslbench.cells.parameters import anatomy
 from sslbench.methods.simclr import nt_xent
+from sslbench.train.optim import Optimisation
 
-from .helpers import Case, dot, log_share, near, noise, same, with_gradients
+from .helpers import METHODS, Case, dot, log_share, near, noise, same, with_gradients
 
 B, D = 6, 5
 
@@ -71,6 +74,42 @@ def test_simclr_has_batch_norm_behind_every_layer_of_its_head_and_is_judged_befo
     assert kinds == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
     assert method.head[3].out_features == 64
     assert method.encoder() is method.backbone
+
+
+def test_the_last_norm_of_the_head_has_a_scale_and_no_shift(made):
+    for name in ("simclr", "simclr-v2"):
+        method = made(name)
+        *inner, last = method.head[1::3]
+        nt_xent(method.head(noise(8, 96)), 0.5).backward()
+        assert last.weight.grad.norm() > 0
+        assert last.bias.grad is None
+        assert not last.bias.any()
+        assert all(norm.bias.grad.norm() > 0 for norm in inner)
+
+
+def test_its_steps_are_those_of_twice_the_loss_with_a_decay_of_1e_4(made):
+    """As the code has it: the sum of both directions, LARS, biases and norms neither scaled nor decayed."""
+    method = made("simclr")
+    recipe = replace(anatomy(METHODS["simclr"]).recipe, warmup=0, schedule="constant")
+    optimisation = Optimisation(method, recipe, steps_per_epoch=1)
+    moving = [p for p in method.head.parameters() if p.requires_grad]
+    values = [p.detach().clone() for p in moving]
+    buffers = [torch.zeros_like(v) for v in values]
+    for seed in range(3):
+        method.zero_grad()
+        nt_xent(method.head(noise(16, 96, seed=seed)), 0.5).backward()
+        lr = optimisation.set(seed)
+        assert lr == pytest.approx(4.8)
+        for i, p in enumerate(moving):
+            update = 2 * p.grad
+            if p.ndim > 1:
+                trust = 1e-3 * values[i].norm() / (update.norm() + 1e-4 * values[i].norm())
+                update = trust * (update + 1e-4 * values[i])
+            buffers[i] = 0.9 * buffers[i] + update
+            values[i] = values[i] - lr * buffers[i]
+        optimisation.optimizer.step()
+        for p, expected in zip(moving, values, strict=True):
+            torch.testing.assert_close(p.detach(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_lowest_temperature_in_use_stays_finite_in_float32():

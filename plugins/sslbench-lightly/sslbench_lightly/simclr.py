@@ -20,6 +20,7 @@ class SimCLR(Method):
     """
 
     least = 2  # batch norm in the head
+    version = 2
     recipe = Ours.recipe
 
     def __init__(
@@ -37,6 +38,7 @@ class SimCLR(Method):
         super().__init__()
         self.backbone = backbone
         self.head = SimCLRProjectionHead(backbone.dim, backbone.dim, dim, num_layers=layers)
+        self.head.layers[-1].bias.requires_grad_(False)  # as ours, its shift stays 0
         self.loss = NTXentLoss(temperature)
         strengths = tuple(jitter * s for s in (0.8, 0.8, 0.8, 0.2))
         self.view = Views(contrastive(data.size, scale=(crop, 1.0), jitter=strengths, blur=blur), 2)

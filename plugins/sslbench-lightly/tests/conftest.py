@@ -35,7 +35,7 @@ def made(trial_of):
     def get(name: str, **settings):
         trial = trial_of(name)
         cell = trial.cell(**{f"{name}.{key}": value for key, value in settings.items()})
-        return trial.bench("built").build(cell)[0].train()
+        return trial.bench("built").builder.build(cell)[0].train()
 
     return get
 
