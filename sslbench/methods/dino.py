@@ -21,8 +21,11 @@ class DINO(Method):
     arXiv 2104.14294.
     Departures: drop path is what the backbone's name asks for
     (`vit_small_patch16_224[drop_path_rate=0.1]`, the paper's rate) and acts in the student alone;
-    crops are resampled bilinearly (the code: bicubically); the teacher is judged by its pooled
-    features (the paper's linear probe of ViT-S: of the last four blocks).
+    crops are resampled bilinearly (the code: bicubically); the Gaussian of blur ends after a tenth of
+    the side (the code: PIL's, which does not), and below 20 pixels nothing is blurred; warm-up is
+    (s + 1) / (W + 1) at step s of W (the code: s / (W - 1)); batch norm, where there is any, over one
+    device's batch; the teacher is judged by its pooled features (the paper's linear probe of ViT-S:
+    of the last four blocks).
     """
 
     targets = ("target",)

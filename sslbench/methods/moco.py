@@ -20,7 +20,8 @@ class MoCo(Method):
     He et al., Momentum Contrast, CVPR 2020, arXiv 1911.05722; Chen et al., Improved Baselines with
     Momentum Contrastive Learning, 2020, arXiv 2003.04297.
     Departures: shuffled batch norm by passing the shuffled keys through in `splits` parts, as the
-    paper's 8 GPUs did, on one device; the queries pass in one.
+    paper's 8 GPUs did, on one device; the queries pass in one; the rate follows its cosine by step,
+    not by epoch; v1 jitters colours before some images turn grey, not after.
     """
 
     queues = ("queue",)

@@ -53,8 +53,8 @@ class NPID(Method):
         self.backbone = backbone
         self.head = nn.Linear(backbone.dim, dim)
         reach = 1 / math.sqrt(dim / 3)
-        bank = torch.rand(data.length, dim).mul_(2 * reach).sub_(reach)
-        self.register_buffer("bank", F.normalize(bank, dim=1))  # [N, D]
+        bank = torch.rand(data.length, dim).mul_(2 * reach).sub_(reach)  # unit rows only on average
+        self.register_buffer("bank", bank)  # [N, D]
         self.register_buffer("log_z", torch.full((), -torch.inf))  # until the first batch
         self.temperature, self.negatives = temperature, negatives
         self.momentum, self.proximal = momentum_bank, proximal

@@ -20,7 +20,12 @@ class SimCLR(Method):
     arXiv 2002.05709; Chen et al., Big Self-Supervised Models are Strong Semi-Supervised Learners,
     NeurIPS 2020, arXiv 2006.10029 (v2: a deeper head, of which the first layer is kept).
     Departures: batch norm over one device's batch; weight decay as in the released code (the paper
-    says 1e-6); of v2 the pretraining alone.
+    says 1e-6); LARS is timm's, which divides by |g| + wd |w| (the code: by |g + wd w|) and multiplies
+    by the rate outside the momentum (there: inside); warm-up is (s + 1) / (W + 1) at step s of W (the
+    code: s / W); crops are resampled bilinearly (there: bicubically); brightness is multiplied, as in
+    v2 (v1 adds it). Of v2 the pretraining alone; it keeps v1's rate and warm-up, 4.8 at a batch of
+    4096 and 10 epochs (its paper's, unless we are mistaken: 0.1 sqrt(4096) = 6.4 and 5 % of the
+    epochs).
     """
 
     least = 2

@@ -18,7 +18,11 @@ class VICReg(Method):
     Bardes et al., VICReg: Variance-Invariance-Covariance Regularization, ICLR 2022,
     arXiv 2105.04906.
     Departures: the variance terms of the two views are averaged, as in the released code that gave
-    the published numbers (the paper's formula adds them); covariances are added in both.
+    the published numbers (the paper's formula adds them); covariances are added in both; LARS is
+    timm's, which divides by |g| + wd |w| (the code: by |g + wd w|); warm-up is (s + 1) / (W + 1) at
+    step s of W (the code: s / W); crops are resampled bilinearly (the code: bicubically); the
+    Gaussian of blur ends after a tenth of the side (the code: PIL's, which does not), and below 20
+    pixels nothing is blurred; batch norm over one device's batch.
     """
 
     recipe = Recipe(
