@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -56,17 +56,49 @@ def copy_frozen(module: ModuleT) -> ModuleT:
 
 
 @torch.no_grad()
-def ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
+def ema(
+    target: nn.Module,
+    online: nn.Module,
+    momentum: float,
+    *,
+    buffers: Literal["copy", "keep"] = "copy",
+) -> None:
     """Sets target = momentum * target + (1 - momentum) * online, in place.
 
-    Only parameters change: each network keeps the running statistics of its norms.
+    Buffers, such as the running statistics of norms, are copied: an average that is used in eval
+    mode needs them. `buffers="keep"` is for a target that passes batches in training mode, and so
+    gathers statistics of its own.
+    ValueError where the two differ in what is averaged or copied.
     """
     old: list[Tensor] = list(target.parameters())
     new: list[Tensor] = list(online.parameters())
     if [p.shape for p in old] != [p.shape for p in new]:
         raise ValueError("ema takes two networks of the same parameters; these differ")
+    if buffers == "copy":
+        _copy_buffers(target, online)
+    elif buffers != "keep":
+        raise ValueError(f"ema's buffers are 'copy' or 'keep', got {buffers!r}")
     torch._foreach_mul_(old, momentum)
     torch._foreach_add_(old, new, alpha=1 - momentum)
+
+
+def _copy_buffers(target: nn.Module, online: nn.Module) -> None:
+    old, new = list(target.buffers()), list(online.buffers())
+    if [b.shape for b in old] != [b.shape for b in new]:
+        raise ValueError(
+            "ema copies buffers between two networks of the same; these differ, "
+            'so pass buffers="keep"'
+        )
+    for mine, theirs in zip(old, new, strict=True):
+        mine.copy_(theirs)
+
+
+def warm(momentum: float, steps: int) -> float:
+    """A momentum for `ema` after so many steps: min(momentum, (1 + steps) / (10 + steps)).
+
+    Of a momentum of 0.999, 95 % of the average is still initial weights after 50 steps.
+    """
+    return min(momentum, (1 + steps) / (10 + steps))
 
 
 @torch.no_grad()

@@ -5,9 +5,11 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
 from torch import nn
 
-from sslbench.nn import copy_frozen, ema, mlp, normalised, sinkhorn
+from sslbench.nn import copy_frozen, ema, mlp, normalised, sinkhorn, warm
 
 
 def kinds(module):
@@ -44,7 +46,8 @@ def test_an_mlp_of_two_widths_is_one_layer_and_of_one_width_an_error():
         mlp(6)
 
 
-def test_ema_moves_parameters_by_the_formula_and_leaves_buffers_alone():
+@pytest.mark.parametrize("buffers", ["copy", "keep"])
+def test_ema_moves_parameters_by_the_formula_and_copies_buffers_or_leaves_them(buffers):
     torch.manual_seed(0)
     online = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     target = copy_frozen(online)
@@ -53,13 +56,47 @@ def test_ema_moves_parameters_by_the_formula_and_leaves_buffers_alone():
         for parameter in online.parameters():
             parameter.add_(torch.randn_like(parameter))
     online(torch.randn(5, 3))  # moves the running statistics
-    ema(target, online, 0.9)
+    ema(target, online, 0.9, buffers=buffers)
     for name, now in target.named_parameters():
         expected = before[name] * 0.9 + online.get_parameter(name).detach() * (1 - 0.9)
         torch.testing.assert_close(now, expected)
     for name, now in target.named_buffers():
-        assert torch.equal(now, before[name])
-    assert not torch.equal(online[1].running_mean, target[1].running_mean)
+        assert torch.equal(now, online.get_buffer(name) if buffers == "copy" else before[name])
+        assert not torch.equal(online.get_buffer(name), before[name])
+
+
+def accuracy(network, images, labels):
+    return float((network.eval()(images).argmax(1) == labels).float().mean())
+
+
+def test_an_average_that_is_judged_needs_the_statistics_of_norms():
+    images, labels = map(torch.tensor, load_digits(return_X_y=True))
+    images = images.float().div(16).view(-1, 1, 8, 8)
+    torch.manual_seed(2)
+    online = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1, stride=2), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
+    )  # fmt: skip
+    plain, kept = copy_frozen(online), copy_frozen(online)
+    optimizer = torch.optim.SGD(online.parameters(), 1.0)
+    for _ in range(25):
+        some = torch.randint(1300, (64,))
+        optimizer.zero_grad()
+        F.cross_entropy(online(images[some]), labels[some]).backward()
+        optimizer.step()
+        ema(plain, online, 0.8)
+        ema(kept, online, 0.8, buffers="keep")
+    unseen = images[1300:], labels[1300:]
+    assert accuracy(kept, *unseen) < 0.25  # chance, or little more
+    assert accuracy(plain, *unseen) > 0.5
+
+
+def test_an_average_is_warmed_up_until_its_momentum_is_reached():
+    found = [warm(0.9, steps) for steps in (0, 1, 8, 80, 81, 1000)]
+    assert found == pytest.approx([1 / 10, 2 / 11, 9 / 18, 0.9, 0.9, 0.9])
+    assert warm(0.999, 80) == pytest.approx(0.9)
+    assert warm(0.0, 5) == 0.0
 
 
 def test_ema_of_momentum_one_changes_nothing_and_of_zero_copies():
@@ -76,6 +113,12 @@ def test_ema_of_momentum_one_changes_nothing_and_of_zero_copies():
 def test_ema_refuses_networks_of_other_shapes():
     with pytest.raises(ValueError, match="same parameters"):
         ema(nn.Linear(3, 4), nn.Linear(4, 3), 0.9)
+    with_norm, without = nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False)
+    with pytest.raises(ValueError, match='pass buffers="keep"'):
+        ema(with_norm, without, 0.9)
+    ema(with_norm, without, 0.9, buffers="keep")
+    with pytest.raises(ValueError, match="'copy' or 'keep', got 'mean'"):
+        ema(with_norm, with_norm, 0.9, buffers="mean")
 
 
 def test_a_frozen_copy_shares_nothing_takes_no_gradient_and_keeps_its_mode():

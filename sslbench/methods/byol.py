@@ -69,7 +69,8 @@ class BYOL(Method):
             z1, z2 = (self.target(view) for view in batch.views)  # [B, D]
         yield regression(q1, z2) + regression(q2, z1)
 
-        ema(self.target, self.online, cosine(self.momentum, 1.0, batch.progress))
+        momentum = cosine(self.momentum, 1.0, batch.progress)
+        ema(self.target, self.online, momentum, buffers="keep")
 
     def embed(self, x):
         return self.online(x)

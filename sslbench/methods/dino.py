@@ -110,7 +110,9 @@ class DINO(Method):
             soft=self.temperature,
         )
 
-        ema(self.target, self.online, cosine(self.momentum, 1.0, batch.progress))
+        # the teacher passes large crops in training, as it will be judged: its statistics are its own
+        momentum = cosine(self.momentum, 1.0, batch.progress)
+        ema(self.target, self.online, momentum, buffers="keep")
         self.centre.lerp_(teacher.mean(0), 1 - self.momentum_centre)
 
     def encoder(self):

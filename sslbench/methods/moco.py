@@ -81,7 +81,7 @@ class MoCo(Method):
             k = F.normalize(self.keys(batch.views[1]).float(), dim=1)  # [B, D]
         yield info_nce(q, k, self.queue, self.temperature)
 
-        ema(self.target, self.online, self.momentum)
+        ema(self.target, self.online, self.momentum, buffers="keep")
         self.enqueue(k)
 
     def embed(self, x):

@@ -79,7 +79,8 @@ class MoCoV3(Method):
             k1, k2 = (self.target(view) for view in batch.views)  # [B, D]
         yield contrast(q1, k2, self.temperature) + contrast(q2, k1, self.temperature)
 
-        ema(self.target, self.online, cosine(self.momentum, 1.0, batch.progress))
+        momentum = cosine(self.momentum, 1.0, batch.progress)
+        ema(self.target, self.online, momentum, buffers="keep")
 
     def embed(self, x):
         return self.online(x)

@@ -206,7 +206,8 @@ class SCAN(Method):
             loss = self_labelled(logits, label[chosen], balance=self.balance)
             yield Update(loss, log={"confident": chosen.float().mean()})
             if self.target is not None:
-                ema(self.target, self.online, self.momentum)
+                # it names weak views in training mode: its statistics are its own
+                ema(self.target, self.online, self.momentum, buffers="keep")
 
     def judged(self):
         return self.online if self.target is None else self.target

@@ -381,6 +381,18 @@ def test_the_average_names_and_is_judged_and_the_network_learns(made, batch_of):
     assert plain.encoder() is plain.backbone
 
 
+def test_the_average_is_judged_by_statistics_that_it_gathered_from_weak_views(made, batch_of):
+    method = made("scan", momentum_target=0.9, confidence=0.0)
+    batch = batch_of(method)
+    norm = next(m for m in method.target.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen = []
+    norm.register_forward_pre_hook(lambda _, given: seen.append(given[0].mean((0, 2, 3))))
+    before = norm.running_mean.clone()
+    trained(method, batch)
+    (mean,) = seen  # of the weak views alone
+    same(norm.running_mean, before + norm.momentum * (mean - before))
+
+
 def test_scan_with_heads_and_average_trains_stops_and_resumes_alike(tmp_path):
     settings = {**SMALL, "scan.heads": 3, "scan.head_only": True, "scan.momentum_target": 0.5}
     trial = Trial(REGISTRY, "scan", tmp_path, {**settings, "simclr.epochs": 0})

@@ -49,3 +49,24 @@ def test_the_only_way_of_a_gradient_is_through_the_predictor(name, made, batch_o
     assert first_loss(method, batch)[1].requires_grad
     method.predictor.forward = lambda z: z.detach()
     assert not first_loss(method, batch)[1].requires_grad
+
+
+def numbers_of_norms(module):
+    return {name: b.clone() for name, b in module.named_buffers() if "running" in name}
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_a_target_gathers_statistics_of_its_own_and_keeps_them(name, made, batch_of):
+    method = made(name)
+    batch = batch_of(method)
+    theirs = numbers_of_norms(method.target)
+    step, _ = first_loss(method, batch)
+    own = numbers_of_norms(method.target)
+    assert own
+    assert all(not torch.equal(own[key], theirs[key]) for key in own)
+    for key, buffer in method.online.named_buffers():
+        if key in own:
+            buffer.fill_(7.0)
+    with pytest.raises(StopIteration):
+        step.send(True)
+    assert all(torch.equal(b, own[key]) for key, b in numbers_of_norms(method.target).items())
