@@ -52,6 +52,7 @@ RANDOM = [
     V.PadCrop(3),
     V.PadCrop(2, "reflect"),
     V.Cutout(5, 0.5, p=0.9),
+    V.Cutout(16, (0.2, 0.5, 0.9), least=2),
     V.ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8),
     V.ColorJitter(brightness=(0.5, 0.7)),
     V.Grayscale(0.5),
@@ -68,6 +69,9 @@ RANDOM = [
     V.Rotate(30, fill=0.25),
     V.RandAugment(2, 9),
     V.RandAugment(3, 20, interpolation="bilinear", fill=0.5),
+    V.RandAugment(2, 2, scale="offset", p=0.9, distinct=True),
+    V.RandAugment(2, 7, scale="offset"),
+    V.RandAugment(4, scale="drawn"),
     V.contrastive(32, solarise=0.2),
     V.crop_flip(20, (0.2, 1.0)),
 ]
@@ -195,6 +199,12 @@ def test_one_image_without_a_batch_is_refused():
         (lambda: V.PadCrop(-1), "zero or more pixels"),
         (lambda: V.RandAugment(2, 31), "0 to bins - 1"),
         (lambda: V.RandAugment(-1), "number of operations"),
+        (lambda: V.RandAugment(15, distinct=True), "of 14 where they are distinct; got 15"),
+        (lambda: V.RandAugment(2, 1, scale="offset"), "2 to 10 where levels"),
+        (lambda: V.RandAugment(2, 11, scale="offset"), "2 to 10 where levels"),
+        (lambda: V.RandAugment(2, p=2), "share of images"),
+        (lambda: V.Cutout(4, least=5), r"a side of 1 to size \(4\), got 5"),
+        (lambda: V.Cutout(4, least=0), r"a side of 1 to size \(4\), got 0"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_with_a_sentence(make, sentence):
@@ -344,6 +354,26 @@ def test_cutout_fills_a_square_around_a_uniform_pixel(size):
     assert float(deviation.abs().max()) < 4.5
     known = {tuple(p.tolist()) for p in possible.view(63, -1)}
     assert {tuple(p.tolist()) for p in made[:500, 0].flatten(1)} <= known
+
+
+def test_a_drawn_cutout_has_scans_sides_and_the_colour_of_each_channel():
+    torch.manual_seed(0)
+    colour = (0.2, 0.5, 0.9)
+    images = torch.zeros(20_000, 3, 32, 32)
+    made = V.Cutout(16, colour, least=1)(images)
+    hole = made[:, 0] > 0  # [B, H, W]
+    for channel, value in enumerate(colour):
+        assert torch.equal(made[:, channel], torch.where(hole, value, 0.0))
+    sides = torch.stack([hole.any(2).sum(1), hole.any(1).sum(1)])  # [2, B]
+    # an odd side loses a pixel; a centre less than half a side from the border loses more
+    halves = torch.arange(1, 17) // 2
+    centre = torch.arange(32)
+    lengths = (centre + halves[:, None]).clamp(max=32) - (centre - halves[:, None]).clamp(min=0)
+    wanted = lengths.flatten().bincount(minlength=17).numpy() / lengths.numel()
+    for counts in (each.bincount(minlength=17).numpy() for each in sides):
+        assert stats.chisquare(counts[wanted > 0], wanted[wanted > 0] * 20_000).pvalue > 1e-3
+        assert counts[wanted == 0].sum() == 0
+    assert float(hole.sum((1, 2)).float().mean()) == pytest.approx(71, abs=2)  # SCAN's code
 
 
 # ---- colours -------------------------------------------------------------------------------
@@ -588,6 +618,79 @@ def test_randaugment_draws_torchvisions_operations_equally_often():
     assert (same.sum(0) == 1).all()
     wanted = np.array([share for _, share in outcomes]) / 14 * 10_000
     assert stats.chisquare(same.sum(1).numpy(), wanted).pvalue > 1e-3
+
+
+def agree_with_torchvision(acts, wanted, numbers):
+    """The acts at these numbers in [-1, 1] do what torchvision does by name and strength."""
+    images = pictures(4, 32, 40)
+    for act, (name, strength) in zip(acts, wanted, strict=True):
+        got = act(V.to_float(images), torch.full((4,), numbers))
+        made = _apply_op(images, name, strength, InterpolationMode.NEAREST, None)
+        off = (got - made.float() / 255).abs() > 1.9 * LEVEL + EPS
+        assert float(off.float().mean()) < 0.01, name  # ties of nearest neighbours
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize(
+    ("level", "factor", "shear", "right", "down", "degrees", "threshold"),
+    [(1, 0.109, 0.27, 10, 8, 41, 231), (7, 0.703, 0.09, 3, 2, 14, 77)],
+)
+def test_offset_operations_have_the_strengths_of_rucs_code(
+    level, factor, shear, right, down, degrees, threshold, sign
+):
+    wanted = [
+        ("Identity", 0), ("ShearX", sign * shear), ("ShearY", sign * shear),
+        ("TranslateX", sign * right), ("TranslateY", sign * down), ("Rotate", sign * degrees),
+        ("Brightness", factor - 1), ("Color", factor - 1), ("Contrast", factor - 1),
+        ("Sharpness", factor - 1), ("Posterize", 8), ("Solarize", threshold),
+        ("AutoContrast", 0), ("Equalize", 0),
+    ]  # fmt: skip
+    acts = V.RandAugment(2, 8, scale="offset").operations((32, 40), level)
+    agree_with_torchvision(acts, wanted, sign)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.9])
+def test_drawn_operations_have_the_ranges_of_scans_code(share):
+    both = 2 * share - 1
+    factor = 0.05 + 0.9 * share
+    wanted = [
+        ("Identity", 0), ("ShearX", 0.1 * both), ("ShearY", 0.1 * both),
+        ("TranslateX", 4 * both), ("TranslateY", 3.2 * both), ("Rotate", 30 * both),
+        ("Brightness", factor - 1), ("Color", factor - 1), ("Contrast", factor - 1),
+        ("Sharpness", factor - 1), ("Posterize", int(4 + 4 * share)), ("Solarize", 256 * share),
+        ("AutoContrast", 0), ("Equalize", 0),
+    ]  # fmt: skip
+    acts = V.RandAugment(4, scale="drawn").operations((32, 40))
+    moved = ("TranslateX", "TranslateY")  # torchvision's are whole pixels
+    kept = [k for k, (name, _) in enumerate(wanted) if name not in moved]
+    agree_with_torchvision([acts[k] for k in kept], [wanted[k] for k in kept], both)
+    for k, right, down in ((3, 4 * both, 0.0), (4, 0.0, 3.2 * both)):
+        x = V.to_float(pictures(1, 32, 40))
+        same = V.affine(x, V.translate(torch.tensor([right]), torch.tensor([down]), 1))
+        close(acts[k](x, torch.tensor([both])), same)
+
+
+class Marked(V.RandAugment):
+    """Each operation but the first, which does nothing, leaves a bit of its own."""
+
+    def operations(self, side, level=None):
+        return [lambda x, s, k=k: x + 2.0**k * (k > 0) for k in range(14)]
+
+
+@pytest.mark.parametrize("p", [1.0, 0.5])
+def test_distinct_operations_are_drawn_once_and_each_done_with_its_chance(p):
+    torch.manual_seed(0)
+    images = torch.zeros(10_000, 3, 1, 1)
+    marks = Marked(2, p=p, distinct=True)(images)[:, 0, 0, 0].long()
+    bits = (marks[:, None] >> torch.arange(14)) & 1  # [B, 14]
+    assert torch.equal(bits @ 2 ** torch.arange(14), marks)  # nothing was done twice
+    wanted = np.full(13, 2 / 14 * p * 10_000)
+    counts = bits[:, 1:].sum(0).numpy()
+    assert abs(counts - wanted).max() < 4.5 * np.sqrt(wanted.max())
+    pairs = (bits.sum(1) == 2).float().mean()
+    assert float(pairs) == pytest.approx(p**2 * 12 / 14, abs=0.02)
+    every = Marked(14, distinct=True)(images[:5])[:, 0, 0, 0]
+    assert (every == 2**14 - 2).all()
 
 
 # ---- composition ---------------------------------------------------------------------------

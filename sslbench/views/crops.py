@@ -238,29 +238,49 @@ class HorizontalFlip:
 
 @dataclass(frozen=True)
 class Cutout:
-    """Fills a square around a random pixel, clipped at the border (arXiv 1708.04552)."""
+    """Fills a square around a random pixel, clipped at the border (arXiv 1708.04552).
+
+    With `least`, sides are drawn uniformly from it to `size`; odd ones lose a pixel, as in SCAN's
+    code.
+    """
 
     size: int  # pixels, side
-    fill: float = 0.0
+    fill: float | tuple[float, float, float] = 0.0  # of all channels, or of each
     p: float = 1.0
+    least: int | None = None  # pixels, side
 
     def __post_init__(self) -> None:
         sides(self.size)
         check_share(self.p)
+        if self.least is not None and not 1 <= self.least <= self.size:
+            raise ValueError(f"least is a side of 1 to size ({self.size}), got {self.least}")
 
     def __call__(self, images: Tensor) -> Tensor:
         images = to_float(images)
         high, wide = images.shape[2:]
         centre = integers(torch.tensor([[high], [wide]]).expand(2, len(images)))
         rows = choose(len(images), self.p)
+        size = torch.full((len(images),), float(self.size))
+        if self.least is not None:
+            drawn = integers(torch.full((len(images),), self.size - self.least + 1))
+            size = drawn.add_(self.least).div_(2).floor_().mul_(2)
         away = torch.full((2, len(images)), float("-inf"))
-        away[:, rows] = centre[:, rows] - self.size // 2
-        return cut(images, away, self.size, self.fill)
+        away[:, rows] = centre[:, rows] - (size[rows] / 2).floor()
+        return cut(images, away, size, self.fill)
 
 
-def cut(images: Tensor, corners: Tensor, size: int, fill: float = 0.0) -> Tensor:
-    """Fills a square of `size` pixels at `corners` [2, B] (top, left), clipped at the border."""
+def cut(
+    images: Tensor,
+    corners: Tensor,
+    size: Tensor | float,
+    fill: float | tuple[float, float, float] = 0.0,
+) -> Tensor:
+    """Fills a square of `size` pixels ([B] or one for all) at `corners` [2, B] (top, left).
+
+    What lies beyond the border is left out.
+    """
     top, left = lend(corners.float(), images)[:, :, None]  # [B, 1]
+    size = lend(torch.as_tensor(size, dtype=torch.float32).reshape(-1, 1), images)
     row = torch.arange(images.shape[2], device=images.device)
     of_rows = (row >= top) & (row < top + size)  # [B, H]
     column = torch.arange(images.shape[3], device=images.device)
@@ -268,4 +288,5 @@ def cut(images: Tensor, corners: Tensor, size: int, fill: float = 0.0) -> Tensor
     hole: Tensor = (
         of_rows[:, None, :, None] & of_columns[:, None, None, :]
     ).float()  # [B, 1, H, W]
-    return images * (1 - hole) + hole * fill
+    colour = lend(torch.tensor(fill, dtype=torch.float32).reshape(-1, 1, 1), images)
+    return images * (1 - hole) + hole * colour
