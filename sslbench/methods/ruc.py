@@ -24,7 +24,7 @@ from ..api import (
 )
 from ..cluster import neighbours
 from ..nn import full_precision
-from ..views import Chain, RandAugment, Views, crop_flip
+from ..views import Chain, Cutout, RandAugment, Views, crop_flip
 
 RISES = 40  # epochs between rises of the threshold of refurbishing; code
 
@@ -38,10 +38,14 @@ class RUC(Method):
     trains); each network has a clean set of its own and images join it between epochs, by the
     other's prediction of the plain image in eval mode (the code: in one common set, by the network
     that is trained, in passing); both networks are trained batch by batch in turn, not epoch by
-    epoch; a tie of neighbours counts as agreement.
+    epoch; a tie of neighbours counts as agreement; neighbours in the space of backbone features (the
+    code: of the pretext's head); the square of strong views sticks out on all sides alike (the code
+    moves it inside at the upper left, and fills 17 pixels); the rate falls step by step (the code:
+    epoch by epoch); the mean of both networks' probabilities predicts (the code: of their logits).
     """
 
     least = 2
+    version = 2
     recipe = Recipe(
         epochs=200,  # paper
         batch=250,  # images of each network; paper
@@ -71,7 +75,8 @@ class RUC(Method):
         smoothing: Share = 0.5,  # of clean labels; paper
         unlabelled: NonNegative = 25.0,  # weight of unclean images at the end; paper
         operations: Natural = 2,  # of RandAugment in strong views; paper
-        strength: Natural = 2,  # of these; paper
+        strength: Natural = 2,  # of these, 2 to 10; paper
+        cutout: Share = 0.5,  # side of the grey square in these, 0: none; code, of CIFAR
         crop: Share = 0.2,  # smallest area; code
     ):
         super().__init__()
@@ -94,7 +99,7 @@ class RUC(Method):
         self.temperature, self.mixup, self.smoothing = temperature, mixup, smoothing
         self.unlabelled = unlabelled
         weak = crop_flip(data.size, scale=(crop, 1.0))
-        self.view = Views((Chain(), weak, weak, Chain(weak, RandAugment(operations, strength))))
+        self.view = Views((Chain(), weak, weak, strong(weak, operations, strength, cutout)))
 
     @classmethod
     def needs(cls, backbone, data):
@@ -170,19 +175,19 @@ class RUC(Method):
             label = self.label[i, given.index]
             _, one, two, strong = given.views
             target = self.targets_of(given, i)  # [B, K]
+            loss = smoothed(self.net(i, strong), label, clean, self.smoothing)
             x, target = mixed(torch.cat([one, two]), target.repeat(2, 1), self.mixup)
-            ramp = min(max(batch.progress, 0.1), 1.0)
-            loss = semi_supervised(
-                self.net(i, x), target, clean.repeat(2), self.unlabelled * ramp
-            ) + smoothed(self.net(i, strong), label, clean, self.smoothing)
+            weight = self.unlabelled * min(max(batch.progress, 0.1), 1.0)
+            loss = loss + semi_supervised(self.net(i, x), target, clean.repeat(2), weight)
             yield Update(loss, group, {f"clean_{group}": clean.float().mean()})
 
     @torch.no_grad()
     def targets_of(self, given, i):
         """Of net i: clean labels refined by its peer; for the others what both guess. [B, K]"""
         plain, one, two, _ = given.views
-        mine = self.net(i, torch.cat([one, two])).float().softmax(1).chunk(2)
-        peers = self.net(1 - i, torch.cat([plain, one, two])).float().softmax(1).chunk(3)
+        # each view by itself: batch norm must not mix their statistics
+        mine = [self.net(i, view).float().softmax(1) for view in (one, two)]
+        peers = [self.net(1 - i, view).float().softmax(1) for view in (plain, one, two)]
         label = F.one_hot(self.label[i, given.index], mine[0].shape[1]).float()
         refined = refine(label, peers[0], self.sure[1 - i, given.index])
         guessed = (mine[0] + mine[1] + peers[1] + peers[2]) / 4
@@ -198,6 +203,13 @@ class RUC(Method):
     def predict(self, x):
         p = torch.stack([self.net(i, x).float().log_softmax(1) for i in range(2)])
         return p.logsumexp(0) - math.log(2)  # of the mean
+
+
+def strong(weak, operations, strength, hole):
+    """RandAugment as the code has it, on the weak view: half of the operations are done."""
+    ops = [weak, RandAugment(operations, strength, scale="offset", p=0.5, distinct=True)]
+    side = round(hole * weak.size)
+    return Chain(*ops, Cutout(side, 127 / 255)) if side else Chain(*ops)
 
 
 def outvoted_by_none(label, near):
@@ -254,5 +266,6 @@ RUCSTL10 = partial(
     refurbish_rise=0.02,  # code
     unlabelled=50.0,  # paper
     batch=100,  # paper
+    cutout=1 / 6,  # 16 of 96 pixels; code
 )
 """Two networks learn a clusterer's clean labels and teach each other the others (STL-10)."""

@@ -49,7 +49,7 @@ class Agree(Method):
     The second step of SCAN, arXiv 2005.12320. Departures: those of SCAN.
     """
 
-    version = 2
+    version = 3
     recipe = Recipe(
         epochs=50,  # paper
         batch=128,  # paper
@@ -76,9 +76,10 @@ class Agree(Method):
         self.heads.chosen.copy_(self.heads.loss.argmin())
 
     def step(self, batch):
+        # each by itself: batch norm must not mix the statistics of images and neighbours
         with torch.set_grad_enabled(not self.head_only):
-            h = self.backbone(torch.cat([batch.views, batch.also["near"].views]))  # [2B, D]
-        pairs = [both.chunk(2) for both in self.heads.every(h)]
+            h = [self.backbone(x) for x in (batch.views, batch.also["near"].views)]  # each [B, D]
+        pairs = zip(*map(self.heads.every, h), strict=True)
         losses = torch.stack([agreement(*pair, self.entropy) for pair in pairs])  # [heads]
         yield Update(losses.sum(), log=self.log)  # each head learns as if it were alone
         self.heads.loss += losses.detach()
@@ -113,13 +114,15 @@ class SCAN(Method):
     arXiv 2005.12320.
     Departures: neighbours in the space of backbone features (the paper: of the pretext's head on
     small images); resized crops in both views (the code: strong ones are whole on small images,
-    weak ones are plain); RandAugment of one strength (the code draws it); self-labelling batches
-    where nobody is confident are skipped; with `momentum_target` the average gives the labels and
-    is judged (the code writes it back into the network at every step, which is the network without
-    an average at 1 - `momentum_target` of its rate); no model is selected on the test split.
+    weak ones are plain); the square of strong views has the mean colour that the backbone states
+    (the code: that of its data); self-labelling batches where nobody is confident are skipped; with
+    `momentum_target` the average gives the labels and is judged, with statistics that its norms
+    gathered from weak views (the code writes it back into the network at every step, which is the
+    network without an average at 1 - `momentum_target` of its rate, and judges it with the
+    statistics that the stage before left); no model is selected on the test split.
     """
 
-    version = 2
+    version = 3
     stages = {"agree": Agree}
     asks = {"pretext": ("backbone",)}
     recipe = Recipe(
@@ -138,7 +141,7 @@ class SCAN(Method):
         data,
         *,
         pretext: Pretext = Pretext("simclr"),  # whose neighbours agree; paper, on small images
-        neighbours: Count = 20,  # of an image, itself among them; paper
+        neighbours: Count = 20,  # of an image, beside itself; paper
         heads: Count = 1,  # of which the one with the lowest loss stays; paper, on small images
         head_only: bool = False,  # the backbone rests while neighbours agree; paper, small images
         entropy: Positive = 5.0,  # weight of the entropy of the mean assignment; paper
@@ -146,15 +149,15 @@ class SCAN(Method):
         balance: bool = True,  # its own labels weigh the same, rare or not; code
         momentum_target: Share = 0.0,  # of an average that gives labels, 0: none; paper, small images
         operations: Natural = 4,  # of RandAugment in strong views; paper
-        cutout: Share = 0.5,  # side of the square, 0: none; code, of CIFAR
+        cutout: Share = 0.5,  # largest side of the square, 0: none; code, of CIFAR
         crop: Share = 0.2,  # smallest area; ours, as its pretext's
         agree_views: Literal["strong", "contrastive"] = "strong",  # of the stage; code
     ):
         super().__init__()
-        if neighbours > data.length:
+        if neighbours >= data.length:
             raise ValueError(
                 f"{neighbours} neighbours among the {data.length} images of {data.name}; "
-                f"set neighbours to at most that"
+                f"set neighbours to {data.length - 1} or less"
             )
         self.backbone, self.heads = backbone, Heads(backbone.dim, data.classes, heads)
         self.online = nn.Sequential(self.backbone, self.heads)
@@ -164,7 +167,7 @@ class SCAN(Method):
         self.entropy, self.confidence, self.balance = entropy, confidence, balance
         self.momentum, scale = momentum_target, (crop, 1.0)
         self.weak = crop_flip(data.size, scale=scale)
-        self.strong = strong(data.size, scale, operations, round(cutout * data.size))
+        self.strong = strong(backbone, data.size, scale, operations, round(cutout * data.size))
         mild = contrastive(data.size, scale=scale, jitter=(0.4, 0.4, 0.4, 0.1), blur=0.0)
         self.agreeing = mild if agree_views == "contrastive" else self.strong
 
@@ -178,7 +181,7 @@ class SCAN(Method):
     def fit(self, run):
         run.pretrain(self.pretext, into=self.backbone)
         features = run.features(self.backbone)  # [N, D]
-        near = neighbours(features, self.neighbours)  # [N, k]
+        near = neighbours(features, self.neighbours + 1)  # [N, 1 + k], itself among them
         agree = Agree(
             self.backbone,
             self.heads,
@@ -222,10 +225,22 @@ class SCAN(Method):
         return math.log(self.heads.shape[1])
 
 
-def strong(size, scale, operations, hole):
-    crop = RandomResizedCrop(size, scale=scale)
-    ops = [crop, HorizontalFlip(0.5), RandAugment(operations), Cutout(max(hole, 1))]
-    return Chain(*ops[: 4 if hole else 3])
+def strong(backbone, size, scale, operations, hole):
+    ops = [
+        RandomResizedCrop(size, scale=scale),
+        HorizontalFlip(0.5),
+        RandAugment(operations, scale="drawn"),
+    ]
+    if hole:
+        ops.append(Cutout(hole, mean_colour(backbone), least=1))
+    return Chain(*ops)
+
+
+def mean_colour(backbone):
+    """What the backbone normalises to zero, where it says so; else grey."""
+    mean = getattr(backbone, "mean", None)
+    known = isinstance(mean, torch.Tensor) and mean.numel() == 3
+    return tuple(round(value, 6) for value in mean.flatten().tolist()) if known else (0.5,) * 3
 
 
 def statistics(features, near):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -373,6 +374,49 @@ def test_each_network_learns_from_its_own_stream_in_turn(ready, progress, ramp):
         assert float(share) == pytest.approx(float(clean.float().mean()))
 
 
+def small():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 96),
+    )  # fmt: skip
+
+
+def test_views_pass_one_by_one_as_in_the_papers_code(ready):
+    torch.manual_seed(0)
+    ready.backbone, ready.peer = small(), small()
+    ready.sure.fill_(0.5)
+    ready.train()
+    other, batch = copy.deepcopy(ready), batch_for(ready)
+    given = batch.also["own"]
+    for view, scale in zip(given.views, (1.0, 0.5, 0.2, 0.1), strict=True):
+        view.mul_(scale)  # each has statistics of its own
+    torch.manual_seed(1)
+    update = next(ready.step(batch))
+    update.loss.backward(inputs=ready.groups()["own"])
+
+    net = nn.Sequential(other.backbone, other.heads[0])
+    peer = nn.Sequential(other.peer, other.heads[1])
+    known = other.clean[0, given.index]
+    label = F.one_hot(other.label[0, given.index], 10).float()
+    first, second, strong = (net(view) for view in given.views[1:])
+    with torch.no_grad():
+        plain, *guesses = (peer(view).softmax(1) for view in given.views[:3])
+        guess = sum([first.softmax(1), second.softmax(1), *guesses]) / 4
+        aim = torch.where(known[:, None], 0.5 * label + 0.5 * plain, guess) ** 2
+        aim = aim / aim.sum(1, keepdim=True)
+    torch.manual_seed(1)
+    x, aim = mixed(torch.cat(given.views[1:3]), aim.repeat(2, 1), 4.0)
+    logits, both = net(x), known.repeat(2)
+    loss = -(aim * logits.log_softmax(1)).sum(1)[both].mean()
+    loss = loss + 25 * 0.5 * (logits.softmax(1) - aim)[~both].square().mean()
+    smooth = torch.where(label > 0, 0.5, 0.5 / 9)
+    loss = loss - (smooth * strong.log_softmax(1)).sum(1)[known].mean()
+    loss.backward()
+    torch.testing.assert_close(update.loss, loss, rtol=1e-5, atol=1e-5)
+    for mine, theirs in zip(ready.groups()["own"], other.groups()["own"], strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=1e-5)
+
+
 def test_a_network_takes_no_gradient_from_the_others_loss(ready):
     own, peer = ready.groups()["own"], ready.groups()["peer"]
     assert {*map(id, own)}.isdisjoint(map(id, peer))
@@ -416,7 +460,12 @@ def test_views_are_the_image_two_weak_ones_and_a_strong_one(made):
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
     same(plain(images), images.float() / 255)
     assert weak == other
-    assert "RandAugment(n=2, m=2" in repr(strong)
+    assert strong.ops[0] == weak
+    augment, hole = strong.ops[1:]
+    assert (augment.n, augment.m, augment.p, augment.distinct) == (2, 2, 0.5, True)
+    assert augment.scale == "offset"
+    assert (hole.size, hole.fill, hole.p, hole.least) == (16, 127 / 255, 1.0, None)
+    assert len(made("ruc", cutout=0.0).view.view[3].ops) == 2
 
 
 def test_more_neighbours_than_images_are_refused_before_training(made):
@@ -427,3 +476,4 @@ def test_more_neighbours_than_images_are_refused_before_training(made):
 def test_the_papers_recipe_for_stl10_is_told_apart():
     parts = anatomy(METHODS["ruc-stl10"])
     assert (parts.defaults["unlabelled"], parts.recipe.batch) == (50.0, 100)
+    assert round(96 * parts.defaults["cutout"]) == 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from sslbench.api import Batch, Stream
 from sslbench.cells.parameters import anatomy
 from sslbench.cluster import neighbours
-from sslbench.methods.scan import Agree, agreement, self_labelled, statistics
+from sslbench.methods.scan import Agree, agreement, mean_colour, self_labelled, statistics
 from sslbench.testing import Trial
 from sslbench.train.feed import orders
 
@@ -129,7 +130,7 @@ def test_scan_goes_from_pretext_to_neighbours_to_agreement_to_its_own_labels(mad
     assert agree.heads is method.heads
     assert last is method
     unit = F.normalize(x, dim=1)
-    nearest = (unit @ unit.T).topk(3, dim=1).indices
+    nearest = (unit @ unit.T).topk(1 + 3, dim=1).indices  # itself is none of the three
     assert torch.equal(agree.near.sort(1).values, nearest.sort(1).values)
 
 
@@ -272,6 +273,31 @@ def test_all_heads_learn_as_if_alone_and_each_ones_loss_is_kept(made):
         assert len([*stage.step(batch)]) == 1
     same(method.heads.loss, 2 * torch.stack(each).detach())
     assert not stage.heads.loss.requires_grad
+
+
+def test_images_and_neighbours_pass_one_by_one_as_in_the_papers_code(made):
+    method = made("scan", heads=2)
+    torch.manual_seed(0)
+    method.backbone = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 96),
+    )  # fmt: skip
+    other, batch = copy.deepcopy(method), pair_of(method)
+    batch.also["near"].views.mul_(0.3)  # other statistics
+    _, loss = first_loss(stage_of(method), batch)
+    loss.backward()
+
+    anchors = other.heads.every(other.backbone(batch.views))
+    neighbors = other.heads.every(other.backbone(batch.also["near"].views))
+    total = 0.0
+    for one, two in zip(anchors, neighbors, strict=True):
+        p, q = one.softmax(1), two.softmax(1)
+        mean = p.mean(0)
+        total = total - (p * q).sum(1).log().mean() + 5.0 * (mean * mean.log()).sum()
+    total.backward()
+    torch.testing.assert_close(loss, total, rtol=1e-5, atol=1e-5)
+    for mine, theirs in zip(method.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("lowest", [0, 1, 2])
@@ -422,7 +448,15 @@ def test_strong_views_have_a_hole_and_the_stage_may_see_milder_ones(made):
     assert "Cutout" not in repr(method.strong)
     assert "ColorJitter" in repr(method.agreeing)
     plain = made("scan")
-    assert "Cutout(size=16" in repr(plain.strong)
+    hole = plain.strong.ops[-1]
+    assert (hole.size, hole.least, hole.p) == (16, 1, 1.0)
+    colour = torch.tensor(hole.fill).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    black = plain.backbone._fed(colour)  # what the network sees of it
+    same(black, torch.zeros_like(black))
+    plain.backbone.mean = None
+    assert mean_colour(plain.backbone) == (0.5, 0.5, 0.5)
+    assert "RandAugment(n=4" in repr(plain.strong)
+    assert "scale='drawn'" in repr(plain.strong)
     assert plain.agreeing is plain.strong
 
 
@@ -431,5 +465,8 @@ def test_agreement_of_two_images_in_two_clusters():
 
 
 def test_more_neighbours_than_images_are_refused_before_training(made):
-    with pytest.raises(ValueError, match="97 neighbours among the 96 images of digits"):
-        made("scan", neighbours=97)
+    with pytest.raises(
+        ValueError, match=r"96 neighbours among the 96 images of digits.*95 or less"
+    ):
+        made("scan", neighbours=96)
+    assert made("scan", neighbours=95).neighbours == 95
