@@ -516,13 +516,16 @@ def test_the_blurs_width_is_uniform():
     assert stats.kstest(sigma.numpy(), stats.uniform(0.5, 1.5).cdf).pvalue > 1e-3
 
 
-def test_sobel_is_the_two_gradients_of_the_mean():
+@pytest.mark.parametrize("luma", [False, True])
+def test_sobel_is_the_two_gradients_of_the_mean_or_of_luma(luma):
     images = V.to_float(pictures())
     x = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
     kernels = torch.stack([x, x.T])[:, None]
-    wanted = torch.nn.functional.conv2d(images.mean(1, keepdim=True), kernels, padding=1)
-    close(V.Sobel()(images), wanted)
-    assert V.Sobel()(pictures(2, 1, 1)).shape == (2, 2, 1, 1)
+    weights = torch.tensor([0.299, 0.587, 0.114]) if luma else torch.ones(3) / 3
+    grey = torch.einsum("c,bchw->bhw", weights, images)[:, None]
+    wanted = torch.nn.functional.conv2d(grey, kernels, padding=1)
+    close(V.Sobel(luma=luma)(images), wanted, 5e-4 if luma else EPS)  # torchvision's is .2989
+    assert V.Sobel(luma=luma)(pictures(2, 1, 1)).shape == (2, 2, 1, 1)
 
 
 # ---- affine maps and RandAugment -----------------------------------------------------------

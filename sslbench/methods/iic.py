@@ -21,9 +21,12 @@ class IIC(Method):
     Segmentation, ICCV 2019, arXiv 1807.06653.
     Departures: batch norm keeps running statistics for judging (the paper's CIFAR-10 network has
     none); the sub-head is the one with the lowest loss over the last pass of the main head (the
-    paper: the most accurate by label; its code offers the lowest loss); STL-10 at its full size.
+    paper: the most accurate by label; its code offers the lowest loss); images in another order each
+    pass (the code: always in the data's); whole images are judged (the code: their middle, as large
+    as crops are); STL-10 at its full size.
     """
 
+    version = 2
     least = 2  # of a single pair nothing can be learned
     recipe = Recipe(
         epochs=6000,  # passes: 2000 rounds of three; code
@@ -46,7 +49,7 @@ class IIC(Method):
         weight: Positive = 1.0,  # of the marginal entropies; paper
         crop: Share = 0.390625,  # area of every crop, 20 x 20 of 32 x 32; code
         jitter: NonNegative = 1.0,  # strength; code
-        sobel: bool = True,  # gradients in place of colours; paper
+        sobel: bool = True,  # gradients of luma in place of colours; paper
     ):
         super().__init__()
         if overclusters > data.length:
@@ -54,7 +57,7 @@ class IIC(Method):
                 f"{overclusters} overclusters of the {data.length} images of {data.name}; "
                 f"set overclusters to at most that"
             )
-        self.backbone = backbone.with_input(Sobel(), 2) if sobel else backbone
+        self.backbone = backbone.with_input(Sobel(luma=True), 2) if sobel else backbone
         self.main = nn.Linear(backbone.dim, subheads * data.classes)
         self.over = nn.Linear(backbone.dim, subheads * overclusters)
         self.register_buffer(

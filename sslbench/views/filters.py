@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import check_share, column, lend, on_chosen, pieces, to_float, uniform
-from .colour import blend
+from .colour import blend, grey
 
 
 def blur(images: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
@@ -106,14 +106,19 @@ class Sharpness:
 
 @dataclass(frozen=True)
 class Sobel:
-    """Computes signed gradients of the channels' mean: [B, 3, H, W] -> [B, 2, H, W].
+    """Computes signed gradients of grey images: [B, 3, H, W] -> [B, 2, H, W].
 
-    It is a front for `Backbone.with_input`, as in DeepCluster (arXiv 1807.05520). The first channel
-    is positive where values fall along x, the second along y. The border is padded with zeros.
+    Grey is the channels' mean, as in DeepCluster (arXiv 1807.05520), or with `luma` their luma, as in
+    IIC (arXiv 1807.06653). It is a front for `Backbone.with_input`. The first channel is positive
+    where values fall along x, the second along y. The border is padded with zeros.
     """
 
+    luma: bool = False
+
     def __call__(self, images: Tensor) -> Tensor:
-        mean = F.pad(to_float(images).mean(1), (1, 1, 1, 1))  # [B, H + 2, W + 2]
+        images = to_float(images)
+        mean = grey(images)[:, 0] if self.luma else images.mean(1)
+        mean = F.pad(mean, (1, 1, 1, 1))  # [B, H + 2, W + 2]
         tall = mean[:, :-2] + 2 * mean[:, 1:-1] + mean[:, 2:]
         wide = mean[:, :, :-2] + 2 * mean[:, :, 1:-1] + mean[:, :, 2:]
         return torch.stack([tall[:, :, :-2] - tall[:, :, 2:], wide[:, :-2] - wide[:, 2:]], 1)
