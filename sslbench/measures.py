@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -21,12 +25,28 @@ def rankme(x: Tensor) -> float:
 def flops(network: nn.Module, images: Tensor) -> int:
     """FLOPs of a forward pass over images [B, 3, H, W], as torch counts them.
 
-    It counts convolutions, matrix products and attention, a multiply-add as 2. Norms, activations
-    and pooling count as 0.
+    It counts convolutions, matrix products and attention, a multiply-add as 2, and the same attention
+    on every device. Norms, activations and pooling count as 0.
     """
-    from torch.utils.flop_counter import FlopCounterMode
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+    # torch has formulas for the fused attention of GPUs, and none for that of CPUs
+    formulas = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
+    with torch.no_grad(), _whole_layers_apart(), counter:
         network(images)
     return int(counter.get_total_flops())
+
+
+@contextmanager
+def _whole_layers_apart() -> Iterator[None]:
+    """Keeps nn.MultiheadAttention from its one kernel of eval mode, which would count as 0."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

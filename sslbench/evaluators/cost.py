@@ -85,7 +85,7 @@ class Cost(Evaluator):
             "allocated", higher_is_better=False, summary="GPU bytes, largest batch", unit="bytes"
         ),
     )
-    version = 1
+    version = 2
 
     def __init__(self, *, batch: Count = 1024) -> None:
         self.batch = batch

@@ -2,13 +2,17 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from sslbench.evaluators import cost
 from sslbench.evaluators.cost import Cost, peak_bytes, weight_bytes
+from sslbench.measures import flops
+from sslbench.one_cell import provenance
 
 from .helpers import pictured
 
@@ -67,6 +71,31 @@ def test_size_and_arithmetic_are_those_counted_by_hand():
 
 def test_images_are_those_of_the_data():
     assert values(pictured(size=32))["flops"] == 4 * (FLOPS - 2 * 128 * 24) + 2 * 128 * 24
+
+
+def test_a_vision_transformers_flops_are_those_counted_by_hand():
+    """On a CPU as on a GPU, by the judge as in the costs of a training."""
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0).eval()
+    tokens, width, heads = 1 + 14 * 14, 192, 3
+    attention = 2 * 2 * heads * tokens**2 * (width // heads)  # queries by keys, weights by values
+    assert attention == 29_805_312
+    layer = 2 * tokens * width * (3 + 1 + 4 + 4) * width  # queries, keys, values; out; two of four
+    patches = 2 * 14 * 14 * width * 3 * 16 * 16
+    assert patches + 12 * (layer + attention) == 2_506_982_400
+    assert flops(network, torch.zeros(1, 3, 224, 224)) == 2_506_982_400
+    assert costs_of(network, size=224).flops == 2_506_982_400
+
+
+def test_attention_of_torchs_own_layers_is_counted():
+    layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True).eval()
+    attention = 2 * 10 * 4 * 64 * 64 + 2 * 2 * 4 * 10 * 10 * 16
+    assert flops(layer, torch.zeros(1, 10, 64)) == attention + 2 * 2 * 10 * 64 * 128
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def costs_of(network, size):
+    means, cell = SimpleNamespace(device=torch.device("cpu")), SimpleNamespace(size=size)
+    return provenance.costs(means, network, [], cell)
 
 
 def test_tensors_that_are_freed_do_not_add_up():
