@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .measures import unit
+
 _MANY = 32  # centroids from which faiss finds the nearest sooner than torch does on the CPU
 _WIDE = 256  # centroids of all restarts that share one pass over the points
 _BLOCK = 1 << 22  # numbers in an intermediate matrix
@@ -56,7 +58,7 @@ def kmeans(
         raise ValueError(f"k-means was asked for {restarts} restarts; ask for at least 1")
     _check_finite(features, "k-means")
     points = features.detach().float().contiguous()
-    points = F.normalize(points, dim=1) if spherical else points
+    points = unit(points) if spherical else points
     origin = _origin(points, spherical)
     points = points if origin is None else points - origin
     generator = torch.Generator().manual_seed(seed)
@@ -81,8 +83,8 @@ def neighbours(features: Tensor, k: int, *, itself: bool = True) -> Tensor:
         most = n if itself else n - 1
         raise ValueError(f"{k} neighbours were asked for among {n} points; ask for 1 to {most}")
     _check_finite(features, "the search for neighbours")
-    unit = F.normalize(features.detach().float(), dim=1)
-    index = nearest(unit, unit, wanted)[1]  # [N, wanted]
+    points = unit(features.detach().float())
+    index = nearest(points, points, wanted)[1]  # [N, wanted]
     row = torch.arange(n, device=index.device)[:, None]
     order = (index != row).to(torch.int8).argsort(dim=1, stable=True)  # itself to the front
     others = index.gather(1, order)[:, 1:]

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .measures import ULP, power
+
 TOLERANCE = 1e-6  # estimated distance from the minimum, as a share of the objective
 ITERATIONS = 1000
 _MEMORY = 10  # pairs the quasi-Newton step remembers
@@ -25,6 +27,7 @@ class Probe:
     bias: Tensor  # [C]; -inf for a class without an example
     mean: Tensor  # [D]
     scale: Tensor  # [D]
+    power: Tensor  # [D] by which features are multiplied first
     l2: float
     objective: float  # mean cross entropy + l2 / 2 * |weight|^2
     converged: bool
@@ -34,7 +37,7 @@ class Probe:
         return torch.cat([self._logits(part) for part in torch.split(features, rows)])
 
     def _logits(self, features: Tensor) -> Tensor:
-        features = features.to(self.mean.device, torch.float32)
+        features = features.to(self.mean.device, torch.float32) * self.power
         return torch.addmm(self.bias, (features - self.mean) / self.scale, self.weight.T)
 
 
@@ -75,7 +78,9 @@ def fit_probes(
             bias = torch.full((classes,), -float("inf"), device=features.device)
             bias[present] = weights[r, -1]
             end = float(objective[r]), bool(converged[r])
-            found.append(Probe(weight, bias, problem.mean, problem.scale, float(l2), *end))
+            found.append(
+                Probe(weight, bias, problem.mean, problem.scale, problem.power, float(l2), *end)
+            )
     return tuple(found)
 
 
@@ -87,19 +92,22 @@ class _Problem(NamedTuple):
     variance: Tensor  # [P] of the points, roughly: it sets the pace, not the answer
     mean: Tensor  # [D]
     scale: Tensor  # [D]
+    power: Tensor  # [D]
 
 
 def _prepare(features: Tensor, target: Tensor, classes: int) -> _Problem:
     features = features.float()
+    ordinary = power(features, 0)[0]
+    features = features * ordinary if (ordinary != 1).any() else features
     n, d = features.shape
     mean = features.mean(0)
     scale = features.std(0, unbiased=False)
-    flat = scale <= 1e-6 * features.abs().amax(0)  # constant: rounding is not to be amplified
+    flat = scale <= ULP * features.abs().amax(0)  # constant: rounding is not to be amplified
     mean = torch.where(flat, features[0], mean)
     scale = torch.where(flat, torch.ones_like(scale), scale)
     if d > _ROTATED:
         points = (features - mean) / scale
-        return _Problem(points, target, classes, None, torch.ones_like(mean), mean, scale)
+        return _Problem(points, target, classes, None, torch.ones_like(mean), mean, scale, ordinary)
     some = features if n <= 8 * d else features[:: n // (8 * d)]
     some = (some - mean) / scale
     variance, basis = torch.linalg.eigh(some.T @ some / len(some))  # rising
@@ -112,7 +120,7 @@ def _prepare(features: Tensor, target: Tensor, classes: int) -> _Problem:
         torch.split(features, rows := max(256, _BLOCK // d)), torch.split(points, rows), strict=True
     ):
         torch.matmul((part - mean) / scale, basis, out=out)
-    return _Problem(points, target, classes, basis, variance.clamp(min=0), mean, scale)
+    return _Problem(points, target, classes, basis, variance.clamp(min=0), mean, scale, ordinary)
 
 
 def _minimise(problem: _Problem, l2: Tensor) -> tuple[Tensor, Tensor, Tensor]:

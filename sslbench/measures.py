@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+ULP = 2.0**-23  # of a column's largest magnitude: a deviation below it is float32's own
+_ORDINARY = 20  # exponents of 2 between which float32 has room for squares and sums
 
 
 def rankme(x: Tensor) -> float:
@@ -20,6 +24,24 @@ def rankme(x: Tensor) -> float:
     values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     shares = values / values.sum().clamp_min(1e-300) + 1e-7
     return float(torch.exp(-(shares * shares.log()).sum()))
+
+
+def power(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """By what to multiply rows (`dim` 1) or columns (0) of x so that squares and sums of it hold.
+
+    1 where the largest magnitude lies between 2^-21 and 2^20, and else the power of two that
+    brings it to about 1: nothing is rounded, so that features of an ordinary scale stay what they
+    are to the bit, and those of an extreme one score what they would score there.
+    """
+    least, most = x.amin(dim, keepdim=True), x.amax(dim, keepdim=True)
+    exponent = torch.frexp(torch.maximum(-least, most).cpu()).exponent  # Metal has no frexp
+    exponent = torch.where(exponent.abs() > _ORDINARY, -exponent.clamp(-126, 126), 0)
+    return torch.ldexp(torch.ones(exponent.shape), exponent).to(x)
+
+
+def unit(x: Tensor, dim: int = 1) -> Tensor:
+    """Rows of x at length 1, of whatever scale; a row of zeros stays one."""
+    return F.normalize(x * power(x, dim), dim=dim)
 
 
 def flops(network: nn.Module, images: Tensor) -> int:

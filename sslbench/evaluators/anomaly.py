@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
 from sslbench.errors import Unsuited
+from sslbench.measures import power, unit
 from sslbench.scores import Labelled, labelled
 
 _BLOCK = 1 << 22  # numbers in an intermediate matrix
@@ -132,9 +132,9 @@ def _means(prefix: str, areas: Tensor) -> dict[str, Value]:
 
 def _knn(queries: Tensor, members: Tensor, k: int) -> Tensor:
     """[M] mean cosine distance of the queries [M, D] to the nearest k of the members [n, D]."""
-    bank = F.normalize(members.double(), dim=1)
+    bank = unit(members.double())
     parts = [
-        (F.normalize(part.double(), dim=1) @ bank.T).topk(k, dim=1).values.mean(1)
+        (unit(part.double()) @ bank.T).topk(k, dim=1).values.mean(1)
         for part in _parts(queries, max(bank.shape))
     ]
     return 1 - torch.cat(parts)
@@ -147,7 +147,8 @@ def _mahalanobis(queries: Tensor, members: Tensor) -> Tensor:
     """
     from sklearn.covariance import ledoit_wolf
 
-    members = members.double()
+    ordinary = power(members, (0, 1))
+    members = (members * ordinary).double()
     mean = members.mean(0)
     found: Any = ledoit_wolf((members - mean).cpu().numpy(), assume_centered=True)[0]
     covariance = torch.from_numpy(found).to(members)
@@ -157,7 +158,9 @@ def _mahalanobis(queries: Tensor, members: Tensor) -> Tensor:
     shape = covariance / size + 1e-9 * eye if size > 0 else eye
     root = torch.linalg.cholesky(shape)
     parts = [
-        torch.linalg.solve_triangular(root, (part.double() - mean).T, upper=False).norm(dim=0)
+        torch.linalg.solve_triangular(root, (part.double() * ordinary - mean).T, upper=False).norm(
+            dim=0
+        )
         for part in _parts(queries, len(mean))
     ]
     return torch.cat(parts)

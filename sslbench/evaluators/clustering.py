@@ -13,6 +13,7 @@ from torch import Tensor
 from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject, Value
 from sslbench.cluster import Clusters, kmeans, match
 from sslbench.errors import UserError
+from sslbench.measures import unit
 from sslbench.scores import labelled, proportion
 
 ITERATIONS = 300  # at most; a restart ends when no point moves
@@ -72,23 +73,23 @@ class Clustering(Evaluator):
         if k < data.classes:
             warnings.append(f"{len(truth)} test images for {data.classes} classes: k={k} was taken")
         device = "cpu" if subject.device.type == "mps" else subject.device
-        unit = F.normalize(features.to(device), dim=1)
-        clusters = kmeans(unit, k, restarts=self.restarts, iterations=ITERATIONS, seed=seed)
+        directions = unit(features.to(device))
+        clusters = kmeans(directions, k, restarts=self.restarts, iterations=ITERATIONS, seed=seed)
         metrics = _agreement(truth, clusters.assignment.cpu(), "", data.classes)
         logits = subject.predict("test")
         if logits is not None:
             own = _own(logits, data.labels("test"))
             metrics |= _agreement(truth, own, "own_", data.classes)
         if self.over:
-            found, more = self._over(unit, truth.cpu(), clusters, seed)
+            found, more = self._over(directions, truth.cpu(), clusters, seed)
             metrics |= found
             warnings += more
         if self.stability:
-            metrics["stability"] = _stability(unit, k, seed)
+            metrics["stability"] = _stability(directions, k, seed)
         return Judgement(metrics, {}, tuple(warnings))
 
     def _over(
-        self, unit: Tensor, truth: Tensor, first: Clusters, seed: int
+        self, directions: Tensor, truth: Tensor, first: Clusters, seed: int
     ) -> tuple[dict[str, Value], list[str]]:
         """Of more and more clusters; `first` are the k of the main columns."""
         from sklearn import metrics as oracle
@@ -103,7 +104,7 @@ class Clustering(Evaluator):
                 warnings.append(f"{factor} x {k} clusters of {n} test images were left out")
                 continue
             clusters = kmeans(
-                unit, factor * k, restarts=self.restarts, iterations=ITERATIONS, seed=seed
+                directions, factor * k, restarts=self.restarts, iterations=ITERATIONS, seed=seed
             )
             own = clusters.assignment.cpu()
             found[f"many_to_one_x{factor}"] = many_to_one(truth, own)
@@ -120,15 +121,15 @@ def many_to_one(truth: Tensor, assignment: Tensor) -> Value:
     return proportion(table.argmax(1)[assignment] == truth)
 
 
-def _stability(unit: Tensor, k: int, seed: int) -> Value:
+def _stability(directions: Tensor, k: int, seed: int) -> Value:
     from sklearn.metrics import adjusted_rand_score
 
     runs = [
-        kmeans(unit, k, iterations=ITERATIONS, seed=seed + 1 + run).assignment.cpu().numpy()
+        kmeans(directions, k, iterations=ITERATIONS, seed=seed + 1 + run).assignment.cpu().numpy()
         for run in range(RUNS)
     ]
     pairs = [adjusted_rand_score(*pair) for pair in itertools.combinations(runs, 2)]
-    return Value(sum(pairs) / len(pairs), len(unit))
+    return Value(sum(pairs) / len(pairs), len(directions))
 
 
 def _own(logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
 from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
 from sslbench.errors import Unsuited
+from sslbench.measures import unit
 from sslbench.scores import labelled
 
 EPISODES_SEED = 0  # of the draws: every encoder answers the same questions
@@ -75,7 +75,7 @@ class FewShot(Evaluator):
         shares = []
         for drawn in self._episodes(test.labels, classes, len(centre)):
             points = test.features[drawn].to(device).double() - centre.to(device)
-            points = F.normalize(points, dim=3)  # [E, way, query + shot, D]
+            points = unit(points, dim=3)  # [E, way, query + shot, D]
             shares.append(_right(points, (self.shot, 1), self.query).cpu())
         right = torch.cat(shares)  # [episodes, 2]
         metrics = {}

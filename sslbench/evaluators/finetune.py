@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject
 from sslbench.arrays import balanced
 from sslbench.errors import Unsuited
+from sslbench.measures import power
 from sslbench.scores import accuracies, class_warnings, labelled
 from sslbench.views import shift_crop, to_float
 
@@ -81,20 +83,28 @@ class FineTune(Evaluator):
         return Judgement(metrics, chosen, warnings)
 
 
+class _Size(NamedTuple):
+    """Of the features before training, which the head is shown as if they had mean 0 and spread 1."""
+
+    power: float  # by which features are multiplied first
+    centre: Tensor  # [D]
+    spread: float
+
+
 class _Tuned(nn.Module):
     """A copy of the encoder with a head."""
 
-    def __init__(self, encoder: nn.Module, centre: Tensor, spread: float, classes: int) -> None:
+    def __init__(self, encoder: nn.Module, size: _Size, classes: int) -> None:
         super().__init__()
-        self.encoder, self.spread = encoder, spread
-        self.centre = nn.Buffer(centre)  # [D]
-        self.head = nn.Linear(len(centre), classes)
+        self.encoder, self.spread, self.power = encoder, size.spread, size.power
+        self.centre = nn.Buffer(size.centre)  # [D]
+        self.head = nn.Linear(len(size.centre), classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.encoder(x)  # [B, D]
-        logits: Tensor = self.head((features - self.centre) / self.spread)
+        logits: Tensor = self.head((features * self.power - self.centre) / self.spread)
         return logits
 
 
@@ -106,8 +116,7 @@ class _Task:
     places: Tensor  # [L], where these stand among the images
     learned: Tensor  # positions in `labels` that are not held out
     held_out: Tensor | None  # positions in `labels`
-    centre: Tensor  # [D]
-    spread: float
+    size: _Size
     classes: int
     seed: int
     name: str  # of the dataset
@@ -159,7 +168,7 @@ class _Task:
         """Trained on `rows`, positions in `labels`: the same batches and crops at every rate."""
         generator = torch.Generator().manual_seed(self.seed)
         device, side = self.subject.device, self.images.shape[-1]
-        model = _Tuned(self.subject.copy(), self.centre, self.spread, self.classes)
+        model = _Tuned(self.subject.copy(), self.size, self.classes)
         model.to(device).train()
         groups = [(model.encoder, rate), (model.head, HEAD * rate)]
         optimizer = torch.optim.Adam([{"params": p.parameters(), "lr": lr} for p, lr in groups])
@@ -198,6 +207,8 @@ def _task(subject: Subject, data: Judged, seed: int) -> _Task:
     some = bool(held.any()) and not held.all()
     learned = (~held).nonzero()[:, 0] if some else torch.arange(len(held))
     features = train.features[learned]
+    ordinary = float(power(features, (0, 1)))
+    features = features * ordinary
     centre = features.mean(0)
     spread = float((features - centre).square().mean().sqrt())
     return _Task(
@@ -207,8 +218,7 @@ def _task(subject: Subject, data: Judged, seed: int) -> _Task:
         places=(data.labels("train") >= 0).nonzero()[:, 0],
         learned=learned,
         held_out=held.nonzero()[:, 0] if some else None,
-        centre=centre,
-        spread=spread or 1.0,
+        size=_Size(ordinary, centre, spread or 1.0),
         classes=data.classes,
         seed=seed,
         name=data.name,

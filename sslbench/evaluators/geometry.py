@@ -6,18 +6,17 @@ import math
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Subject, Value
 from sslbench.errors import Unsuited
-from sslbench.measures import rankme
+from sslbench.measures import ULP, rankme, unit
 from sslbench.scores import labelled
 
 VIEWS_SEED = 0  # of the views: the same ones for every encoder
 SHIFT = 8  # a view moves by up to size / SHIFT pixels each way
 BRIGHTNESS = 0.2  # and is up to this share brighter or darker
-ROUNDING = 1e-12  # of the mean squared length: variance below it is float32's own
+ROUNDING = 1e-12  # of the variance: what is below it is none
 _TOGETHER = 500  # images whose views are drawn together: part of the protocol, as their seed is
 _BLOCK = 1 << 22  # numbers in an intermediate matrix
 
@@ -90,7 +89,7 @@ class Geometry(Evaluator):
             "effective_rank": Value(effective_rank(features), n),
         }
         if n > 1:
-            metrics["uniformity"] = Value(uniformity(F.normalize(features, dim=1)), n)
+            metrics["uniformity"] = Value(uniformity(unit(features)), n)
         metrics["alignment"] = self._alignment(subject, data)
         if labels is not None:
             found, more = separation(features.double(), labels[rows].to(device))
@@ -103,8 +102,7 @@ class Geometry(Evaluator):
         pictures = pictures[_spaced(len(pictures), self.pairs)]
         generator = torch.Generator().manual_seed(VIEWS_SEED)
         one, two = (
-            F.normalize(torch.cat(list(self._seen(subject, pictures, generator))), dim=1)
-            for _ in range(2)
+            unit(torch.cat(list(self._seen(subject, pictures, generator)))) for _ in range(2)
         )
         distance = (one - two).double().square().sum(1)
         n = len(distance)
@@ -115,14 +113,21 @@ class Geometry(Evaluator):
         self, subject: Subject, pictures: Tensor, generator: torch.Generator
     ) -> Iterator[Tensor]:
         for some in torch.split(pictures, _TOGETHER):
-            yield from subject.stream(view(some, generator))
+            for part in subject.stream(view(some, generator)):
+                if broken := int((~part.isfinite()).any(1).sum()):
+                    raise ValueError(
+                        f"views of test were to be judged, the features of {broken} of {len(part)} "
+                        "hold NaN or infinity; train again with a lower learning rate"
+                    )
+                yield part
 
 
 def effective_rank(x: Tensor) -> float:
     """exp of the entropy of the eigenvalues of the covariance of x [N, D]; 1 without variance."""
     x = x.double()
-    floor = ROUNDING * float(x.square().sum())
+    raw = float(x.square().sum())
     x = x - x.mean(0)
+    floor = max(ROUNDING * float(x.square().sum()), ULP**2 * raw / x.shape[1])
     gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
     values = torch.linalg.eigvalsh(gram)
     values = torch.where(values > floor, values, torch.zeros_like(values))
@@ -130,14 +135,14 @@ def effective_rank(x: Tensor) -> float:
     return float(torch.exp(torch.special.entr(shares).sum()))
 
 
-def uniformity(unit: Tensor) -> float:
-    """log of the mean of exp(-2 |a - b|^2) over pairs of different rows of `unit` [N, D]."""
-    n, total = len(unit), 0.0
-    squares = unit.square().sum(1)  # 1; 0 of a row without direction
+def uniformity(x: Tensor) -> float:
+    """log of the mean of exp(-2 |a - b|^2) over pairs of different rows of x [N, D], of length 1."""
+    n, total = len(x), 0.0
+    squares = x.square().sum(1)  # 1; 0 of a row without direction
     rows = max(1, _BLOCK // n)
     for start in range(0, n, rows):
         part = slice(start, start + rows)
-        distance = squares[part, None] + squares - 2 * unit[part] @ unit.T
+        distance = squares[part, None] + squares - 2 * x[part] @ x.T
         potential = distance.clamp_(min=0).mul_(-2).exp_()
         potential.diagonal(offset=start).zero_()  # itself
         total += float(potential.sum(dtype=torch.float64))
@@ -158,16 +163,16 @@ def separation(x: Tensor, labels: Tensor) -> tuple[dict[str, Value], tuple[str, 
     means = x.new_zeros(classes, x.shape[1]).index_add_(0, own, x * share[:, None]) * classes
     apart = means - means.mean(0)  # [C, D]
     length, axes = torch.linalg.svd(apart / math.sqrt(classes), full_matrices=False)[1:]
-    floor = ROUNDING * float((share * x.square().sum(1)).sum())
+    rest, raw = x - means[own], float((share * x.square().sum(1)).sum())
+    within, between = float((share * rest.square().sum(1)).sum()), float(length.square().sum())
+    floor = max(ROUNDING * (within + between), ULP**2 * raw / x.shape[1])
     if float(length[0] ** 2) <= floor:
         return {}, ("the means of all classes are the same: their separation is not defined",)
     axes, length = axes[length**2 > floor], length[length**2 > floor]  # [P, D], [P]
-    rest = x - means[own]
-    within = float((share * rest.square().sum(1)).sum())
     along = (share[:, None] * (rest @ axes.T).square()).sum(0)  # [P] variance within
     between = float(length.square().sum())
-    unit = F.normalize(apart, dim=1)
-    cosine = (unit @ unit.T)[~torch.eye(classes, dtype=torch.bool, device=x.device)]
+    ways = unit(apart)
+    cosine = (ways @ ways.T)[~torch.eye(classes, dtype=torch.bool, device=x.device)]
     return {
         "class_variance": Value(between / (between + within), n),
         "nc1": Value(float((along / length.square()).sum()) / classes, n),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject
 from sslbench.cluster import nearest
 from sslbench.errors import Unsuited, UserError
+from sslbench.measures import unit
 from sslbench.scores import Labelled, accuracies, class_warnings, labelled
 
 GRID = (1, 5, 10, 20, 50, 100, 200)
@@ -97,5 +97,5 @@ class KNN(Evaluator):
 def _unit(part: Labelled, subject: Subject) -> Labelled:
     # faiss has no Metal; the cosine wants float32 either way
     device = "cpu" if subject.device.type == "mps" else subject.device
-    features = F.normalize(part.features.to(device), dim=1)
+    features = unit(part.features.to(device))
     return Labelled(features, part.labels.to(device), part.held_out.to(device))

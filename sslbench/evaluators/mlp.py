@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Subject
+from sslbench.measures import ULP, power
 from sslbench.scores import Labelled, accuracies, class_warnings, labelled
 
 EPOCHS = 20
@@ -72,6 +73,7 @@ class Heads:
 
     mean: Tensor  # [D]
     scale: Tensor  # [D]
+    power: Tensor  # [D] by which features are multiplied first
     weights: list[list[Tensor]]  # of each head: [D, H], [1, H], [H, C], [1, C]
 
     @torch.no_grad()
@@ -80,7 +82,7 @@ class Heads:
         return torch.cat([self.logits(self.standard(part)).cpu() for part in parts], dim=1)
 
     def standard(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.scale
+        return (features * self.power - self.mean) / self.scale
 
     def logits(self, points: Tensor) -> Tensor:
         """[R, B, C] of standardised features [B, D]; a gradient passes to the weights."""
@@ -126,15 +128,19 @@ def _begin(
     features: Tensor, sizes: tuple[int, int], many: int, generator: torch.Generator
 ) -> Heads:
     """Heads before training, all alike: uniform within one over the root of the inputs."""
+    ordinary = power(features, 0)[0]
+    features = features * ordinary
     mean, scale = features.mean(0), features.std(0, unbiased=False)
-    flat = scale <= 1e-6 * features.abs().amax(0)  # constant: rounding is not to be amplified
+    flat = scale <= ULP * features.abs().amax(0)  # constant: rounding is not to be amplified
     scale = torch.where(flat, torch.inf, scale)
     first = []
     for inputs, outputs in zip((len(mean), sizes[0]), sizes, strict=True):
         for shape in ((inputs, outputs), (1, outputs)):
             drawn = torch.rand(shape, generator=generator) * 2 - 1
             first.append(drawn.div(math.sqrt(inputs)).to(features.device))
-    return Heads(mean, scale, [[w.clone().requires_grad_() for w in first] for _ in range(many)])
+    return Heads(
+        mean, scale, ordinary, [[w.clone().requires_grad_() for w in first] for _ in range(many)]
+    )
 
 
 def _rows(part: Labelled, rows: Tensor) -> Labelled:

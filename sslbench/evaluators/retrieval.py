@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject, Value
 from sslbench.errors import Unsuited
+from sslbench.measures import unit
 from sslbench.scores import Labelled, labelled
 
 RECALLS = (1, 5, 10)
@@ -116,7 +116,7 @@ def _unit(features: Tensor, device: torch.device) -> Tensor:
     Products of two are whole multiples of 2^-52 and sums of them stay exact, in any order:
     duplicates tie, and no device, block or place in the gallery moves a rank.
     """
-    steps = (F.normalize(features.double(), dim=1) * 2**26).round()
+    steps = (unit(features.double()) * 2**26).round()
     return (steps / 2**26).to(device)
 
 

@@ -219,7 +219,7 @@ def test_the_features_are_centred_and_divided_by_their_one_deviation():
     world = pictured()
     task = _task(world, world, 0)
     features = world.train[~world.held_out]
-    model = _Tuned(world.copy(), task.centre, task.spread, 4)
+    model = _Tuned(world.copy(), task.size, 4)
     nn.init.eye_(model.head.weight)
     with torch.no_grad():
         found = model(world.pictures["train"][~world.held_out].float() / 255)
@@ -336,5 +336,5 @@ def test_an_encoder_without_weights_is_declined():
 def test_a_collapsed_encoder_is_trained_all_the_same(short):
     world = pictured()
     world.train, world.test = torch.ones(200, 24), torch.ones(100, 24)
-    assert _task(world, world, 0).spread == 1
+    assert _task(world, world, 0).size.spread == 1
     assert 0 <= world.judged_by(FineTune()).metrics["top1_100"].value <= 1

@@ -255,6 +255,25 @@ def test_collapsed_features_are_said_to_have_no_separation(value):
     assert warnings == ("the means of all classes are the same: their separation is not defined",)
 
 
+def test_an_offset_hides_neither_classes_nor_directions():
+    labels = torch.arange(210) % 5
+    x = (16 * (noise(210, 12) + 2 * noise(5, 12, seed=1)[labels])).round() / 16
+    plain, warnings = judged(x, labels, classes=5)
+    for offset in (1e4, 1e6):  # at which float32 still tells sixteenths
+        found, more = judged(x + offset, labels, classes=5)
+        centred = BY_CLASS | {"effective_rank"}
+        assert more == warnings == ()
+        assert {n: found[n] for n in centred} == pytest.approx({n: plain[n] for n in centred})
+
+
+def test_what_rounding_leaves_of_collapsed_features_is_no_direction():
+    x = torch.full((100, 8), 1e6) + torch.randint(2, (100, 8), generator=generator()) / 16
+    found, warnings = judged(x)
+    assert found["effective_rank"] == 1
+    assert not BY_CLASS & found.keys()
+    assert "the means of all classes are the same" in warnings[0]
+
+
 def test_without_labels_what_needs_none_is_measured():
     x = noise(200, 8)
     told = judged(x)[0]

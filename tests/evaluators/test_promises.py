@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sslbench.api import Judgement
 from sslbench.cells.protocol import resolve_judge
 from sslbench.cli.card import NEEDED, evaluator
 from sslbench.plugins import registry
@@ -113,6 +114,81 @@ def test_a_share_of_right_answers_lies_between_0_and_1(name: str) -> None:
     for metric, value in trial(name).honest.metrics.items():
         if re.match(r"(top|acc|auroc|map|mean|recall)", metric):
             assert 0 <= value.value <= 1
+
+
+class Times(torch.nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+def enlarged(factor: float) -> MadeUp:
+    """The same world by an encoder whose features are so many times as large."""
+    subject = world()
+    for each in (subject, *subject.others.values()):
+        each.train, each.test = each.train * factor, each.test * factor
+        each.levels = {k: [level * factor for level in v] for k, v in each.levels.items()}
+        assert each.encoder is not None
+        each.encoder = torch.nn.Sequential(each.encoder, Times(factor))
+    return subject
+
+
+SLOW = [pytest.param("mlp", marks=pytest.mark.slow)]
+
+
+def near(plain: Judgement, moved: Judgement, name: str) -> None:
+    found, of = ({k: getattr(v, each) for k, v in moved.metrics.items()} for each in ("value", "n"))
+    assert _near({k: v.value for k, v in plain.metrics.items()}, found, of, name)
+    assert (moved.chosen.keys(), moved.warnings) == (plain.chosen.keys(), plain.warnings)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(n for n in JUDGES if n.startswith(("linear", "calibration", "fewshot", "transfer"))), *SLOW],
+)
+def test_scores_of_what_is_centred_do_not_move_with_an_offset(name: str) -> None:
+    near(*(trial(name).judged(shifted(offset)) for offset in (0, 1e6)), name)
+
+
+def shifted(offset: float) -> MadeUp:
+    """Features in sixteenths, so that the sum has all their digits."""
+    subject = world()
+    for each in (subject, *subject.others.values()):
+        for split in ("train", "test"):
+            features = (64 * getattr(each, split)).round() / 16 + offset
+            setattr(each, split, features)
+            each.levels[split] = [features[:, :8], features[:, 8:]]
+    return subject
+
+
+OF_OTHER_IMAGES = ("bn-adapt", "corruption", "tent", "transfer")
+ENLARGED = [  # FLOPs and time know no scale
+    pytest.param(name, marks=[pytest.mark.slow] * (name in ("mlp", "finetune")), id=name)
+    for name in JUDGES
+    if name != "cost"
+]
+
+
+@pytest.mark.parametrize("factor", [1e20, 1e-20])
+@pytest.mark.parametrize("name", ENLARGED)
+def test_scores_do_not_move_with_the_scale_of_features(name: str, factor: float) -> None:
+    near(trial(name).honest, trial(name).judged(enlarged(factor)), name)
+
+
+@pytest.mark.parametrize("name", ENLARGED)
+def test_features_at_the_end_of_float32_are_judged_or_refused_by_a_sentence(name: str) -> None:
+    largest = max(float(part.abs().max()) for part in (world().train, world().test))
+    subject = enlarged(3e38 / largest)
+    if name.partition("[")[0] in OF_OTHER_IMAGES:  # some of whose features are larger
+        with pytest.raises(ValueError, match="hold NaN or infinity"):
+            trial(name).judged(subject)
+        return
+    moved = trial(name).judged(subject)
+    assert all(math.isfinite(value.value) for value in moved.metrics.values())
+    near(trial(name).honest, moved, name)
 
 
 @pytest.mark.parametrize("name", JUDGES)
