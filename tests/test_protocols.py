@@ -48,6 +48,13 @@ def test_the_page_of_protocols_is_fresh(request: pytest.FixtureRequest) -> None:
     assert path.read_text() == page(), "`pytest tests/test_protocols.py --regold`, if that is meant"
 
 
+def test_the_card_of_corruption_says_where_a_rendered_set_leaves_the_published_one() -> None:
+    card = evaluator(FOUND.find("evaluators", "corruption"), FOUND)
+    said = " ".join(card["traps"].split())
+    assert "warpAffine (OpenCV 4.5.5) rounded coordinates to 1/32 pixel" in said
+    assert "up to 4 levels" in said
+
+
 def test_every_protocol_is_listed_with_its_card() -> None:
     text = " ".join(call("list", "evaluators", "-v").split())
     cards = json.loads(call("list", "evaluators", "-v", "--json"))

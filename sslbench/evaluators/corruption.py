@@ -38,7 +38,9 @@ class Corruption(Evaluator):
     CIFAR has no standard normaliser: its "mCE" is 1 - mean15, where that of ImageNet divides by
     AlexNet's errors. Augmentations of pretraining that resemble a corruption (blur, brightness,
     saturation) are seen training, not robustness. A rendered set is not the published one: its name
-    says which stands here.
+    says which stands here. Its elastic_transform is that of OpenCV 5, within 1 of 255 levels; the
+    published sets are of a time when warpAffine (OpenCV 4.5.5) rounded coordinates to 1/32 pixel,
+    by which they differ in up to 4 levels (.10 to .16 on average).
 
     set: "official" as published, "regen" rendered here, or the name of a folder in the official
     layout. images: a fixed class-balanced subset of that many test images. severities: one, or a
