@@ -22,7 +22,8 @@ class Linear(Evaluator):
 
     Measured: accuracy on test. Features of the un-augmented images, each standardised with the
     mean and deviation of the images fitted on; objective: mean cross entropy + l2/2 * |weights|^2,
-    bias free (scikit-learn's LogisticRegression with C = 1 / (l2 * N)); minimised until the
+    bias free (scikit-learn's LogisticRegression with C = 1 / (l2 * N), and with C = 2 / (l2 * N) for
+    two classes, to which it gives one vector of weights where here are two, opposite); minimised until the
     estimated distance from the minimum is 1e-6 of it, so the answer depends on no learning
     rate, batch, order or seed. With `layers` also the accuracy of the same probe on each stage's
     maps averaged over positions; layer1 is the shallowest.

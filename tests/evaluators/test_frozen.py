@@ -265,6 +265,19 @@ def test_lengths_of_features_do_not_matter(judge):
     assert world.judged_by(judge()).metrics == expected.metrics
 
 
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_top5_of_fewer_than_five_neighbours_says_what_it_is(k):
+    world = fake(classes=9, spread=6.0)
+    judgement = world.judged_by(KNN(k=k))
+    assert judgement.warnings == (
+        f"top5 is the best {k}, for so many neighbours were asked (k={k})",
+    )
+    if k == 1:
+        assert judgement.metrics["top5"] == judgement.metrics["top1"]
+    assert world.judged_by(KNN(k=5)).warnings == ()
+    assert fake(classes=5).judged_by(KNN(k=k)).warnings == ()
+
+
 def test_k_of_a_small_bank_is_chosen_among_what_it_holds():
     world = fake(12, 40, spread=3.0)
     assert world.judged_by(KNN()).chosen["k"] in (1, 5, 10)
@@ -310,6 +323,30 @@ def test_every_probe_is_scikit_learns_logistic_regression(classes, spread):
             float((probe(x).argmax(1) == torch.from_numpy(theirs.predict(points))).float().mean())
             > 0.99
         )
+
+
+def test_two_classes_are_scikit_learns_at_twice_its_c():
+    """One vector of weights there, two that are opposite here."""
+    world = fake(300, 500, 20, classes=2, spread=5.0)
+    l2 = 0.02
+    probe = fit_probes(world.train, world.truth["train"], (l2,), 2)[0]
+    assert torch.allclose(probe.weight[0], -probe.weight[1], atol=1e-4)
+    points, test = ((x - probe.mean) / probe.scale for x in (world.train, world.test))
+    theirs = {
+        c: LogisticRegression(C=c / (l2 * 300), tol=1e-8, max_iter=5000).fit(
+            points.numpy(), world.truth["train"].numpy()
+        )
+        for c in (1, 2)
+    }
+    apart = {
+        c: abs(model.decision_function(test.numpy()) - (probe(world.test) @ SIGNS).numpy()).max()
+        for c, model in theirs.items()
+    }
+    assert apart[2] < 0.01 < 0.2 < apart[1]
+    assert "C = 2 / (l2 * N) for\n    two classes" in Linear.__doc__
+
+
+SIGNS = torch.tensor([-1.0, 1.0])
 
 
 @pytest.mark.parametrize("d", [30, 700])
