@@ -340,7 +340,7 @@ def test_what_the_store_has_needs_no_file_and_stands_in_the_tables_of_its_suite(
         assert "external:" not in call("plan", "--suite", "tiny.yaml", *line.split()).stdout
     for line in ((), ("--methods", "external:Mine")):
         plan = call("plan", "--suite", "tiny.yaml", "--evaluators", "linear", *line).stdout
-        assert "to judge: linear-1" in plan
+        assert "to judge: linear-2" in plan
     said = call("plan", "--suite", "tiny.yaml", "--methods", "external:Yours", code=2).stderr
     assert "has no weights 'external:Yours' for digits[test=30,train=100]" in said
     said = call("run", "--suite", "tiny.yaml", "--methods", "external", code=2).stderr

@@ -281,14 +281,14 @@ def test_variants_of_a_judge_draw_the_same_numbers() -> None:
     assert more.protocol == "clustering-1[over=true]"
     assert more.family == plain.family == "clustering-1"
     tent = resolve_judge("tent[severities=5]", found, held_out=True)[0]
-    assert tent.family == "tent-1(linear-1)@held-out"
+    assert tent.family == "tent-1(linear-2)@held-out"
 
 
 def test_a_later_parameter_at_its_default_leaves_old_records_valid() -> None:
     found = registry(installed=False)
     assert resolve_judge("linear", found)[0].identity() == {
         "name": "linear",
-        "version": 1,
+        "version": 2,
         "params": {"l2": None},
     }
     assert resolve_judge("clustering", found)[0].identity()["params"] == {"restarts": 10}
@@ -296,5 +296,5 @@ def test_a_later_parameter_at_its_default_leaves_old_records_valid() -> None:
 
 def test_a_borrowed_probe_is_part_of_what_a_judge_is() -> None:
     tent = resolve_judge("tent", registry(installed=False))[0]
-    assert tent.protocol == "tent-1(linear-1)"
+    assert tent.protocol == "tent-1(linear-2)"
     assert [used["name"] for used in tent.identity()["uses"]] == ["linear"]

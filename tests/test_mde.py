@@ -157,7 +157,7 @@ def test_the_plan_prints_a_table_and_sentences(suite, tmp_path):
     rows = [re.split(r"\s{2,}", line)[2:] for line in lines[at + 1 : at + 4]]
     assert rows == [
         ["knn-1", "3", "unknown", "3.3 SDs", "3.3 SDs (2 methods)", "34 and 34 for half an SD"],
-        ["linear-1", "3", "unknown", "3.3 SDs", "3.3 SDs (2 methods)", "34 and 34 for half an SD"],
+        ["linear-2", "3", "unknown", "3.3 SDs", "3.3 SDs (2 methods)", "34 and 34 for half an SD"],
         ["clustering-1", "1", "unknown", "none", "none (2 methods)", "34 and 34 for half an SD"],
     ]
     assert lines[at + 4].startswith("smallest true difference that a paired t test by seed finds")

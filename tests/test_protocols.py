@@ -67,8 +67,8 @@ def test_every_protocol_is_listed_with_its_card() -> None:
 
 def test_a_borrowed_probe_stands_in_the_id() -> None:
     card = json.loads(call("show", "tent", "--json"))
-    assert card["protocol"] == "tent-1(linear-1)"
-    assert card["uses"] == ["linear-1"]
+    assert card["protocol"] == "tent-1(linear-2)"
+    assert card["uses"] == ["linear-2"]
 
 
 def test_show_prints_one_card() -> None:

@@ -325,6 +325,41 @@ def test_every_probe_is_scikit_learns_logistic_regression(classes, spread):
         )
 
 
+N, CLASSES = 500, 5
+KINDS = {
+    "easy": lambda centres, draw: 2 * centres + draw(32),
+    "hard": lambda centres, draw: 0.15 * centres + draw(32),
+    "rows of any length": lambda centres, draw: (
+        (0.5 * centres + draw(32)) * draw(1) / draw(1)  # Cauchy's
+    ),
+    "columns of any scale": lambda centres, draw: (
+        (0.5 * centres + draw(32)) * 10 ** torch.linspace(-6, 6, 32)
+    ),
+    "near duplicates": lambda centres, draw: torch.cat(
+        [half := (0.5 * centres + draw(32))[:, :16], half + 1e-3 * draw(16)], dim=1
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_minimum_is_reached_to_a_millionth_or_said_not_to_be(kind):
+    draws = generator()
+    labels = torch.arange(N) % CLASSES
+    centres = torch.randn(CLASSES, 32, generator=draws)[labels]
+    x = KINDS[kind](centres, lambda d: torch.randn(N, d, generator=draws))
+    points = x.double()
+    points = (points - points.mean(0)) / points.std(0, unbiased=False)
+    found = fit_probes(x, labels, linear.GRID, CLASSES)
+    for probe in found[::2]:
+        assert probe.converged or probe.l2 < 3e-6
+        theirs = LogisticRegression(C=1 / (probe.l2 * N), tol=1e-10, max_iter=50_000)
+        theirs.fit(points.numpy(), labels.numpy())
+        lowest = objective(x, labels, theirs.coef_, theirs.intercept_, probe.l2)
+        ours = objective(x, labels, probe.weight, probe.bias, probe.l2)
+        assert ours <= lowest * (1 + 1e-6) or not probe.converged
+        assert probe.objective == pytest.approx(ours, rel=3e-6)
+
+
 def test_two_classes_are_scikit_learns_at_twice_its_c():
     """One vector of weights there, two that are opposite here."""
     world = fake(300, 500, 20, classes=2, spread=5.0)

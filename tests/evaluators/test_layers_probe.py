@@ -165,5 +165,5 @@ def test_the_protocol_without_layers_keeps_its_name():
         text: resolve_judge(text, registry(installed=False))[0].protocol
         for text in ("linear", "linear[layers=false]", "linear[layers=true]")
     }
-    assert named["linear"] == named["linear[layers=false]"] == "linear-1"
-    assert named["linear[layers=true]"] == "linear-1[layers=true]"
+    assert named["linear"] == named["linear[layers=false]"] == "linear-2"
+    assert named["linear[layers=true]"] == "linear-2[layers=true]"
