@@ -12,7 +12,7 @@ from torch import Tensor
 from .measures import ULP, power
 
 TOLERANCE = 1e-6  # distance from the minimum, as a share of the objective
-NEAR = 1e-6  # estimated distance at which first steps end: they know it to an order of magnitude
+NEAR = 6e-7  # estimated distance at which first steps end: they know it to an order of magnitude
 ITERATIONS = 1000
 NEWTON = 20  # steps of the second kind
 CONJUGATE = 150  # products with the Hessian within one of them
