@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -13,7 +14,9 @@ from sslbench.errors import UserError
 from sslbench.logistic import Probe, fit_probes
 from sslbench.scores import Labelled, accuracies, class_warnings, labelled, proportion
 
-GRID = tuple(10 ** (exponent / 2) for exponent in range(-14, 3))  # 1e-7 to 10, half decades
+GRID = tuple(10 ** (exponent / 2) for exponent in range(2, -15, -1))  # 10 to 1e-7, half decades
+ROUGH = 1e-4  # distance from the minimum, as a share of the objective, of fits that are to choose
+WORSE = 1.1  # times the lowest held-out cross entropy: where the walk down the grid ends
 DEFAULT = 1e-3  # where no held-out image can choose
 
 
@@ -143,7 +146,7 @@ def _at(subject: Subject, part: Labelled) -> Labelled:
 
 
 def _fit(train: Labelled, classes: int, l2: float) -> tuple[Probe, tuple[str, ...]]:
-    probe = fit_probes(train.features, train.labels, (l2,), classes)[0]
+    probe = next(fit_probes(train.features, train.labels, (l2,), classes))
     if not probe.converged:
         return probe, (f"the fit at l2={l2:.3g} stopped before its minimum",)
     return probe, ()
@@ -157,14 +160,18 @@ def _choose(
     if not held.any() or held.all():
         l2 = grid[0] if len(grid) == 1 else DEFAULT
         return l2, None, (f"no held-out tenth to choose l2 on: l2={l2} was taken",)
-    probes = fit_probes(train.features[~held], train.labels[~held], grid, classes)
-    features, truth = train.features[held], train.labels[held]
-
-    def merit(probe: Probe) -> Merit:
+    rest, features, truth = ~held, train.features[held], train.labels[held]
+    merits: dict[float, Merit] = {}
+    lowest = math.inf
+    for probe in fit_probes(
+        train.features[rest], train.labels[rest], grid, classes, tolerance=ROUGH
+    ):
         logits = probe(features)
-        return int((logits.argmax(1) == truth).sum()), -float(F.cross_entropy(logits, truth))
-
-    merits = {probe.l2: merit(probe) for probe in probes}
+        loss = float(F.cross_entropy(logits, truth))
+        merits[probe.l2] = int((logits.argmax(1) == truth).sum()), -loss
+        lowest = min(lowest, loss)
+        if loss > WORSE * lowest:
+            break
     best = max(merits, key=lambda l2: merits[l2])
     if len(grid) > 1 and best in (grid[0], grid[-1]) and classes > 1:
         return best, merits[best], (f"the chosen l2={best:.3g} is at the edge of the grid",)

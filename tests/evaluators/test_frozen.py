@@ -20,6 +20,7 @@ from sslbench.evaluators.clustering import Clustering, _agreement
 from sslbench.evaluators.knn import GRID, KNN
 from sslbench.evaluators.linear import Linear
 from sslbench.logistic import fit_probes
+from sslbench.scores import labelled
 
 from .helpers import Fake, fake
 
@@ -304,7 +305,7 @@ def test_every_probe_is_scikit_learns_logistic_regression(classes, spread):
     world = fake(400, 10, 10, classes, spread=spread)
     x, y = world.train, world.truth["train"]
     points = ((x - x.mean(0)) / x.std(0, unbiased=False)).double().numpy()
-    l2s = (1e-4, 1e-2, 1.0)
+    l2s = (1.0, 1e-2, 1e-4)
     for probe, l2 in zip(fit_probes(x, y, l2s, classes), l2s, strict=True):
         theirs = LogisticRegression(C=1 / (l2 * 400), tol=1e-8, max_iter=5000).fit(points, y)
         weight, bias = theirs.coef_, theirs.intercept_
@@ -315,8 +316,8 @@ def test_every_probe_is_scikit_learns_logistic_regression(classes, spread):
         lowest = objective(x, y, weight, bias, l2)
         ours = objective(x, y, probe.weight, probe.bias, l2)
         assert probe.converged
-        assert probe.objective == pytest.approx(ours, rel=1e-4)
-        assert lowest * (1 - 1e-6) <= ours <= lowest * (1 + 1e-4)
+        assert probe.objective == pytest.approx(ours, rel=1e-6)
+        assert lowest * (1 - 1e-6) <= ours <= lowest * (1 + 1e-6)
         gap = (probe.weight.double() - torch.as_tensor(weight)).abs().max()
         assert gap < 0.02 * float(abs(torch.as_tensor(weight)).max())
         assert (
@@ -349,9 +350,9 @@ def test_the_minimum_is_reached_to_a_millionth_or_said_not_to_be(kind):
     x = KINDS[kind](centres, lambda d: torch.randn(N, d, generator=draws))
     points = x.double()
     points = (points - points.mean(0)) / points.std(0, unbiased=False)
-    found = fit_probes(x, labels, linear.GRID, CLASSES)
+    found = list(fit_probes(x, labels, linear.GRID, CLASSES))
     for probe in found[::2]:
-        assert probe.converged or probe.l2 < 3e-6
+        assert probe.converged
         theirs = LogisticRegression(C=1 / (probe.l2 * N), tol=1e-10, max_iter=50_000)
         theirs.fit(points.numpy(), labels.numpy())
         lowest = objective(x, labels, theirs.coef_, theirs.intercept_, probe.l2)
@@ -364,7 +365,7 @@ def test_two_classes_are_scikit_learns_at_twice_its_c():
     """One vector of weights there, two that are opposite here."""
     world = fake(300, 500, 20, classes=2, spread=5.0)
     l2 = 0.02
-    probe = fit_probes(world.train, world.truth["train"], (l2,), 2)[0]
+    probe = next(fit_probes(world.train, world.truth["train"], (l2,), 2))
     assert torch.allclose(probe.weight[0], -probe.weight[1], atol=1e-4)
     points, test = ((x - probe.mean) / probe.scale for x in (world.train, world.test))
     theirs = {
@@ -387,24 +388,40 @@ SIGNS = torch.tensor([-1.0, 1.0])
 @pytest.mark.parametrize("d", [30, 700])
 def test_the_basis_does_not_move_the_answer(monkeypatch, d):
     world = fake(250, 10, d, spread=6.0)
-    rotated = fit_probes(world.train, world.truth["train"], (1e-3, 0.1), 4)
+    rotated = list(fit_probes(world.train, world.truth["train"], (0.1, 1e-3), 4))
     monkeypatch.setattr(logistic, "_ROTATED", 0)
-    plain = fit_probes(world.train, world.truth["train"], (1e-3, 0.1), 4)
+    plain = list(fit_probes(world.train, world.truth["train"], (0.1, 1e-3), 4))
     for one, two in zip(rotated, plain, strict=True):
         assert one.objective == pytest.approx(two.objective, rel=1e-4)
         assert torch.allclose(one.weight, two.weight, atol=0.02 * float(one.weight.abs().max()))
 
 
-def test_probes_fitted_together_are_those_fitted_alone(monkeypatch):
+def test_a_fit_from_the_one_before_is_the_fit_from_zero():
     world = fake(spread=3.0)
     x, y = world.train, world.truth["train"]
-    together = fit_probes(x, y, linear.GRID, 4)
-    monkeypatch.setattr(logistic, "_HISTORY", 1)
-    for one, l2 in zip(together, linear.GRID, strict=True):
-        alone = fit_probes(x, y, (l2,), 4)[0]
-        assert one.objective == pytest.approx(alone.objective, rel=1e-5)
-    assert [p.objective for p in fit_probes(x, y, linear.GRID, 4)] == pytest.approx(
-        [p.objective for p in together], rel=1e-5
+    for one in fit_probes(x, y, linear.GRID, 4):
+        alone = next(fit_probes(x, y, (one.l2,), 4))
+        assert one.objective == pytest.approx(alone.objective, rel=2e-6)
+
+
+@pytest.mark.parametrize("limit", ["_APART", "_SPARSE"])
+def test_a_factor_that_is_shared_or_of_fewer_rows_does_not_move_the_answer(monkeypatch, limit):
+    world = fake(2000, 10, 30, spread=3.0)
+    x, y = world.train, world.truth["train"]
+    plain = list(fit_probes(x, y, (0.1, 1e-3, 1e-5), 4))
+    monkeypatch.setattr(logistic, limit, 0)
+    for one, two in zip(plain, fit_probes(x, y, (0.1, 1e-3, 1e-5), 4), strict=True):
+        assert one.converged and two.converged
+        assert one.objective == pytest.approx(two.objective, rel=2e-6)
+
+
+def test_a_fit_that_runs_out_of_products_says_so(monkeypatch):
+    world = fake(spread=3.0)
+    monkeypatch.setattr(logistic, "PRODUCTS", 3)
+    probe = next(fit_probes(world.train, world.truth["train"], (1e-6,), 4))
+    assert not probe.converged
+    assert linear._fit(labelled(world, world, "train"), 4, 1e-6)[1] == (
+        "the fit at l2=1e-06 stopped before its minimum",
     )
 
 
@@ -422,9 +439,9 @@ def test_scale_and_offset_of_features_do_not_matter():
 
 def test_constant_features_are_ignored():
     world = fake(spread=3.0)
-    expected = fit_probes(world.train, world.truth["train"], (0.01,), 4)[0]
+    expected = next(fit_probes(world.train, world.truth["train"], (0.01,), 4))
     wide = torch.cat([world.train, torch.full((300, 3), 7.3)], dim=1)
-    found = fit_probes(wide, world.truth["train"], (0.01,), 4)[0]
+    found = next(fit_probes(wide, world.truth["train"], (0.01,), 4))
     assert torch.allclose(found.weight[:, :12], expected.weight, atol=5e-3)
     assert found.weight[:, 12:].abs().max() < 1e-4
     assert found.objective == pytest.approx(expected.objective, rel=1e-5)
@@ -432,7 +449,7 @@ def test_constant_features_are_ignored():
 
 def test_the_standardisation_is_that_of_the_images_fitted_on():
     world = fake(spread=3.0)
-    probe = fit_probes(world.train, world.truth["train"], (0.01,), 4)[0]
+    probe = next(fit_probes(world.train, world.truth["train"], (0.01,), 4))
     assert torch.allclose(probe.mean, world.train.mean(0), atol=1e-5)
     assert torch.allclose(probe.scale, world.train.std(0, unbiased=False), atol=1e-5)
 
@@ -440,7 +457,7 @@ def test_the_standardisation_is_that_of_the_images_fitted_on():
 def test_the_head_is_refitted_on_all_of_train():
     world = fake(spread=3.0)
     probe, _ = linear.choose_probe(world, world)
-    whole = fit_probes(world.train, world.truth["train"], (probe.l2,), 4)[0]
+    whole = next(fit_probes(world.train, world.truth["train"], (probe.l2,), 4))
     assert torch.equal(probe.weight, whole.weight)
 
 
