@@ -347,11 +347,28 @@ class Value(NamedTuple):
     split: str = "test"
 
 
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a judge that classifies said of each labelled image of test, in their order."""
+
+    predicted: Tensor  # int64 [N], classes
+    truth: Tensor  # int64 [N], classes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Predictions) and all(
+            mine.equal(theirs)
+            for mine, theirs in ((self.predicted, other.predicted), (self.truth, other.truth))
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Judgement(NamedTuple):
     metrics: Mapping[str, Value]
     chosen: Mapping[str, Any] = MappingProxyType({})  # what was chosen on the held-out tenth
     warnings: tuple[str, ...] = ()
     sources: Mapping[str, str] = MappingProxyType({})  # other data that it saw -> fingerprint
+    predictions: Predictions | None = None  # behind the metric that ranks
 
 
 class Judged(Protocol):

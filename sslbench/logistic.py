@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .measures import ULP, power
@@ -109,16 +109,18 @@ class _Points:
         self.power = power(features, 0)[0]
         features = features * self.power if (self.power != 1).any() else features
         n, d = features.shape
-        mean = features.mean(0, dtype=torch.float64)
-        scale = features.std(0, unbiased=False).double()
+        mean, scale = features.mean(0), features.std(0, unbiased=False)
         flat = scale <= ULP * features.abs().amax(0)  # constant: rounding is not to be amplified
-        self.mean = torch.where(flat, features[0].double(), mean)
-        self.scale = torch.where(flat, torch.ones_like(scale), scale)
+        # rounded as the probe has them, which subtracts in float32
+        self.mean = torch.where(flat, features[0], mean).double()
+        self.scale = torch.where(flat, torch.ones_like(scale), scale).double()
         self._basis = None if d > _ROTATED else self._spectrum(features)
         width = d if self._basis is None else self._basis.shape[1]
         self.rows = torch.ones(n, width + 1, device=features.device)
         some = max(256, _BLOCK // d)
-        for part, out in zip(features.split(some), self.rows.split(some), strict=True):
+        for part, out in zip(
+            torch.split(features, some), torch.split(self.rows, some), strict=True
+        ):
             whole = (part.double() - self.mean) / self.scale
             out[:, :-1] = whole if self._basis is None else whole @ self._basis
 
@@ -129,8 +131,9 @@ class _Points:
         some = (some.double() - self.mean) / self.scale
         variance, basis = torch.linalg.eigh(some.T @ some / len(some))  # rising
         if len(some) < n:
-            return basis
-        return basis[:, variance > 1e-12 * variance[-1].clamp(min=1e-6)]
+            variance = torch.ones_like(variance)
+        found: Tensor = basis[:, variance > 1e-12 * variance[-1].clamp(min=1e-6)]
+        return found
 
     def turned(self, weights: Tensor) -> Tensor:
         """Weights [C, D] of the standardised features, of those [C, P] of the rows."""
@@ -152,7 +155,7 @@ class _Fit:
         self.rows, self.target, self.l2 = rows, target, l2
         self.products = 0
         some = max(256, _BLOCK // max(start.shape))
-        self._parts, self._truths = rows.split(some), target.split(some)
+        self._parts, self._truths = torch.split(rows, some), torch.split(target, some)
         self._chances: list[Tensor] = []
         self._at: np.ndarray | None = None  # where chances are known
         self.value, self.gradient = self._evaluate(start)
@@ -176,7 +179,7 @@ class _Fit:
             start = np.zeros(self.weights.numel())
             options = {"gtol": 0.0, "maxiter": STEPS, "initial_trust_radius": 100.0}
             options["max_trust_radius"] = 1e9
-            try:
+            with contextlib.suppress(_Spent):
                 minimize(
                     self._asked,
                     start,
@@ -186,8 +189,6 @@ class _Fit:
                     callback=stop,
                     options=options,
                 )
-            except _Spent:
-                pass
         return near()
 
     def _asked(self, at: np.ndarray) -> tuple[float, np.ndarray]:

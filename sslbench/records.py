@@ -21,7 +21,10 @@ from pydantic import (
 )
 
 SCHEMA = "1.0"  # a reader refuses newer ones
-ADDED = ("health",)  # fields that older records lack: an empty one is left out of the hash
+ADDED = (
+    "health",
+    "predictions",
+)  # fields that older records lack: an empty one is left out of the hash
 HEALTH = (  # codes of the warnings that judge a fit
     "collapsed",
     "collapsed-embedding",
@@ -128,6 +131,7 @@ class Record(_Part):
     environment: dict[str, Any] = Field(default_factory=dict)
     warnings: tuple[Warned, ...] = ()
     error: Failure | None = None
+    predictions: str = ""  # digest of what was predicted for each image, in the file beside
     attempt: int = 1
     started: str = ""
     finished: str = ""

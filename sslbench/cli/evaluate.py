@@ -103,7 +103,9 @@ def evaluate(
     state.verbose = state.verbose or verbose
     how = {name: value for name in OF_ENCODER if (value := given.pop(name))}
     with quiet_libraries(verbose=state.verbose):
-        options = asked(state, given, how=doing(given, ("device", "jobs"), train=False))
+        options = asked(
+            state, given, how=doing(given, ("device", "jobs", "predictions"), train=False)
+        )
         from ..plan.planning import make_plan
 
         check(options, state.registry)

@@ -237,6 +237,13 @@ placed = under(
         metavar="N",
         help="Run N cells at once, each in a process.  [default: one per GPU, or one]",
     ),
+    click.option(
+        "--no-predictions",
+        "predictions",
+        flag_value=False,
+        default=True,
+        help="Do not keep what judges predicted for each image.",
+    ),
 )
 track_option = under(
     OUTPUT,

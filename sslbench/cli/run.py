@@ -95,7 +95,9 @@ def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
     state = ctx.ensure_object(State)
     state.verbose = state.verbose or verbose
     with quiet_libraries(verbose=state.verbose):
-        how = doing(given, ("device", "jobs", "watch", "compile", "checkpoint_seconds"))
+        how = doing(
+            given, ("device", "jobs", "watch", "compile", "checkpoint_seconds", "predictions")
+        )
         options = asked(state, given, how=how, skip_failed=given["skip_failed"])
         check(options, state.registry)
         trackers = made(given["track"], state.registry)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject
+from sslbench.api import Evaluator, Judged, Judgement, Metric, Predictions, Subject
 from sslbench.arrays import balanced
 from sslbench.errors import Unsuited
 from sslbench.measures import power
@@ -75,12 +75,13 @@ class FineTune(Evaluator):
             chosen[f"lr_{share}"], tuned[share] = task.tuned(share)
         test = labelled(subject, data, "test")
         rows = (data.labels("test") >= 0).nonzero()[:, 0]
-        metrics = {}
+        metrics, said = {}, None
         for share, model in tuned.items():
             scores = _logits(model, data.images("test"), rows)
             for name, value in accuracies(scores, test.labels).items():
                 metrics[f"{name}_{share}"] = value
-        return Judgement(metrics, chosen, warnings)
+            said = said or Predictions(scores.argmax(1), test.labels)
+        return Judgement(metrics, chosen, warnings, predictions=said)
 
 
 class _Size(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject
+from sslbench.api import Evaluator, Judged, Judgement, Metric, Predictions, Subject
 from sslbench.cluster import nearest
 from sslbench.errors import Unsuited, UserError
 from sslbench.measures import unit
@@ -54,10 +54,13 @@ class KNN(Evaluator):
         k, warnings = self._choose(train, data.classes)
         test = _unit(labelled(subject, data, "test"), subject)
         votes = self._votes(test.features, train, (k,), data.classes)
-        metrics = accuracies(next(votes)[1], test.labels)
+        scores = next(votes)[1]
+        metrics = accuracies(scores, test.labels)
         if "top5" in metrics and k < 5:
             warnings += (f"top5 is the best {k}, for so many neighbours were asked (k={k})",)
-        return Judgement(metrics, {"k": k}, class_warnings(train.labels, data.classes) + warnings)
+        warnings = class_warnings(train.labels, data.classes) + warnings
+        said = Predictions(scores.argmax(1), test.labels)
+        return Judgement(metrics, {"k": k}, warnings, predictions=said)
 
     def _choose(self, train: Labelled, classes: int) -> tuple[int, tuple[str, ...]]:
         images, held = len(train.labels), int(train.held_out.sum())

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from sslbench.api import Evaluator, Head, Judged, Judgement, Metric, Subject, Value
+from sslbench.api import Evaluator, Head, Judged, Judgement, Metric, Predictions, Subject, Value
 from sslbench.errors import UserError
 from sslbench.logistic import Probe, fit_probes
 from sslbench.scores import Labelled, accuracies, class_warnings, labelled, proportion
@@ -60,9 +60,11 @@ class Linear(Evaluator):
         probe, warnings = choose_probe(subject, data, self.l2)
         stages = self._stages(subject, data) if self.layers else []
         test = labelled(subject, data, "test")
-        own = accuracies(probe(test.features).cpu(), test.labels.cpu())
+        scores = probe(test.features).cpu()
+        own = accuracies(scores, test.labels.cpu())
+        said = Predictions(scores.argmax(1), test.labels)
         if not self.layers:
-            return Judgement(own, {"l2": probe.l2}, warnings)
+            return Judgement(own, {"l2": probe.l2}, warnings, predictions=said)
         by_layer = _scores(stages, subject, data)
         metrics = dict(own)
         chosen: dict[str, Any] = {"l2": probe.l2}
@@ -73,7 +75,7 @@ class Linear(Evaluator):
             best = max(stages, key=lambda stage: stage.merit or (0, 0.0))  # ties: the shallower
             metrics["best_layer"] = by_layer[best.name]
             chosen["best_layer"] = best.name
-        return Judgement({**metrics, **by_layer}, chosen, warnings)
+        return Judgement({**metrics, **by_layer}, chosen, warnings, predictions=said)
 
     def _stages(self, subject: Subject, data: Judged) -> list[_Stage]:
         grid = GRID if self.l2 is None else (self.l2,)

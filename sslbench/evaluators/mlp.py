@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Subject
+from sslbench.api import Count, Evaluator, Judged, Judgement, Metric, Predictions, Subject
 from sslbench.measures import ULP, power
 from sslbench.scores import Labelled, accuracies, class_warnings, labelled
 
@@ -63,8 +63,11 @@ class MLP(Evaluator):
             warnings += (f"no held-out tenth to choose on: {rate=} and {decay=} were taken",)
         head = fit_heads(train, [(rate, decay)], self.width, data.classes, seed=seed)
         test = labelled(subject, data, "test")
-        metrics = accuracies(head(test.features)[0], test.labels)
-        return Judgement(metrics, {"lr": rate, "weight_decay": decay}, warnings)
+        scores = head(test.features)[0]
+        metrics = accuracies(scores, test.labels)
+        said = Predictions(scores.argmax(1), test.labels)
+        chosen = {"lr": rate, "weight_decay": decay}
+        return Judgement(metrics, chosen, warnings, predictions=said)
 
 
 @dataclass(frozen=True)

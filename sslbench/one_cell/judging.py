@@ -15,7 +15,7 @@ from ..errors import Interrupted, Unsuited, UserError
 from ..events import EvaluationDone
 from ..names import parse as parse_name
 from ..records import Costs, MetricValue, Record, Warned, now
-from ..store import CellFolder, newest
+from ..store import Answers, CellFolder, answers, newest
 from ..train.feed import kept_generators, seed_all
 from .building import Means
 from .environment import component
@@ -35,7 +35,7 @@ def judge_all(
         if means.stop():
             raise Interrupted(f"before {judge.protocol}")
         attempt = 1 + sum(r.evaluator == judge.name for r in records)
-        record = folder.add(_judged(means, cell, subject, judge, attempt=attempt))
+        record = folder.add(*_judged(means, cell, subject, judge, attempt=attempt))
         first = record.metric()
         means.listener(
             EvaluationDone(
@@ -65,8 +65,11 @@ def _subject(
     )
 
 
-def _judged(means: Means, cell: Cell, subject: Frozen, judge: Judge, *, attempt: int) -> Record:
-    """Runs one evaluator, and returns the record of what it measured or why it could not."""
+def _judged(
+    means: Means, cell: Cell, subject: Frozen, judge: Judge, *, attempt: int
+) -> tuple[Record, Answers | None]:
+    """Runs one evaluator. Returns a record of what it measured or why not, and its predictions."""
+    found: Answers | None = None
     begun, started = time.monotonic(), now()
     identity = judged_identity(cell, judge)
     common = {**provenance(means, cell), "kind": "evaluation", "identity": identity}
@@ -87,6 +90,8 @@ def _judged(means: Means, cell: Cell, subject: Frozen, judge: Judge, *, attempt:
         common["components"] |= {
             f"data {name}": {"fingerprint": sha} for name, sha in judgement.sources.items()
         }
+        if judgement.predictions is not None and means.how.predictions:
+            found = answers(judgement.predictions)
         known = {m.name: m for m in evaluator.metrics}
         metrics = tuple(
             MetricValue(
@@ -119,7 +124,7 @@ def _judged(means: Means, cell: Cell, subject: Frozen, judge: Judge, *, attempt:
         record = Record(
             **common, status="failed", sentence=wrong.message, error=wrong, finished=now()
         )
-    return record
+    return record, found
 
 
 def watching(means: Means, data: Data) -> Callable[[nn.Module], Mapping[str, float]]:

@@ -6,6 +6,16 @@ above may import it.
 
 from __future__ import annotations
 
-from .folder import CellFolder, Store, newest, record_name
+from .folder import CellFolder, Store, newest, predictions_of, record_name
+from .predictions import Answers, answers, unpacked
 
-__all__ = ["CellFolder", "Store", "newest", "record_name"]
+__all__ = [
+    "Answers",
+    "CellFolder",
+    "Store",
+    "answers",
+    "newest",
+    "predictions_of",
+    "record_name",
+    "unpacked",
+]

@@ -18,6 +18,7 @@ from ..disk import cannot_write, make_folder, write_atomic
 from ..errors import UserError
 from ..records import Document, NewerSchema, Record, canonical, digest, loads, parsed
 from .lease import leased
+from .predictions import Answers, packed, unpacked
 from .tensors import Damaged, digest_of, read_tensors
 
 if TYPE_CHECKING:
@@ -120,10 +121,27 @@ class CellFolder:
                 found.append(record)
         return sorted(found, key=lambda r: (r.finished, r.record_id))
 
-    def add(self, record: Record) -> Record:
+    def add(self, record: Record, found: Answers | None = None) -> Record:
+        """Writes a record, and beside it the predictions that it has the digest of."""
+        if found is not None:
+            record = record.model_copy(update={"predictions": found.digest()})
         sealed = record.sealed()
-        write_atomic(self.path / "records" / record_name(sealed), sealed.dumps().encode())
+        path = self.path / "records" / record_name(sealed)
+        if found is not None:  # first, so that no record names a file that is not there
+            write_atomic(predictions_of(path), packed(found))
+        write_atomic(path, sealed.dumps().encode())
         return sealed
+
+    def predictions(self, record: Record) -> Answers | None:
+        """What a judge said of each image; None where it was not kept. Damage is set aside."""
+        path = predictions_of(self.path / "records" / record_name(record))
+        if not record.predictions or not path.exists():
+            return None
+        try:
+            return unpacked(path.read_bytes(), record.predictions)
+        except (ValueError, OSError) as error:
+            self.set_aside(path, str(error))
+            return None
 
     def current(self, kind: str, identity: Mapping[str, Any]) -> Record | None:
         """The newest ok record of this identity, or else the newest of any status."""
@@ -205,6 +223,11 @@ def record_name(record: Record) -> str:
     """The file name of a sealed record, in which no plugin's name can do harm."""
     slug = re.sub(r"[^a-z0-9-]", "_", (record.evaluator or "train").split("[")[0].lower())[:40]
     return f"{slug}-{record.record_id[:24]}.json"
+
+
+def predictions_of(path: Path) -> Path:
+    """The file of predictions beside that of a record."""
+    return path.with_suffix(".npz")
 
 
 def newest(records: list[Record], kind: str, identity: Mapping[str, Any]) -> Record | None:

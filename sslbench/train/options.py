@@ -23,4 +23,5 @@ class RunOptions:
     checkpoint_seconds: float = 60.0
     watch: Watch | None = None
     compile: bool = False  # torch.compile the backbones
+    predictions: bool = True  # keep what judges predicted for each image
     train: bool = True  # False: a cell that is not trained, or has lost its model, is left alone
