@@ -20,8 +20,13 @@ class MoCo(Method):
     He et al., Momentum Contrast, CVPR 2020, arXiv 1911.05722; Chen et al., Improved Baselines with
     Momentum Contrastive Learning, 2020, arXiv 2003.04297.
     Departures: shuffled batch norm by passing the shuffled keys through in `splits` parts, as the
-    paper's 8 GPUs did, on one device; the queries pass in one; the rate follows its cosine by step,
-    not by epoch; v1 jitters colours before some images turn grey, not after.
+    paper's 8 GPUs did, on one device; the queries pass in one (there: in 8); the rate follows its
+    cosine by step, not by epoch; the hidden layer of v2's head is 2048 wide with every backbone
+    (the code: as wide as its features); the last norm of a ResNet's block starts at a scale of 0
+    (the code: 1); the Gaussian of blur is cut to a tenth of the side and mirrors the border (the
+    code: PIL's three boxes, not cut, which repeat it), and below 20 pixels nothing is blurred; a
+    view's steps stay in floats (there: rounded to 8 bits); v1 jitters colours before some images
+    turn grey, not after.
     """
 
     queues = ("queue",)
