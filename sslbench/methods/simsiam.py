@@ -15,7 +15,11 @@ class SimSiam(Method):
     """Predicts one view's projection from the other's; only the predictor's side has a gradient.
 
     Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021, arXiv 2011.10566.
-    Departures: the learning rate follows its cosine by step, not by epoch.
+    Departures: the learning rate follows its cosine by step, not by epoch; the hidden layers of the
+    projector are 2048 wide with every backbone (the code: as wide as its features); the Gaussian of
+    blur is cut to a tenth of the side and mirrors the border (the code: PIL's three boxes, not cut,
+    which repeat it), and below 20 pixels nothing is blurred; a view's steps stay in floats (there:
+    rounded to 8 bits).
     """
 
     version = 2
