@@ -19,13 +19,19 @@ class SimCLR(Method):
     Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020,
     arXiv 2002.05709; Chen et al., Big Self-Supervised Models are Strong Semi-Supervised Learners,
     NeurIPS 2020, arXiv 2006.10029 (v2: a deeper head, of which the first layer is kept).
-    Departures: batch norm over one device's batch; weight decay as in the released code (the paper
-    says 1e-6); LARS is timm's, which divides by |g| + wd |w| (the code: by |g + wd w|) and multiplies
-    by the rate outside the momentum (there: inside); warm-up is (s + 1) / (W + 1) at step s of W (the
-    code: s / W); crops are resampled bilinearly (there: bicubically); brightness is multiplied, as in
-    v2 (v1 adds it). Of v2 the pretraining alone; it keeps v1's rate and warm-up, 4.8 at a batch of
-    4096 and 10 epochs (its paper's, unless we are mistaken: 0.1 sqrt(4096) = 6.4 and 5 % of the
-    epochs).
+    Departures: the loss is the mean over all anchors (the code: the sum of both directions, twice
+    as much; decay and rate make up for it); weight decay as in the released code (the paper says
+    1e-6); LARS is timm's, which divides by |g| + wd |w| (the code: by |g + wd w|) and multiplies by
+    the rate outside the momentum (there: inside); warm-up is (s + 1) / (W + 1) at step s of W (the
+    code: s / W); batches end with an epoch (there: they run on into the next); crops are resampled
+    bilinearly with antialiasing (there: bicubically without), uniform in area and the logarithm of
+    the aspect (there: in height and the aspect); brightness is multiplied, as in v2 (v1 adds it),
+    contrast moves pixels from the mean luma (there: from each channel's mean), saturation mixes
+    with grey (there: in HSV); blur mirrors the border (there: zeros); the backbone normalises
+    images (there: they stay in [0, 1]); initial weights are timm's and, in the head, torch's
+    (there: by fan-in and, in the head, N(0, 0.01)). Of v2 the pretraining alone; it keeps v1's rate
+    and warm-up, 4.8 at a batch of 4096 and 10 epochs (its paper's, unless we are mistaken: 0.1
+    sqrt(4096) = 6.4 and 5 % of the epochs).
     """
 
     least = 2
