@@ -16,12 +16,14 @@ class BYOL(Method):
     """Predicts the projection of one view by a slowly moving copy from the other; no negatives.
 
     Grill et al., Bootstrap Your Own Latent, NeurIPS 2020, arXiv 2006.07733.
-    Departures: the target starts as a copy of the online network (the code: from weights of its own);
-    brightness is multiplied (there: 0.3 is added where here 1.3 multiplies) and saturation mixes with
-    grey (there: in HSV); crops are resampled bilinearly (there: bicubically); blur mirrors the border
-    (there: zeros), and below 20 pixels nothing is blurred; LARS is timm's, which divides by
-    |g| + wd |w| (the code: by |g + wd w|); warm-up is (s + 1) / (W + 1) at step s of W (the code:
-    s / W); batch norm over one device's batch.
+    Departures: the target starts as a copy of the online network (the code: from weights of its
+    own); initial weights are timm's and, in the heads, torch's (there: Haiku's); brightness is
+    multiplied (there: 0.3 is added where here 1.3 multiplies), contrast moves pixels from the mean
+    luma (there: from each channel's mean) and saturation mixes with grey (there: in HSV); crops are
+    resampled bilinearly with antialiasing (there: bicubically without), and one that does not fit
+    is drawn again (there: cut to the image); blur mirrors the border (there: zeros); batches end
+    with an epoch (there: they run on into the next); LARS is timm's, which divides by |g| + wd |w|
+    (the code: by |g + wd w|); warm-up is (s + 1) / (W + 1) at step s of W (the code: s / W).
     """
 
     recipe = Recipe(
