@@ -17,11 +17,12 @@ class BarlowTwins(Method):
     Zbontar et al., Barlow Twins: Self-Supervised Learning via Redundancy Reduction, ICML 2021,
     arXiv 2103.03230.
     Departures: LARS is timm's, which divides by |g| + wd |w| (the code: by |g + wd w|); warm-up is
-    (s + 1) / (W + 1) at step s of W (the code: s / W); crops are resampled bilinearly (the code:
-    bicubically); the Gaussian of blur ends after a tenth of the side (the code: PIL's, which does
-    not), and below 20 pixels nothing is blurred; batch norm over one device's batch. Where paper and
-    released code differ (weight decay 1.5e-6 and 1e-6, off-diagonal weight 0.005 and 0.0051), it is
-    as the code.
+    (s + 1) / (W + 1) at step s of W (the code: s / W); the last, incomplete batch of an epoch is
+    left out (the code: trained on); crops are resampled bilinearly (the code: bicubically); the
+    Gaussian of blur is cut to a tenth of the side and mirrors the border (the code: PIL's three
+    boxes, not cut, which repeat it), and below 20 pixels nothing is blurred; a view's steps stay in
+    floats (there: rounded to 8 bits). Where paper and released code differ (weight decay 1.5e-6 and
+    1e-6, off-diagonal weight 0.005 and 0.0051), it is as the code.
     """
 
     recipe = Recipe(
