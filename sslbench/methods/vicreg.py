@@ -20,9 +20,11 @@ class VICReg(Method):
     Departures: the variance terms of the two views are averaged, as in the released code that gave
     the published numbers (the paper's formula adds them); covariances are added in both; LARS is
     timm's, which divides by |g| + wd |w| (the code: by |g + wd w|); warm-up is (s + 1) / (W + 1) at
-    step s of W (the code: s / W); crops are resampled bilinearly (the code: bicubically); the
-    Gaussian of blur ends after a tenth of the side (the code: PIL's, which does not), and below 20
-    pixels nothing is blurred; batch norm over one device's batch.
+    step s of W (the code: s / W); the last, incomplete batch of an epoch is left out (the code:
+    trained on); crops are resampled bilinearly (the code: bicubically); the Gaussian of blur is cut
+    to a tenth of the side and mirrors the border (the code: PIL's three boxes, not cut, which
+    repeat it), and below 20 pixels nothing is blurred; a view's steps stay in floats (there:
+    rounded to 8 bits).
     """
 
     recipe = Recipe(
