@@ -21,11 +21,15 @@ class DINO(Method):
     arXiv 2104.14294.
     Departures: drop path is what the backbone's name asks for
     (`vit_small_patch16_224[drop_path_rate=0.1]`, the paper's rate) and acts in the student alone;
-    crops are resampled bilinearly (the code: bicubically); the Gaussian of blur ends after a tenth of
-    the side (the code: PIL's, which does not), and below 20 pixels nothing is blurred; warm-up is
-    (s + 1) / (W + 1) at step s of W (the code: s / (W - 1)); batch norm, where there is any, over one
-    device's batch; the teacher is judged by its pooled features (the paper's linear probe of ViT-S:
-    of the last four blocks).
+    crops are resampled bilinearly (the code: bicubically); the Gaussian of blur is cut to a tenth
+    of the side and mirrors the border (the code: PIL's three boxes, not cut, which repeat it), and
+    below 20 pixels nothing is blurred; a view's steps stay in floats (there: rounded to 8 bits);
+    warm-up is (s + 1) / (W + 1) at step s of W (the code: s / (W - 1)); ViTs are timm's: images are
+    normalised as timm states, for ViT-S/16 by 0.5 and 0.5 (the code: by ImageNet's mean and
+    deviation), the class token starts at deviation 1e-6 (there: 0.02), positions are resampled for
+    small crops with antialiasing (there: without, by a tenth of a patch more); the last norm of a
+    ResNet's block starts at a scale of 0 (there: 1); the teacher is judged by its pooled features
+    (the paper's linear probe of ViT-S: of the last four blocks).
     """
 
     targets = ("target",)
