@@ -18,12 +18,14 @@ class MoCoV3(Method):
 
     Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, ICCV 2021,
     arXiv 2104.02057.
-    Departures: the target moves after a step at the momentum of that step (the code: before the keys
-    of the next one, at its momentum); LARS is timm's, which divides by |g| + wd |w| (the code: by
-    |g + wd w|); the Gaussian of blur ends after a tenth of the side (the code: PIL's, which does not),
-    and below 20 pixels nothing is blurred; warm-up is (s + 1) / (W + 1) at step s of W (the code:
-    s / W); batch norm over one device's batch; ViTs start from timm's initial weights, and have timm's
-    number of heads (12 in the paper's ViT-S).
+    Departures: the target moves after a step at the momentum of that step (the code: before the
+    keys of the next one, at its momentum); LARS is timm's, which divides by |g| + wd |w| (the code:
+    by |g + wd w|); the Gaussian of blur is cut to a tenth of the side and mirrors the border (the
+    code: PIL's three boxes, not cut, which repeat it), and below 20 pixels nothing is blurred; a
+    view's steps stay in floats (there: rounded to 8 bits); warm-up is (s + 1) / (W + 1) at step s
+    of W (the code: s / W); ViTs start from timm's initial weights, have timm's number of heads (12
+    in the paper's ViT-S), sines and cosines in another order of channels, and images normalised as
+    timm states, for ViT-S/16 by 0.5 and 0.5 (the code: by ImageNet's mean and deviation).
     """
 
     recipe = Recipe(
