@@ -19,11 +19,12 @@ class CPC(Method):
     van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018,
     arXiv 1807.03748; Henaff et al., Data-Efficient Image Recognition with Contrastive Predictive
     Coding, ICML 2020, arXiv 1905.09272 (v2).
-    Departures: the backbone's batch norms, which would tell a patch of its neighbours, become layer
-    norms over channels and positions (v1 has no norm, v2 layer norm); the row context is v2's, its
-    two narrow convolutions in one; random area in place of a crop of fixed area; negatives are the
-    patches of one device's batch; the next row, which shares pixels, is not foretold; where
-    training saw grey patches alone, so does whoever judges.
+    Departures: the backbone's last features (v1: those of its third stage); its batch norms, which
+    would tell a patch of its neighbours, become layer norms over channels and positions (v1 has no
+    norm, v2 layer norm); the row context is v2's, its two narrow convolutions in one; crops of
+    random area and aspect in place of a crop of fixed size; negatives are the patches of one
+    device's batch; the next row, which shares pixels, is not foretold; where training saw grey
+    patches alone, so does whoever judges.
     """
 
     recipe = Recipe(
