@@ -112,14 +112,19 @@ class SCAN(Method):
 
     Van Gansbeke et al., SCAN: Learning to Classify Images without Labels, ECCV 2020,
     arXiv 2005.12320.
-    Departures: neighbours in the space of backbone features (the paper: of the pretext's head on
-    small images); resized crops in both views (the code: strong ones are whole on small images,
+    Departures: defaults are those of CIFAR-10; the pretext is that method as it stands here (the
+    code: SimCLR of 500 epochs with settings of its own, MoCo v2 of 800); on STL-10 all steps see
+    the unlabelled images (the code: the 5,000 of train once the pretext is done); neighbours in the
+    space of backbone features (the paper: of the pretext's head on small images); resized crops in
+    both views (the code: strong ones are whole on small images and 224 of 256 pixels on ImageNet,
     weak ones are plain); the square of strong views has the mean colour that the backbone states
-    (the code: that of its data); self-labelling batches where nobody is confident are skipped; with
+    (the code: that of its data); the head that stays has the lowest loss over the last epoch's
+    batches (the code: among neighbours of the test split, with an entropy weight of 1);
+    self-labelling batches where nobody is confident are skipped (the code: an error); with
     `momentum_target` the average gives the labels and is judged, with statistics that its norms
     gathered from weak views (the code writes it back into the network at every step, which is the
     network without an average at 1 - `momentum_target` of its rate, and judges it with the
-    statistics that the stage before left); no model is selected on the test split.
+    statistics that the stage before left); no epoch is selected on the test split.
     """
 
     version = 3
