@@ -117,10 +117,10 @@ class SCAN(Method):
     the unlabelled images (the code: the 5,000 of train once the pretext is done); neighbours in the
     space of backbone features (the paper: of the pretext's head on small images); resized crops in
     both views (the code: strong ones are whole on small images and 224 of 256 pixels on ImageNet,
-    weak ones are plain); the square of strong views has the mean colour that the backbone states
-    (the code: that of its data); the head that stays has the lowest loss over the last epoch's
-    batches (the code: among neighbours of the test split, with an entropy weight of 1);
-    self-labelling batches where nobody is confident are skipped (the code: an error); with
+    weak ones are plain); colours are normalised as the backbone states, whose mean fills the square
+    of strong views (the code: as its data are); the head that stays has the lowest loss over the
+    last epoch's batches (the code: among neighbours of the test split, with an entropy weight of
+    1); self-labelling batches where nobody is confident are skipped (the code: an error); with
     `momentum_target` the average gives the labels and is judged, with statistics that its norms
     gathered from weak views (the code writes it back into the network at every step, which is the
     network without an average at 1 - `momentum_target` of its rate, and judges it with the
