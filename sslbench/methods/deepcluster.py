@@ -21,13 +21,14 @@ class DeepCluster(Method):
     arXiv 1807.05520.
     Departures: the backbone's pooled features instead of AlexNet's 4096, which are clustered before
     their last ReLU and trained with dropout; whole images are clustered (the code: the middle 224
-    of 256 pixels); k-means starts from k-means++ (the code: from random images), and an empty
-    cluster takes half of the widest (there: of one drawn by its size); Sobel is off unless asked
-    for, and sees the image as it is, with black around it (the code: normalised, which makes its
-    gradients 4.4 times as steep, with the mean colour around it); images are drawn by lot, with
-    replacement, uniformly over clusters as the paper says (the released code draws as many of each
-    cluster, but by numbers that name other images, so that its batches are not uniform); a last
-    batch that is not whole is left out (the code: trained on).
+    of 256 pixels), and a view's steps stay in floats (there: rounded to 8 bits); k-means starts
+    from k-means++ (the code: from random images), and an empty cluster takes half of the widest
+    (there: of one drawn by its size); Sobel is off unless asked for, and sees the image as it is,
+    with black around it (the code: normalised, which makes its gradients 4.4 times as steep, with
+    the mean colour around it); images are drawn by lot, with replacement, uniformly over clusters
+    as the paper says (the released code draws as many of each cluster, but by numbers that name
+    other images, so that its batches are not uniform); a last batch that is not whole is left out
+    (the code: trained on).
     """
 
     version = 3

@@ -24,10 +24,13 @@ class DeepClusterV2(Method):
     training); images that an epoch leaves out keep their older embedding (there: have none, and no
     loss in the next); batch norm over one device's batch (the code: over 512 of 4,096 images);
     colours are normalised as the backbone states (the code divides red by 0.228); blur has as many
-    taps as a tenth of the crop's side, 9 at 96 pixels (the code: 23 on every crop); the rate warms
-    up from zero, at step s of W to (s + 1) / (W + 1) (the code: from 0.3, by s / (W - 1)); in 400
-    epochs the crops of the paper's 800, 2 and 6 of 224 and 96 pixels, large ones of 0.14 of the
-    area or more (its row of 400: 2 and 4 of 160 and 96, and 0.08).
+    taps as a tenth of the crop's side, 9 at 96 pixels (there: 23 on every crop), and below 20
+    pixels nothing is blurred; a view's steps stay in floats (there: rounded to 8 bits); the last
+    norm of a ResNet's block starts at a scale of 0 (there: 1), which it leaves by one step at the
+    full rate and then by LARC's, a small share of the scale each; the rate warms up from zero, at
+    step s of W to (s + 1) / (W + 1) (the code: from 0.3, by s / (W - 1)); in 400 epochs the crops
+    of the paper's 800, 2 and 6 of 224 and 96 pixels, large ones of 0.14 of the area or more (its
+    row of 400: 2 and 4 of 160 and 96, and 0.08).
     """
 
     version = 2

@@ -20,14 +20,16 @@ class IIC(Method):
     Ji et al., Invariant Information Clustering for Unsupervised Image Classification and
     Segmentation, ICCV 2019, arXiv 1807.06653.
     Departures: batch norm keeps running statistics for judging (the paper's CIFAR-10 network has
-    none); heads start as torch's linear layers do (the code: from N(0, 0.01), without shift); the
-    head whose pass it is not rests (the code: Adam moves it on by its averages); the sub-head is
-    the one with the lowest loss over the last pass of the main head (the paper: the most accurate
-    by label; its code offers the lowest loss); test images are not trained on (the code: with those
-    of train, and without the unlabelled ones of STL-10 in the main head's pass); images in another
-    order each pass (the code: always in the data's), without a last batch that is not whole; whole
-    images are judged (the code: their middle, as large as crops are); STL-10 at its full size (the
-    code: crops of 64 pixels, as they are); one round more than the code's 1,999.
+    none); heads start as torch's linear layers do (the code: from N(0, 0.01), without shift) and
+    the last norm of a ResNet's block at a scale of 0 (there: 1); a view's steps stay in floats
+    (there: rounded to 8 bits); the head whose pass it is not rests (the code: Adam moves it on by
+    its averages); the sub-head is the one with the lowest loss over the last pass of the main head
+    (the paper: the most accurate by label; its code offers the lowest loss); test images are not
+    trained on (the code: with those of train, and without the unlabelled ones of STL-10 in the main
+    head's pass); images in another order each pass (the code: always in the data's), without a last
+    batch that is not whole; whole images are judged (the code: their middle, as large as crops
+    are); STL-10 at its full size (the code: crops of 64 pixels, as they are); one round more than
+    the code's 1,999.
     """
 
     version = 2

@@ -18,10 +18,11 @@ class NPID(Method):
 
     Wu et al., Unsupervised Feature Learning via Non-parametric Instance Discrimination, CVPR 2018,
     arXiv 1805.01978.
-    Departures: colours are jittered before some images turn grey, not after; the denominators of
-    the loss are exact (the code adds 1e-7 to them); a last batch that is not whole is left out (the
-    code: trained on); the proximal term is off unless asked for, for the released code leaves it
-    out and lets the bank's rows move slowly.
+    Departures: colours are jittered before some images turn grey, not after, and a view's steps
+    stay in floats (the code: rounded to 8 bits); the last norm of a ResNet's block starts at a
+    scale of 0 (there: 1); the denominators of the loss are exact (the code adds 1e-7 to them); a
+    last batch that is not whole is left out (the code: trained on); the proximal term is off unless
+    asked for, for the released code leaves it out and lets the bank's rows move slowly.
     """
 
     version = 2

@@ -43,11 +43,11 @@ class RUC(Method):
     space of backbone features (the code: of the pretext's head); the square of strong views sticks
     out on all sides alike (the code moves it inside at the upper left, and fills 17 pixels: on
     average 252 of 1,024, here 196); colours are normalised as the backbone states (the code: by
-    CIFAR's mean and deviation, STL-10 too); on STL-10 the unlabelled images (the code: those of
-    train and test); a last batch that is not whole is left out (the code: trained on); the weight
-    of unclean images rises over the fit (the code: over 200 epochs); the rate falls step by step
-    (the code: epoch by epoch); the mean of both networks' probabilities predicts (the code: of
-    their logits).
+    CIFAR's mean and deviation, STL-10 too); a view's steps stay in floats (there: rounded to 8
+    bits); on STL-10 the unlabelled images (the code: those of train and test); a last batch that is
+    not whole is left out (the code: trained on); the weight of unclean images rises over the fit
+    (the code: over 200 epochs); the rate falls step by step (the code: epoch by epoch); the mean of
+    both networks' probabilities predicts (the code: of their logits).
     """
 
     least = 2

@@ -118,13 +118,14 @@ class SCAN(Method):
     space of backbone features (the paper: of the pretext's head on small images); resized crops in
     both views (the code: strong ones are whole on small images and 224 of 256 pixels on ImageNet,
     weak ones are plain); colours are normalised as the backbone states, whose mean fills the square
-    of strong views (the code: as its data are); the head that stays has the lowest loss over the
-    last epoch's batches (the code: among neighbours of the test split, with an entropy weight of
-    1); self-labelling batches where nobody is confident are skipped (the code: an error); with
-    `momentum_target` the average gives the labels and is judged, with statistics that its norms
-    gathered from weak views (the code writes it back into the network at every step, which is the
-    network without an average at 1 - `momentum_target` of its rate, and judges it with the
-    statistics that the stage before left); no epoch is selected on the test split.
+    of strong views (the code: as its data are); a view's steps stay in floats (there: rounded to 8
+    bits); the head that stays has the lowest loss over the last epoch's batches (the code: among
+    neighbours of the test split, with an entropy weight of 1); self-labelling batches where nobody
+    is confident are skipped (the code: an error); with `momentum_target` the average gives the
+    labels and is judged, with statistics that its norms gathered from weak views (the code writes
+    it back into the network at every step, which is the network without an average at 1 -
+    `momentum_target` of its rate, and judges it with the statistics that the stage before left); no
+    epoch is selected on the test split.
     """
 
     version = 3

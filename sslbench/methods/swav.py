@@ -21,11 +21,13 @@ class SwAV(Method):
     NeurIPS 2020, arXiv 2006.09882.
     Departures: batch norm over one device's batch (the code: over 512 of 4,096 images, or over all
     256); colours are normalised as the backbone states (the code divides red by 0.228); blur has as
-    many taps as a tenth of the crop's side, 9 at 96 pixels (the code: 23 on every crop); the rate
-    warms up from zero, at step s of W to (s + 1) / (W + 1) (the code: from 0.3, by s / (W - 1));
-    prototypes rest for whole epochs (there for 313 or 5005 steps, an epoch and one more); the queue
-    fills from the first step on, not from the epoch in which it is first used, and has any length
-    (there: whole batches).
+    many taps as a tenth of the crop's side, 9 at 96 pixels (there: 23 on every crop), and below 20
+    pixels nothing is blurred; a view's steps stay in floats (there: rounded to 8 bits); the last
+    norm of a ResNet's block starts at a scale of 0 (there: 1), which it leaves by one step at the
+    full rate and then by LARC's, a small share of the scale each; the rate warms up from zero, at
+    step s of W to (s + 1) / (W + 1) (the code: from 0.3, by s / (W - 1)); prototypes rest for whole
+    epochs (there for 313 or 5005 steps, an epoch and one more); the queue fills from the first step
+    on, not from the epoch in which it is first used, and has any length (there: whole batches).
     """
 
     version = 2
