@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan, Planned
     from ..plan.selection import Selection
     from ..plugins import Registry
+    from ..run.local import Spare
     from ..run.matrix import Outcome
     from ..run.tracking import NamedTracker
 
@@ -101,13 +102,22 @@ def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
         options = asked(state, given, how=how, skip_failed=given["skip_failed"])
         check(options, state.registry)
         trackers = made(given["track"], state.registry)
-        plan = _planned(options, state.registry, loud=not quiet, err=as_json)
-        outcome = perform(ctx, plan, trackers, quiet=quiet, as_json=as_json)
+        from ..run.local import Spare
+
+        with Spare(options) as spare:
+            plan = _planned(options, state.registry, loud=not quiet, err=as_json)
+            outcome = perform(ctx, plan, trackers, spare, quiet=quiet, as_json=as_json)
     ctx.exit(exit_code(outcome))
 
 
 def perform(
-    ctx: click.Context, plan: Plan, trackers: Sequence[NamedTracker], *, quiet: bool, as_json: bool
+    ctx: click.Context,
+    plan: Plan,
+    trackers: Sequence[NamedTracker],
+    spare: Spare | None = None,
+    *,
+    quiet: bool,
+    as_json: bool,
 ) -> Outcome:
     """Runs what is missing, and prints the table whatever happens."""
     state = ctx.ensure_object(State)
@@ -118,7 +128,7 @@ def perform(
     try:
         cells = len(plan.open) + plan.waiting
         progress = reporter(cells, quiet=quiet, err=as_json)
-        outcome = _run(plan, state.registry, progress, trackers)
+        outcome = _run(plan, state.registry, progress, trackers, spare)
     except BaseException:
         with contextlib.suppress(UserError):  # the error above is the one to report
             _end(_as_it_stands(plan, state.registry), state.registry, None, ending)
@@ -166,7 +176,11 @@ def _planned(options: Selection, registry: Registry, *, loud: bool, err: bool) -
 
 
 def _run(
-    plan: Plan, registry: Registry, progress: Reporter, trackers: Sequence[NamedTracker]
+    plan: Plan,
+    registry: Registry,
+    progress: Reporter,
+    trackers: Sequence[NamedTracker],
+    spare: Spare | None,
 ) -> Outcome:
     from ..run import matrix as bench
     from ..run.tracking import tracked
@@ -180,7 +194,7 @@ def _run(
         Stop().listening(progress.say) as stop,
         tracked(trackers, plan, progress, complain) as listener,
     ):
-        return bench.run(plan, registry, listener, stop)
+        return bench.run(plan, registry, listener, stop, spare)
 
 
 def _as_it_stands(plan: Plan, registry: Registry) -> Plan:

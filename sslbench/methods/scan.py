@@ -112,8 +112,8 @@ class SCAN(Method):
 
     Van Gansbeke et al., SCAN: Learning to Classify Images without Labels, ECCV 2020,
     arXiv 2005.12320.
-    Departures: defaults are those of CIFAR-10; the pretext is that method as it stands here (the
-    code: SimCLR of 500 epochs with settings of its own, MoCo v2 of 800); on STL-10 all steps see
+    Departures: defaults are those of CIFAR-10; the pretext on small images is SimCLR as
+    it stands here (the code: of 500 epochs, with settings of its own); on STL-10 all steps see
     the unlabelled images (the code: the 5,000 of train once the pretext is done); neighbours in the
     space of backbone features (the paper: of the pretext's head on small images); resized crops in
     both views (the code: strong ones are whole on small images and 224 of 256 pixels on ImageNet,
@@ -262,7 +262,7 @@ def statistics(features, near):
 
 SCANImageNet = partial(
     SCAN,
-    pretext=Pretext("moco"),  # paper
+    pretext=Pretext("moco-imagenet"),  # paper
     neighbours=50,  # paper
     heads=10,  # paper
     head_only=True,  # paper

@@ -36,16 +36,47 @@ class Setup:
 
     options: Selection  # `how` names the device and the threads of this process
     suite: str  # id
-    quiet: bool = True
 
 
 @dataclass
 class _Process:
-    setup: Setup
     process: Any
     connection: Connection
+    setup: Setup | None = None
     cell: Cell | None = None
     begun: float = 0.0
+
+
+class Spare:
+    """A worker process that imports its libraries while the plan is made.
+
+    It is started where the store is new, so that there is work, and for cells on the CPU.
+    """
+
+    def __init__(self, options: Selection) -> None:
+        how = options.how
+        self._threads = how.threads or max(1, _threads() // max(1, how.jobs))
+        self._process: _Process | None = None
+        if not (options.store / "store.json").exists() and how.device in ("auto", "cpu"):
+            self._process = _start(self._threads, download=options.place.download)
+
+    def __enter__(self) -> Spare:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._process is not None:
+            self._process.process.kill()
+
+    def taken(self, setup: Setup) -> _Process | None:
+        """Gives the process to who has work of this kind for it; None where it is not of use."""
+        found = self._process
+        if found is None or (setup.options.how.device, setup.options.how.threads) != (
+            "cpu",
+            self._threads,
+        ):
+            return None
+        self._process = None
+        return found
 
 
 @dataclass
@@ -54,6 +85,7 @@ class LocalProcesses:
 
     plan: Plan
     listener: Listener
+    spare: Spare | None = None
     _processes: list[_Process] = field(default_factory=list)
 
     def __enter__(self) -> LocalProcesses:
@@ -74,7 +106,11 @@ class LocalProcesses:
         """Runs the cells, and yields the result of each. UserError ends the whole run."""
         waiting = [(p.cell, tuple(j.judge for j in p.judges)) for p in todo]
         unfinished = {cell.id for cell, _ in waiting}
-        self._processes = [_start(s) for s in self._setups(len(waiting))]
+        spare = self.spare
+        self._processes = [
+            _begun(setup, spare.taken(setup) if spare else None)
+            for setup in self._setups(len(waiting))
+        ]
         told = False
         while waiting or any(p.cell for p in self._processes):
             if stop.is_set() and not told:
@@ -153,7 +189,8 @@ class LocalProcesses:
         hint = "; the system may have been out of memory" if code == -signal.SIGKILL else ""
         sentence = f"its process died ({how}){hint}"
         cell = each.cell
-        self._processes[self._processes.index(each)] = _start(each.setup)
+        assert each.setup is not None
+        self._processes[self._processes.index(each)] = _begun(each.setup)
         if cell is None:
             raise UserError(f"a worker process did not start ({how}); `-v` shows what it printed")
         folder = self.plan.store.cell(cell.id)
@@ -193,14 +230,23 @@ def _gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _start(setup: Setup) -> _Process:
+def _begun(setup: Setup, spare: _Process | None = None) -> _Process:
+    """A process that has its setup: the spare one, or a new one."""
+    how, place = setup.options.how, setup.options.place
+    process = spare or _start(how.threads or 1, download=place.download)
+    process.setup = setup
+    _tell(process, setup)
+    return process
+
+
+def _start(threads: int, *, download: bool) -> _Process:
     """Starts a process. Its thread count must be in its environment before it imports torch."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(setup, theirs), daemon=True)
+    process = context.Process(target=serve, args=(theirs, download), daemon=True)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(setup.options.how.threads)))
+    os.environ.update(dict.fromkeys(names, str(threads)))
     main_thread = threading.current_thread() is threading.main_thread()
     handlers = {s: signal.signal(s, signal.SIG_IGN) for s in SIGNALS} if main_thread else {}
     try:
@@ -214,7 +260,7 @@ def _start(setup: Setup) -> _Process:
             else:
                 os.environ[name] = value
     theirs.close()
-    return _Process(setup, process, ours)
+    return _Process(process, ours)
 
 
 def _tell(each: _Process, message: object) -> None:
@@ -225,15 +271,24 @@ def _tell(each: _Process, message: object) -> None:
 # ---- in the process --------------------------------------------------------------------------
 
 
-def serve(setup: Setup, connection: Connection) -> None:
-    """Runs cells in a worker process until the connection ends."""
+def serve(connection: Connection, download: bool) -> None:
+    """Runs cells in a worker process until the connection ends; its first message is a Setup."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    if setup.quiet and not os.environ.get("SSLBENCH_VERBOSE"):
+    if not os.environ.get("SSLBENCH_VERBOSE"):
         _hush()
     jobs: queue.Queue[Any] = queue.Queue()
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, jobs, stop), daemon=True).start()
+    if not download:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
+    keep_freed()
+    import timm  # noqa: F401 - takes seconds, while the plan may still be made
+
+    from ..one_cell import workbench  # noqa: F401 - likewise
+
+    if (setup := jobs.get()) is None:
+        return
     try:
         bench = _workbench(setup, connection.send, stop)
         while (job := jobs.get()) is not None:
@@ -247,9 +302,6 @@ def serve(setup: Setup, connection: Connection) -> None:
 
 def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Any:
     options = setup.options
-    if not options.place.download:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
-    keep_freed()
     import torch
 
     from ..one_cell.building import Builder

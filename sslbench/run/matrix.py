@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..events import CellDone, Listener
 from ..plan.plan import Plan
 from ..plan.planning import make_plan
 from ..plugins import Registry
+
+if TYPE_CHECKING:
+    from .local import Spare
 
 
 @dataclass
@@ -26,14 +30,15 @@ def run(
     registry: Registry,
     listener: Listener = lambda event: None,
     stop: threading.Event | None = None,
+    spare: Spare | None = None,
 ) -> Outcome:
     """Runs the open cells of a plan, trials before the cells whose settings they choose.
 
-    A failed cell never ends the run.
+    A failed cell never ends the run. `spare`: a process that was started already.
     """
     stop = stop or threading.Event()
     outcome = Outcome()
-    _do(plan, registry, outcome, listener, stop)
+    _do(plan, registry, outcome, listener, stop, spare)
     if plan.waiting and plan.options.how.train:
         chosen = make_plan(plan.options, registry)
         plan.cells, plan.waiting, plan.notes = chosen.cells, chosen.waiting, chosen.notes
@@ -44,7 +49,12 @@ def run(
 
 
 def _do(
-    plan: Plan, registry: Registry, outcome: Outcome, listener: Listener, stop: threading.Event
+    plan: Plan,
+    registry: Registry,
+    outcome: Outcome,
+    listener: Listener,
+    stop: threading.Event,
+    spare: Spare | None = None,
 ) -> None:
     """Runs the open cells of the plan, and then updates how its cells stand."""
     from .local import LocalProcesses
@@ -53,7 +63,7 @@ def _do(
     before = {p.cell.id: sum(j.state == "done" for j in p.judges) for p in plan.cells}
     if todo:
         plan.store.create()
-        with LocalProcesses(plan, listener) as processes:
+        with LocalProcesses(plan, listener, spare) as processes:
             for done in processes.work(todo, stop):
                 _count(outcome, done)
     outcome.interrupted |= stop.is_set()
