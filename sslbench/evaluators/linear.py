@@ -14,7 +14,7 @@ from sslbench.errors import UserError
 from sslbench.logistic import Probe, fit_probes
 from sslbench.scores import Labelled, accuracies, class_warnings, labelled, proportion
 
-GRID = tuple(10 ** (exponent / 2) for exponent in range(2, -15, -1))  # 10 to 1e-7, half decades
+GRID = tuple(10 ** (exponent / 2) for exponent in range(4, -15, -1))  # 100 to 1e-7, half decades
 ROUGH = 1e-4  # distance from the minimum, as a share of the objective, of fits that are to choose
 WORSE = 1.1  # times the lowest held-out cross entropy: where the walk down the grid ends
 DEFAULT = 1e-3  # where no held-out image can choose
@@ -31,7 +31,7 @@ class Linear(Evaluator):
     is at most 1e-6 of it (a fit that stops before is a warning), so the answer depends on no
     learning rate, batch, order or seed. With `layers` also the accuracy of the same probe on each
     stage's maps averaged over positions; layer1 is the shallowest.
-    Chosen: l2 among 17 values, tried from 10 down to 1e-7 on nine tenths of train (these fits to
+    Chosen: l2 among 19 values, tried from 100 down to 1e-7 on nine tenths of train (these fits to
     1e-4), until the cross entropy on the held-out tenth is a tenth above its lowest; the one with
     the highest accuracy there stays (ties: the lower cross entropy). Refitted on all labelled
     images of train; test is read once. With `layers` every stage chooses its own l2, and

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
     adjusted_mutual_info_score,
@@ -20,7 +21,7 @@ from sslbench.evaluators.clustering import Clustering, _agreement
 from sslbench.evaluators.knn import GRID, KNN
 from sslbench.evaluators.linear import Linear
 from sslbench.logistic import fit_probes
-from sslbench.scores import labelled
+from sslbench.scores import Labelled, labelled
 
 from .helpers import Fake, fake
 
@@ -394,6 +395,29 @@ def test_the_basis_does_not_move_the_answer(monkeypatch, d):
     for one, two in zip(rotated, plain, strict=True):
         assert one.objective == pytest.approx(two.objective, rel=1e-4)
         assert torch.allclose(one.weight, two.weight, atol=0.02 * float(one.weight.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "trials"), [(500, 32, 20), pytest.param(300, 2048, 6, marks=pytest.mark.slow)]
+)
+def test_the_grid_seldom_ends_where_features_are_noise(n, d, trials):
+    chosen = []
+    for seed in range(trials):
+        draws = generator(seed)
+        held = torch.rand(n, generator=draws) < 0.1
+        train = Labelled(torch.randn(n, d, generator=draws), torch.arange(n) % 5, held)
+        chosen.append(linear._choose(train, 5, linear.GRID)[0])
+    assert sum(l2 in (linear.GRID[0], linear.GRID[-1]) for l2 in chosen) <= 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_grid_does_not_end_on_digits(seed):
+    digits = load_digits()
+    features, labels = torch.tensor(digits.data).float(), torch.tensor(digits.target)
+    held = torch.rand(len(labels), generator=generator(seed)) < 0.1
+    l2, _, warnings = linear._choose(Labelled(features, labels, held), 10, linear.GRID)
+    assert linear.GRID[-1] < l2 < linear.GRID[0]
+    assert warnings == ()
 
 
 def test_a_fit_from_the_one_before_is_the_fit_from_zero():

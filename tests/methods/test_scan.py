@@ -436,7 +436,7 @@ def test_scan_with_heads_and_average_trains_stops_and_resumes_alike(tmp_path):
 
 def test_the_papers_recipe_for_imagenet_is_told_apart(tmp_path):
     parts = anatomy(METHODS["scan-imagenet"])
-    assert (parts.defaults["pretext"], parts.defaults["heads"]) == ("moco", 10)
+    assert (parts.defaults["pretext"], parts.defaults["heads"]) == ("moco-imagenet", 10)
     assert parts.defaults["head_only"]
     stage = Trial(REGISTRY, "scan-imagenet", tmp_path).cell(epochs=100).stages["agree"][1]
     assert (stage.optimizer, stage.lr, stage.weight_decay) == ("sgd", 5.0, 0.0)
