@@ -363,6 +363,20 @@ def test_those_of_another_record_are_refused_though_they_are_sound(board: Path) 
     assert "it holds other predictions than its record's" in dict(errors_of(board)).values()
 
 
+@pytest.mark.parametrize(("right", "of"), [(701, 1000), (7, 10)])
+def test_those_that_do_not_count_what_their_record_says_are_refused(
+    tmp_path: Path, right: int, of: int
+) -> None:
+    store = stored(tmp_path / "store", [CELL])
+    store.cell(CELL.cell_id).add(KNN, said(right, of))
+    suite = suite_of(["moco"], evaluators=("knn",), seeds=(0,))
+    folders.add(tmp_path / "board", suite, taken(store), store=store)
+    build(tmp_path / "board")
+    [(file, sentence)] = errors_of(tmp_path / "board")
+    assert file.endswith(".npz")
+    assert sentence == f"{right} of {of} are right in it, 0.7 of 1000 in its record"
+
+
 def test_one_without_a_record_or_beside_one_of_training_is_refused(board: Path) -> None:
     some = beside(board)[0]
     trained = next(some.parent.glob("train-*.json"))

@@ -30,7 +30,7 @@ from .folder import (
     place_of,
     read_lock,
 )
-from .soundness import contradictions, impossible, parsed
+from .soundness import contradictions, impossible, miscounted, parsed
 
 LARGEST = 2**24  # bytes of a record
 STEM = rf"{RECORDS}/[0-9a-f]{{2}}/[0-9a-f]{{64}}/[a-z0-9_-]{{1,40}}-[0-9a-f]{{24}}"
@@ -129,9 +129,11 @@ def _predicted(root: Path, kept: Iterable[RecordFile]) -> Iterator[Finding]:
                 raise ValueError("there is no sound record beside it")
             if not own[name].predictions:
                 raise ValueError("the record beside it has no predictions")
-            read_predictions(path, own[name].predictions)
+            found = read_predictions(path, own[name].predictions)
         except (ValueError, OSError) as error:
             yield _error(name, str(error))
+        else:
+            yield from (_error(name, sentence) for sentence in miscounted(own[name], found))
 
 
 def _locked(folder: Leaderboard) -> Iterator[Finding]:
