@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,9 +12,6 @@ from ..app import OUTPUT, Command
 from ..options import of_suite, under
 from ..text import count, say, size
 from .build import collected
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(cls=Command)
