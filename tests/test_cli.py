@@ -226,6 +226,7 @@ def test_help_of_run_is_whole_and_in_groups() -> None:
                                     is one.  [default: auto]
           --jobs N                  Run N cells at once, each in a process.  [default:
                                     one per GPU, or one]  [x>=1]
+          --no-predictions          Do not keep what judges predicted for each image.
           --watch EVALUATOR:EPOCHS  Judge on the held-out tenth of the training images
                                     every so many epochs, such as knn:5.
           --compile                 Compile the backbones with torch.compile.
@@ -294,10 +295,10 @@ def test_every_option_is_listed_here() -> None:
                 assert isinstance(inner, click.Command)
                 found[f"{name} {sub}"] = options_of(inner)
     assert {name: options for name, options in found.items() if options} == {
-        "run": f"{selection} --device --jobs --watch --compile --checkpoint-seconds "
-        "--skip-failed --track --quiet --verbose --json",
+        "run": f"{selection} --device --jobs --no-predictions --watch --compile "
+        "--checkpoint-seconds --skip-failed --track --quiet --verbose --json",
         "evaluate": f"{selection.removeprefix('--suite ')} --encoder --backbone --name --keys "
-        "--mean --std --device --jobs --track --quiet --verbose --json",
+        "--mean --std --device --jobs --no-predictions --track --quiet --verbose --json",
         "plan": f"{selection} --time --mde --device --json",
         "list": "--verbose --json",
         "show": "--store --json",
@@ -686,8 +687,10 @@ def test_only_what_is_deleted_or_damaged_is_made_again(store: Path) -> None:
         "features-test.safetensors",
         "knn.json",
         "knn.json",
+        "knn.npz",
+        "knn.npz",
     ]
-    made = {path.parent.parent: path for path in fresh if path.parent.name == "records"}
+    made = {path.parent.parent: path for path in fresh if path.suffix == ".json"}
     again = [json.loads(made[cell].read_text())["metrics"] for cell in (trained, untrained)]
     assert again == values
 
@@ -940,10 +943,13 @@ def test_gc_removes_what_can_be_done_without_and_says_how_much(store: Path) -> N
     for name in ("resume-main.safetensors", "model.safetensors.damaged-abc", ".x.1.tmp"):
         (cell.path / name).write_bytes(b"x" * 100)
     (cell.path / "records" / ".train.json.1.tmp").write_bytes(b"x" * 100)
+    (cell.path / "records" / "knn-gone.npz").write_bytes(b"x" * 100)
+    kept = list((cell.path / "records").glob("knn-*.json"))
     features = [f for c in Store(store).cells() for f in c.path.glob("features-*")]
-    size = sum(path.stat().st_size for path in features) + 400
+    size = sum(path.stat().st_size for path in features) + 500
     text = call("store", "gc").output
-    assert f"({size:,} bytes) in {len(features) + 4} files" in text
+    assert f"({size:,} bytes) in {len(features) + 5} files" in text
+    assert [path.with_suffix(".json") for path in (cell.path / "records").glob("*.npz")] == kept
     assert call("store", "gc").output == "freed 0 B (0 bytes) in 0 files\n"
     assert "trained 0 cells, made 0 evaluations" in call("run", "--suite", "tiny.yaml").output
 

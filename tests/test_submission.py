@@ -175,6 +175,10 @@ def test_the_check_finds_what_changed_compares_it_and_asks_for_a_bundle(tmp_path
     (new / "one" / "attestations").mkdir()
     (new / "one" / "attestations" / "mine.json").write_text("{}")
     assert "attestations come from maintainers" in judge().stdout
+    (base / "one" / "records" / "it.npz").write_bytes(b"\0")  # of what was predicted
+    assert "one: records were removed" in judge().stdout
+    (new / "one" / "records" / "it.npz").write_bytes(b"\1")
+    assert "one: records/it.npz was changed" in judge().stdout
 
 
 def test_the_comment_trusts_no_artefact(tmp_path):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sslbench import testing
-from sslbench.api import DataInfo, Method, Pretext, Recipe
+from sslbench.api import DataInfo, Method, Predictions, Pretext, Recipe
 from sslbench.data import Data
 from sslbench.plugins import KINDS, Entry, Registry, registry
 from sslbench.testing import (
@@ -29,6 +29,7 @@ from sslbench.testing import (
     Trial,
     checks,
 )
+from sslbench.testing.evaluators import predicts_each_image
 from sslbench.views import crop_flip
 
 OURS = registry(installed=False)
@@ -347,6 +348,30 @@ def test_built_in_suites_name_what_there_is(name):
 def test_judges_pass_on_the_kits_own_images(name):
     for check in EVALUATOR_CHECKS:
         check(JudgeTrial(OURS, name))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda said, truth: (said[:-1], truth[:-1]),
+            "the truth in its predictions is not the 160 ",
+        ),
+        (lambda said, truth: (said.flip(0), truth.flip(0)), "not the 160 labels of test, in their"),
+        (lambda said, truth: (said[:-1], truth), r"predictions of shape \(159,\) came with labels"),
+        (lambda said, truth: (said + 1, truth), "predicted class 8; there are 8, counted from 0"),
+        (lambda said, truth: (said - 1, truth), "`predicted` has int64 from -1 to 6"),
+        (lambda said, truth: (said / 2, truth), "`predicted` has float32 from 0.0 to 3.5"),
+    ],
+)
+def test_predictions_that_are_no_class_of_each_image_are_found(change, sentence):
+    trial = JudgeTrial(OURS, "knn")
+    honest = trial.honest
+    predicts_each_image(trial)
+    said = honest.predictions
+    trial.honest = honest._replace(predictions=Predictions(*change(said.predicted, said.truth)))
+    with pytest.raises(AssertionError, match=sentence):
+        predicts_each_image(trial)
 
 
 def test_views_that_seed_are_found(tmp_path):

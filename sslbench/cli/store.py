@@ -160,8 +160,9 @@ def _confirmed(question: str) -> bool:
 def gc(store: Path) -> None:
     """Remove files that are not needed any more.
 
-    These are damaged and temporary files, cached features, corrupted images that were kept, and the
-    resume state of finished cells. Cells that a run works on are left alone.
+    These are damaged and temporary files, cached features, corrupted images that were kept,
+    predictions whose record is gone, and the resume state of finished cells. Cells that a run works
+    on are left alone.
     """
     opened = _open(store)
     spare = [*store.glob(".*.tmp"), *store.glob("scratch/corrupted/*.npy")]
@@ -173,7 +174,7 @@ def gc(store: Path) -> None:
             if not held:
                 busy += 1
                 continue
-            more = _removed(litter)
+            more = _removed([*litter, *_left_over(cell)])
             freed, files = freed + more[0], files + more[1]
     _say_notices(opened)
     say(f"freed {size(freed)} ({freed:,} bytes) in {count(files, 'file')}")
@@ -190,6 +191,12 @@ def _removable(cell: CellFolder) -> list[tuple[Path, int]]:
     # `records` may just have set one more aside
     paths += [p for folder in folders for p in folder.glob(LITTER[0]) if p not in paths]
     return [(path, path.stat().st_size) for path in paths]
+
+
+def _left_over(cell: CellFolder) -> list[Path]:
+    """Predictions without a record; only while the cell is locked, for they are written first."""
+    found = (cell.path / "records").glob("*.npz")
+    return [path for path in found if not path.with_suffix(".json").exists()]
 
 
 def _removed(paths: Iterable[Path | tuple[Path, int]]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ This room imports plan and what lies below. testing and cli may import it.
 from .board.board import Board
 from .board.member import Member
 from .board.table import build
+from .folder.folder import predictions, read
 from .output.export import as_csv, as_json
 from .output.latex import as_latex
 from .output.markdown import as_markdown
@@ -21,4 +22,6 @@ __all__ = [
     "as_rich",
     "as_text",
     "build",
+    "predictions",
+    "read",
 ]

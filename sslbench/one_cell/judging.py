@@ -90,8 +90,6 @@ def _judged(
         common["components"] |= {
             f"data {name}": {"fingerprint": sha} for name, sha in judgement.sources.items()
         }
-        if judgement.predictions is not None and means.how.predictions:
-            found = answers(judgement.predictions)
         known = {m.name: m for m in evaluator.metrics}
         metrics = tuple(
             MetricValue(
@@ -114,6 +112,8 @@ def _judged(
             costs=Costs(seconds=time.monotonic() - begun),
             finished=now(),
         )
+        if judgement.predictions is not None and means.how.predictions:
+            found = answers(judgement.predictions)
     except Unsuited as error:
         record = Record(**common, status="skipped", sentence=str(error), finished=now())
     except UserError as error:  # missing files, for example

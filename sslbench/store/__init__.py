@@ -7,7 +7,7 @@ above may import it.
 from __future__ import annotations
 
 from .folder import CellFolder, Store, newest, predictions_of, record_name
-from .predictions import Answers, answers, unpacked
+from .predictions import Answers, answers, packed, read_predictions
 
 __all__ = [
     "Answers",
@@ -15,7 +15,8 @@ __all__ = [
     "Store",
     "answers",
     "newest",
+    "packed",
     "predictions_of",
+    "read_predictions",
     "record_name",
-    "unpacked",
 ]

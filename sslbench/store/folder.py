@@ -18,7 +18,7 @@ from ..disk import cannot_write, make_folder, write_atomic
 from ..errors import UserError
 from ..records import Document, NewerSchema, Record, canonical, digest, loads, parsed
 from .lease import leased
-from .predictions import Answers, packed, unpacked
+from .predictions import Answers, packed, read_predictions
 from .tensors import Damaged, digest_of, read_tensors
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class CellFolder:
         if not record.predictions or not path.exists():
             return None
         try:
-            return unpacked(path.read_bytes(), record.predictions)
+            return read_predictions(path, record.predictions)
         except (ValueError, OSError) as error:
             self.set_aside(path, str(error))
             return None

@@ -19,6 +19,7 @@ from ..api import Evaluator, Judgement, Metric
 from ..cells.protocol import resolve_judge
 from ..errors import Unsuited
 from ..plugins import Registry
+from ..store import answers
 from ..train.feed import kept_generators, seed_all
 from ..train.state import tensors_of
 from .made_up import MadeUp, corrupted, noisy, pictured, uneven
@@ -119,6 +120,28 @@ def gives_what_it_declares(trial: JudgeTrial, *, beside: str = "$") -> None:
             )
 
 
+def predicts_each_image(trial: JudgeTrial) -> None:
+    """Its predictions, if it gives any, are a class of each labelled image of test, in order."""
+    found, subject = trial.honest.predictions, trial.subject()
+    if found is None:
+        return
+    try:
+        predicted, truth = answers(found)
+    except ValueError as error:
+        raise AssertionError(str(error)) from error
+    labels = subject.labels("test")
+    own = labels[labels >= 0].numpy()
+    require(
+        len(truth) == len(own) and bool((truth == own).all()),
+        f"the truth in its predictions is not the {len(own)} labels of test, in their order",
+    )
+    highest = int(predicted.max(initial=0))
+    require(
+        highest < subject.classes,
+        f"it predicted class {highest}; there are {subject.classes}, counted from 0",
+    )
+
+
 def repeats_itself_and_changes_nothing(trial: JudgeTrial) -> None:
     """The same seed gives the same numbers, and it changes neither the encoder nor the data."""
     honest, subject = trial.honest, trial.subject()
@@ -195,6 +218,7 @@ def _noting(labels: Callable[[str], Any], read: set[str]) -> Callable[[str], Any
 EVALUATOR_CHECKS = (
     says_what_it_measures,
     gives_what_it_declares,
+    predicts_each_image,
     repeats_itself_and_changes_nothing,
     chooses_nothing_on_test,
     learns_nothing_from_test,

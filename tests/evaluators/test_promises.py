@@ -41,6 +41,7 @@ MORE = (
 )
 JUDGES = [NAMES.get(name, name) for name in FOUND.names("evaluators")] + list(MORE)
 TIMED = re.compile(r"latency|throughput|batch$")  # what a clock says is in no golden
+CLASSIFY = {"knn", "linear", "mlp", "finetune"}  # who name a class for each image, and keep it
 TRAINED = {"finetune", "mlp", "tent"}  # sums in another order on another processor add up
 
 
@@ -107,6 +108,18 @@ PATIENT = [
 def test_it_keeps_what_every_judge_promises(name: str, check: Callable[..., None]) -> None:
     beside = {"beside": r"layer\d+|best_layer|other"} if check is gives_what_it_declares else {}
     check(trial(name), **beside)
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_what_it_predicted_is_what_its_first_metric_counts(name: str) -> None:
+    judgement = trial(name).honest
+    found = judgement.predictions
+    assert (found is not None) == (name.partition("[")[0] in CLASSIFY)
+    if found is not None:
+        first = next(iter(judgement.metrics.values()))
+        right = found.predicted == found.truth
+        assert right.double().mean().item() == pytest.approx(first.value, abs=1e-12)
+        assert len(found.truth) == first.n
 
 
 @pytest.mark.parametrize("name", JUDGES)

@@ -82,7 +82,7 @@ def _nothing_collected() -> Iterator[None]:
 def _folder(
     ctx: click.Context, target: str, out: Path | None, given: dict[str, Any]
 ) -> Leaderboard:
-    from ...leaderboard.folder.folder import add, check_ours, read
+    from ...leaderboard.folder.folder import check_ours, read
     from ...leaderboard.output.files import NAMES
 
     root = Path(target)
@@ -92,11 +92,23 @@ def _folder(
     if out is None:
         raise UserError(f"say where to write the leaderboard of {target}: --out DIR")
     check_ours(out, NAMES)
-    material = collected(ctx, {**given, "suite": target})
-    return add(out, material.suite, material.records)
+    return collected(ctx, {**given, "suite": target}, out)
 
 
-def collected(ctx: click.Context, given: dict[str, Any]) -> Material:
+def collected(ctx: click.Context, given: dict[str, Any], root: Path) -> Leaderboard:
+    """The leaderboard in a folder, with the records of the store that these options select."""
+    from ...leaderboard.folder.folder import add
+    from ...store import Store
+
+    material = _material(ctx, given)
+    store = Store(given["store"])
+    folder = add(root, material.suite, material.records, store=store)
+    for notice in store.notices:  # of damaged predictions
+        say(f"notice: {one_line(notice)}", err=True)
+    return folder
+
+
+def _material(ctx: click.Context, given: dict[str, Any]) -> Material:
     """The whole suite that these options select, and its records in the store."""
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,9 +12,6 @@ from ..app import OUTPUT, Command
 from ..options import of_suite, under
 from ..text import count, say, size
 from .build import collected
-
-if TYPE_CHECKING:
-    from ...leaderboard.folder.folder import Leaderboard
 
 
 @click.command(cls=Command)
@@ -51,15 +48,7 @@ def bundle(
         packed = pack(read(Path(target)), store, out, models=not without_models)
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            folder = _collected(ctx, {**given, "suite": target}, Path(scratch) / "leaderboard")
+            folder = collected(ctx, {**given, "suite": target}, Path(scratch) / "leaderboard")
             packed = pack(folder, store, out, models=not without_models)
     records, models = count(packed.records, "record"), count(packed.models, "model")
     say(f"written: {out} ({records}, {models}, {size(packed.size)})")
-
-
-def _collected(ctx: click.Context, given: dict[str, Any], root: Path) -> Leaderboard:
-    """A leaderboard of the store's records."""
-    from ...leaderboard.folder.folder import add
-
-    material = collected(ctx, given)
-    return add(root, material.suite, material.records)

@@ -2,9 +2,10 @@
 
 suite.yaml                  what was to be measured
 records/ab/<cell>/*.json    what was measured, as the store writes it
+records/ab/<cell>/*.npz     what was predicted for each image, where it was kept
 attestations/*.json         what others have reproduced of it
 README.md, index.html ...   made from these files alone
-leaderboard.lock.json       the sha256 of each record and each file that was made
+leaderboard.lock.json       the sha256 of each of these files
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -22,10 +23,10 @@ from typing import Any
 from pydantic import Field
 
 from ...cells.suite import Suite, read_suite
-from ...disk import sha256, write_atomic
+from ...disk import sha256, sha256_of, write_atomic
 from ...errors import UserError
 from ...records import Document, NewerSchema, Record, loads, parsed
-from ...store import record_name
+from ...store import Answers, Store, packed, predictions_of, read_predictions, record_name
 from ..board import making
 from ..board.board import Board
 from ..board.material import Material
@@ -71,13 +72,14 @@ class Lock(Document):
     suite: str  # sha256 of its file
     records: dict[str, dict[str, str]]  # path -> id, sha256
     generated: dict[str, str]  # name -> sha256
+    predictions: dict[str, str] = Field(default_factory=dict)  # path -> sha256
     attestations: dict[str, str] = Field(default_factory=dict)  # path -> sha256
     left_out: tuple[dict[str, str], ...] = ()
     reference: bool = False  # whether published numbers stand beside
 
     @property
     def names(self) -> list[str]:
-        """Names of all files in the lock."""
+        """Names of all files in the lock but predictions, which a leaderboard can do without."""
         return [SUITE, *self.records, *self.attestations, *self.generated]
 
 
@@ -147,6 +149,35 @@ def _read_with(path: Path, parse: Callable[[str], Any]) -> tuple[bytes, Any]:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def predictions(folder: Leaderboard, kept: RecordFile) -> Answers | None:
+    """What a judge said of each image; None where it was not kept, or was left out here.
+
+    Raises:
+        UserError: the file is damaged, or of another record.
+    """
+    path = _beside(folder, kept)
+    if path is None:
+        return None
+    try:
+        return read_predictions(path, kept.record.predictions)
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path}: {error}; remove it, for a leaderboard can do without, or copy it again"
+        ) from error
+
+
+def predicted(folder: Leaderboard) -> dict[str, Path]:
+    """The files of predictions that are there, by their paths below the folder."""
+    found = (_beside(folder, kept) for kept in folder.kept)
+    return {path.relative_to(folder.root).as_posix(): path for path in found if path}
+
+
+def _beside(folder: Leaderboard, kept: RecordFile) -> Path | None:
+    path = predictions_of(folder.root / kept.path)
+    there = kept.record.predictions and path.is_file() and not path.is_symlink()
+    return path if there else None
+
+
 def made_of(folder: Leaderboard) -> Material:
     """The material of its board."""
     levels = attested(folder.attestations, folder.records)
@@ -201,6 +232,7 @@ def differences(folder: Leaderboard, lock: Lock) -> list[str]:
             found.append(f"{path} is not in the lock")
         elif lock.records[path] != here[path]:
             found.append(f"{path} is not the one that the leaderboard was built from")
+    found += _other_predictions(folder, lock)
     attested = {f"{ATTESTATIONS}/{p.name}" for p in (folder.root / ATTESTATIONS).glob("*.json")}
     found += [f"{name} is not in the lock" for name in sorted(attested - lock.attestations.keys())]
     for name, digest in sorted({**lock.attestations, **lock.generated}.items()):
@@ -208,6 +240,15 @@ def differences(folder: Leaderboard, lock: Lock) -> list[str]:
         if not file.is_file() or sha256(file.read_bytes()) != digest:
             found.append(f"{name} is not what was built")
     return found
+
+
+def _other_predictions(folder: Leaderboard, lock: Lock) -> Iterator[str]:
+    """Sentences on predictions that the lock does not know; those that are left out are no fault."""
+    for name, path in predicted(folder).items():
+        if name not in lock.predictions:
+            yield f"{name} is not in the lock"
+        elif lock.predictions[name] != sha256_of(path):
+            yield f"{name} is not the one that the leaderboard was built from"
 
 
 # ---- writing ---------------------------------------------------------------------------------
@@ -227,6 +268,7 @@ def write(folder: Leaderboard, board: Board, contents: Mapping[str, str]) -> lis
         "records": {
             kept.path: {"id": kept.record.record_id, "sha256": kept.sha256} for kept in folder.kept
         },
+        "predictions": {name: sha256_of(path) for name, path in predicted(folder).items()},
         "attestations": {
             path.relative_to(folder.root).as_posix(): sha256(path.read_bytes())
             for path in sorted((folder.root / ATTESTATIONS).glob("*.json"))
@@ -262,10 +304,12 @@ def check_ours(root: Path, names: Iterable[str], ready: Mapping[str, bytes] = NO
             raise UserError(f"{file} {what}; move it away, or name another --out DIR")
 
 
-def add(root: Path, suite: Suite, records: Iterable[Record]) -> Leaderboard:
+def add(
+    root: Path, suite: Suite, records: Sequence[Record], *, store: Store | None = None
+) -> Leaderboard:
     """Adds records to the leaderboard in a folder, and makes it if there is none.
 
-    Nothing is removed.
+    Predictions come along from the store. Nothing is removed.
 
     Raises:
         UserError: the folder is not a leaderboard or has another suite, or a record contradicts one
@@ -284,9 +328,20 @@ def add(root: Path, suite: Suite, records: Iterable[Record]) -> Leaderboard:
     if suite != before.suite or not is_leaderboard(root):
         write_atomic(root / SUITE, suite.as_yaml().encode())
     (root / RECORDS).mkdir(exist_ok=True)
+    if store is not None:
+        _add_predictions(root, records, store)
     for record in fresh:
         write_atomic(root / place_of(record), record.dumps().encode())
     return read(root)
+
+
+def _add_predictions(root: Path, records: Iterable[Record], store: Store) -> None:
+    """Adds those that the store has; before the records, so that none is there without its own."""
+    for record in records:
+        place = predictions_of(root / place_of(record))
+        found = None if place.exists() else store.cell(record.cell_id).predictions(record)
+        if found is not None:
+            write_atomic(place, packed(found))
 
 
 def united(one: Suite, other: Suite) -> Suite:

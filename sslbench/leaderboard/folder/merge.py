@@ -19,7 +19,7 @@ from ...cells.suite import Suite
 from ...disk import cannot_write, make_folder
 from ...errors import UserError
 from ...records import NewerSchema, Record, digest, loads
-from ...store import Store, record_name
+from ...store import Store, predictions_of, read_predictions, record_name
 from ..board.members import agree, fullest, measured
 from . import folder as folders
 
@@ -63,8 +63,8 @@ def merge(one: Path, other: Path, out: Path, *, skip_conflicts: bool = False) ->
     """Merges two folders into `out`; with conflicts, writes only if they are to be skipped.
 
     Raises:
-        UserError: the folders are of different kinds or suites, a record is damaged, or `out` is
-            not empty.
+        UserError: the folders are of different kinds or suites, a record or its predictions are
+            damaged, or `out` is not empty.
     """
     kinds = [_kind(root) for root in (one, other)]
     if kinds[0] != kinds[1]:
@@ -187,14 +187,25 @@ def _fill_store(roots: Sequence[Path], sources: Sources, union: Union, out: Path
         if cell_id not in union.torn:
             target = store.cell(cell_id)
             for record in by_cell.get(cell_id, ()):
-                place = target.path / "records" / record_name(record)
-                _put(place, _content(sources[record.record_id]))
+                _copy(record, sources, target.path / "records" / record_name(record))
             _copy_rest(_trained_in(paths, by_cell.get(cell_id, ())), target.path)
 
 
-def _content(paths: Sequence[Path]) -> bytes:
-    """A record's bytes as they were written: an older sslbench may have dumped it otherwise."""
-    return min(path.read_bytes() for path in paths)
+def _copy(record: Record, sources: Sources, place: Path) -> None:
+    """Copies a record's file, and that of its predictions where a side has it.
+
+    The bytes stay as they were written: an older sslbench may have dumped the record otherwise.
+    """
+    paths = sources[record.record_id]
+    found = [path for path in map(predictions_of, paths) if record.predictions and path.is_file()]
+    for path in found:
+        try:
+            read_predictions(path, record.predictions)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}; remove it, for its record can do without") from error
+    _put(place, min(path.read_bytes() for path in paths))
+    if found:
+        _put(predictions_of(place), min(path.read_bytes() for path in found))
 
 
 def _trained_in(paths: Sequence[Path], records: Sequence[Record]) -> list[Path]:
@@ -233,7 +244,7 @@ def _fill_leaderboard(
     notes = dict.fromkeys((*suite.notes, *map(sentence, union.conflicts)))
     (out / folders.RECORDS).mkdir()
     for record in union.records:
-        _put(out / folders.place_of(record), _content(sources[record.record_id]))
+        _copy(record, sources, out / folders.place_of(record))
     for folder in pair:
         for path in sorted((folder.root / folders.ATTESTATIONS).glob("*.json")):
             copy = out / folders.ATTESTATIONS / path.name

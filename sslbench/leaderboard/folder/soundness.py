@@ -9,6 +9,7 @@ from typing import Any
 from ...cells.identity import Identity, JudgedIdentity
 from ...names import unplaced
 from ...records import MetricValue, Record, canonical, loads
+from ...store import Answers
 
 COUNTED = ("top1", "top5", "acc", "own_acc")  # our metrics that are a count divided by n
 OURS = "sslbench"  # the distribution whose metrics are known here
@@ -122,6 +123,17 @@ def impossible(record: Record) -> Iterator[str]:
     yield from _of_costs(record)
     if record.started and record.finished and record.finished < record.started:
         yield f"it finished at {record.finished}, before it started at {record.started}"
+
+
+def miscounted(record: Record, found: Answers) -> Iterator[str]:
+    """Predictions that do not give the accuracy of their record; only ours are known to count."""
+    first = record.metric()
+    ours = record.components.get("evaluator", {}).get("dist") == OURS
+    if first is None or first.n is None or not ours or not first.name.startswith("top1"):
+        return
+    right, of = int((found.predicted == found.truth).sum()), len(found.truth)
+    if of != first.n or abs(right - first.value * of) > WHOLE:
+        yield f"{right} of {of} are right in it, {first.value!r} of {first.n} in its record"
 
 
 def _of_metric(metric: MetricValue, *, ours: bool) -> Iterator[str]:

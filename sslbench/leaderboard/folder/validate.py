@@ -15,6 +15,7 @@ from ...disk import sha256
 from ...errors import UserError
 from ...names import parse as parse_name
 from ...records import canonical, digest
+from ...store import predictions_of, read_predictions
 from ..board.material import Material
 from ..board.member import Member
 from ..board.members import measured, members_of
@@ -29,12 +30,12 @@ from .folder import (
     place_of,
     read_lock,
 )
-from .soundness import contradictions, impossible, parsed
+from .soundness import contradictions, impossible, miscounted, parsed
 
 LARGEST = 2**24  # bytes of a record
-GRAMMAR = re.compile(
-    rf"{RECORDS}/[0-9a-f]{{2}}/[0-9a-f]{{64}}/[a-z0-9_-]{{1,40}}-[0-9a-f]{{24}}\.json"
-)
+STEM = rf"{RECORDS}/[0-9a-f]{{2}}/[0-9a-f]{{64}}/[a-z0-9_-]{{1,40}}-[0-9a-f]{{24}}"
+GRAMMAR = re.compile(rf"{STEM}\.json")
+PREDICTIONS = re.compile(rf"{STEM}\.npz")
 SHARED = ("method", "backbone", "dataset", "seed", "hyperparameters", "recipe")
 
 
@@ -61,6 +62,7 @@ def validate(root: Path, *, locked: bool = True) -> list[Finding]:
     suite = read_suite(root / SUITE)
     found: list[Finding] = []
     kept = list(_kept(root, found))
+    found += _predicted(root, kept)
     found += _each(kept)
     found += _together(kept)
     found += _of_suite(suite, kept)
@@ -90,7 +92,7 @@ def _kept(root: Path, found: list[Finding]) -> Iterator[RecordFile]:
     """Every record that can be read, by path; faults are added to `found`."""
     for path in sorted((root / RECORDS).rglob("*")):
         name = path.relative_to(root).as_posix()
-        if path.is_dir() and not path.is_symlink():
+        if (path.is_dir() and not path.is_symlink()) or PREDICTIONS.fullmatch(name):
             continue
         try:
             content = _content(path, name)
@@ -111,6 +113,27 @@ def _content(path: Path, name: str) -> bytes:
     if path.stat().st_size > LARGEST:
         raise ValueError(f"it has {path.stat().st_size:,} bytes, more than any record")
     return path.read_bytes()
+
+
+def _predicted(root: Path, kept: Iterable[RecordFile]) -> Iterator[Finding]:
+    """Errors of files of predictions; there need be none."""
+    own = {predictions_of(Path(each.path)).as_posix(): each.record for each in kept}
+    for path in sorted((root / RECORDS).rglob("*.npz")):
+        name = path.relative_to(root).as_posix()
+        if not PREDICTIONS.fullmatch(name):
+            continue  # no record either
+        try:
+            if path.is_symlink() or not path.is_file():
+                raise ValueError("it is not a regular file")
+            if name not in own:
+                raise ValueError("there is no sound record beside it")
+            if not own[name].predictions:
+                raise ValueError("the record beside it has no predictions")
+            found = read_predictions(path, own[name].predictions)
+        except (ValueError, OSError) as error:
+            yield _error(name, str(error))
+        else:
+            yield from (_error(name, sentence) for sentence in miscounted(own[name], found))
 
 
 def _locked(folder: Leaderboard) -> Iterator[Finding]:

@@ -51,7 +51,8 @@ def pages(root: Path) -> dict[str, bytes]:
     """All files to publish of a leaderboard, or of a folder of leaderboards.
 
     Raises:
-        UserError: there is no leaderboard, or a folder's name does not suit an address.
+        UserError: there is no leaderboard, a folder's name does not suit an address, or a file of
+            predictions is damaged.
         CheckFailed: a leaderboard differs from its lock, or has an impossible record.
     """
     if folders.is_leaderboard(root):
@@ -85,6 +86,7 @@ def _of_board(root: Path) -> dict[str, bytes]:
                 f"the lock of {root} names {name!r}, which is not a file in its folder; {again}"
             )
     folder = folders.read(root)
+    names += folders.predicted(folder)
     unlike = folders.differences(folder, lock)
     if unlike:
         more = f" (and {len(unlike) - 1} more)" if len(unlike) > 1 else ""
@@ -93,6 +95,7 @@ def _of_board(root: Path) -> dict[str, bytes]:
             f"edited, and {again} anew"
         )
     for kept in folder.kept:  # a page may show gaps, but nothing impossible
+        folders.predictions(folder, kept)
         for fault in (*contradictions(kept.record), *impossible(kept.record)):
             raise CheckFailed(
                 f"{root / kept.path}: {fault}; `sslbench leaderboard validate {root}` lists all errors"

@@ -19,6 +19,7 @@ from ...disk import make_folder, replacing, sha256_of
 from ...errors import UserError
 from ...records import canonical
 from ...store.tensors import Damaged, read_tensors
+from ..folder.folder import predicted
 
 if TYPE_CHECKING:
     from ...store import Store
@@ -41,7 +42,7 @@ class Packed:
 
 
 def pack(folder: Leaderboard, store: Store, out: Path, *, models: bool = True) -> Packed:
-    """Writes the folder's suite and records, and its cells' models from the store, to `out`.
+    """Writes suite, records and predictions of a folder, and models of its cells, to `out`.
 
     Raises:
         UserError: the store lacks a model, or `out` is there and is not a bundle.
@@ -49,6 +50,7 @@ def pack(folder: Leaderboard, store: Store, out: Path, *, models: bool = True) -
     _check_out(out)
     sources = {SUITE: folder.root / SUITE}
     sources |= {kept.path: folder.root / kept.path for kept in folder.kept}
+    sources |= predicted(folder)
     weights = _weights(folder, store) if models else {}
     sources |= weights
     files = [_listed(name, path) for name, path in sorted(sources.items())]

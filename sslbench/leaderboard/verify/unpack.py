@@ -15,12 +15,23 @@ from pydantic import BaseModel, ConfigDict
 from ...disk import sha256_of
 from ...errors import CheckFailed, UserError
 from ...records import Document, NewerSchema, parsed
-from ..folder.validate import GRAMMAR as RECORD
+from ...store.predictions import LARGEST as LARGEST_PREDICTIONS
+from ..folder.validate import GRAMMAR, PREDICTIONS
 from .bundle import FORMAT, MANIFEST, MODELS, SUITE, write
 
 ENTRIES = 200_000  # at most
-LARGEST = {MANIFEST: 2**26, SUITE: 2**20, "record": 2**24, "model": 2**33}  # bytes
-MODEL = re.compile(rf"{MODELS}/[0-9a-f]{{64}}\.safetensors")
+KINDS = {
+    "record": GRAMMAR,
+    "predictions": PREDICTIONS,
+    "model": re.compile(rf"{MODELS}/[0-9a-f]{{64}}\.safetensors"),
+}
+LARGEST = {  # bytes
+    MANIFEST: 2**26,
+    SUITE: 2**20,
+    "record": 2**24,
+    "predictions": LARGEST_PREDICTIONS,
+    "model": 2**33,
+}
 BLOCK = 2**20
 ENCRYPTED = 0x1
 
@@ -82,8 +93,8 @@ def _fault(info: zipfile.ZipInfo) -> str:
         return "is a link"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG) or name.endswith("/"):
         return "is not a regular file"
-    kind = name if name in (MANIFEST, SUITE) else "record" if RECORD.fullmatch(name) else ""
-    kind = kind or ("model" if MODEL.fullmatch(name) else "")
+    kinds = [kind for kind, grammar in KINDS.items() if grammar.fullmatch(name)]
+    kind = name if name in (MANIFEST, SUITE) else next(iter(kinds), "")
     if not kind or info.filename != name:
         return "is not one that a bundle has"
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
