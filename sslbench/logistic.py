@@ -59,7 +59,7 @@ def fit_probes(
     standardised features. Each fit starts from the one before: give the strongest first, and take
     no more than needed. SciPy's Newton method in a trust region takes the steps (objective and
     gradient are float64, products with the Hessian float32), until the distance from the minimum is
-    below `tolerance` of the objective. The bound is that of strong convexity, |gradient|^2 / (2 l2).
+    below `tolerance` of the objective, by the bound of strong convexity, |gradient|^2 / (2 l2).
     ValueError when there is nothing to fit.
     """
     if not len(features) or len(features) != len(labels) or not l2s:
@@ -158,7 +158,7 @@ class _Fit:
         self._parts, self._truths = torch.split(rows, some), torch.split(target, some)
         self._chances: list[Tensor] = []
         self._at: np.ndarray | None = None  # where chances are known
-        self.value, self.gradient = self._evaluate(start)
+        self.value, _, self.distance = self._evaluate(start)
         self.weights = start
         self._origin = start  # variables begin at 0
 
@@ -166,9 +166,8 @@ class _Fit:
         """Moves `weights` and `value` to the minimum; says whether they are proven to be near it."""
         from scipy.optimize import minimize
 
-        def near(_: Any = None) -> bool:
-            square = float(self.gradient[:, :-1].square().sum())
-            return square <= 2 * self.l2 * tolerance * self.value
+        def near() -> bool:
+            return self.distance <= tolerance * self.value
 
         def stop(*_: Any, **__: Any) -> None:
             if near():
@@ -194,9 +193,9 @@ class _Fit:
     def _asked(self, at: np.ndarray) -> tuple[float, np.ndarray]:
         """The objective and its gradient at SciPy's variables; the lowest that it saw is kept."""
         weights = self._origin + self._there(at)
-        value, gradient = self._evaluate(weights)
+        value, gradient, distance = self._evaluate(weights)
         if value < self.value:
-            self.weights, self.value, self.gradient = weights, value, gradient
+            self.weights, self.value, self.distance = weights, value, distance
         return value, self._back(gradient)
 
     def _bend(self, at: np.ndarray, way: np.ndarray) -> np.ndarray:
@@ -218,21 +217,31 @@ class _Fit:
         whole[:, :-1] += self.l2 * weights[:, :-1]
         return self._back(whole)
 
-    def _evaluate(self, weights: Tensor) -> tuple[float, Tensor]:
-        """In float64, of weights [C, P + 1]: the objective, and its gradient of their shape."""
+    def _evaluate(self, weights: Tensor) -> tuple[float, Tensor, float]:
+        """In float64, of weights [C, P + 1]: the objective, its gradient and its distance to go.
+
+        The distance from the minimum is at most |gradient|^2 / (2 l2), by strong convexity, where the
+        biases are at theirs; what these have to go is added, by one step of Newton.
+        """
         loss = weights.new_zeros(())
         slope = torch.zeros_like(weights)
+        bend = weights.new_zeros(len(weights), len(weights))  # of the biases
         for part, truth in zip(self._parts, self._truths, strict=True):
             points = part.double()
             log = (weights @ points.T).log_softmax(0)  # classes first: the products are faster
             loss -= log.gather(0, truth[None]).sum()
             wrong = log.exp_()  # probabilities, less 1 at the truth
+            bend += wrong.sum(1).diag() - wrong @ wrong.T
             wrong.scatter_add_(0, truth[None], wrong.new_full((), -1.0).expand(1, len(truth)))
             slope.addmm_(wrong, points)
         slope /= len(self.rows)
         slope[:, :-1] += self.l2 * weights[:, :-1]
         squares = weights[:, :-1].square().sum()
-        return float(loss / len(self.rows) + self.l2 / 2 * squares), slope
+        value = float(loss / len(self.rows) + self.l2 / 2 * squares)
+        bend.div_(len(self.rows)).diagonal().add_(1e-12)  # all biases together move nothing
+        level = slope[:, -1]
+        bias = float(level @ torch.linalg.solve(bend, level)) / 2
+        return value, slope, bias + float(slope[:, :-1].square().sum()) / (2 * self.l2)
 
     def _factors(self) -> Tensor:
         """Inverse factors F of the Hessian's blocks at the start, so that F F' is their inverse.
@@ -259,8 +268,10 @@ class _Fit:
             gram = (rows * each[:, None]).T @ rows / len(rows) + ridge.diag()
             scale = gram.diagonal().double().rsqrt()
             gram = gram.double() * scale * scale[:, None]
-            gram.diagonal().mul_(1 + 1e-6)  # float32 may have left it indefinite
-            root = torch.linalg.cholesky(gram)
+            for more in (1e-6, 1e-4, 1e-2):  # float32 may have left it indefinite
+                root, wrong = torch.linalg.cholesky_ex(gram + more * torch.eye(size).to(gram))
+                if not wrong:
+                    break
             eye = torch.eye(size, dtype=root.dtype, device=root.device)
             upper = torch.linalg.solve_triangular(root.mT, eye, upper=True)
             found.append(scale[:, None] * upper)

@@ -97,7 +97,7 @@ def test_every_suite_loads_and_every_setting_of_it_is_known():
 
 def test_no_path_of_one_machine_stands_in_what_is_published():
     for path in (ROOT / "leaderboards").rglob("*.*"):
-        if path.is_file():
+        if path.is_file() and path.suffix != ".npz":  # arrays of integers
             assert not re.search(r"(^|[^\w.])/(tmp|root|home|work)/", path.read_text()), path
 
 

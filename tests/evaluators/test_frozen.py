@@ -440,6 +440,21 @@ def test_a_factor_that_is_shared_or_of_fewer_rows_does_not_move_the_answer(monke
         assert one.objective == pytest.approx(two.objective, rel=2e-6)
 
 
+def test_biases_are_fitted_where_features_say_nothing():
+    x, y = torch.randn(4000, 3, generator=generator()), (torch.arange(4000) % 10 == 0).long()
+    probe = next(fit_probes(x, y, (1e6,), 2))
+    assert probe.converged
+    assert probe(x).softmax(1)[:, 1].mean() == pytest.approx(0.1, rel=1e-3)
+
+
+def test_more_features_than_images_are_fitted():
+    draws = generator()
+    x, y = torch.randn(60, 500, generator=draws), torch.arange(60) % 3
+    x = torch.cat([x, x + 1e-4 * torch.randn(60, 500, generator=draws)], dim=1)
+    for probe in fit_probes(x, y, (1.0, 1e-3, 1e-6), 3):
+        assert (probe(x).argmax(1) == y).all()
+
+
 def test_a_fit_that_runs_out_of_products_says_so(monkeypatch):
     world = fake(spread=3.0)
     monkeypatch.setattr(logistic, "PRODUCTS", 3)
