@@ -64,8 +64,13 @@ class Spare:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ends the process, unless it was taken."""
         if self._process is not None:
             self._process.process.kill()
+            self._process = None
 
     def taken(self, setup: Setup) -> _Process | None:
         """Gives the process to who has work of this kind for it; None where it is not of use."""
@@ -111,6 +116,8 @@ class LocalProcesses:
             _begun(setup, spare.taken(setup) if spare else None)
             for setup in self._setups(len(waiting))
         ]
+        if spare:
+            spare.end()
         told = False
         while waiting or any(p.cell for p in self._processes):
             if stop.is_set() and not told:
