@@ -17,6 +17,7 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(optionalhook=True)  # the mutants run without xdist
 def pytest_xdist_auto_num_workers():
     """The workers of `-n auto`: one for each core that this process may use, up to MOST."""
     allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
