@@ -455,6 +455,10 @@ def test_strong_views_have_a_hole_and_the_stage_may_see_milder_ones(made):
     same(black, torch.zeros_like(black))
     plain.backbone.mean = None
     assert mean_colour(plain.backbone) == (0.5, 0.5, 0.5)
+    plain.backbone.mean = torch.tensor([[[0.1]], [[0.2]], [[0.3]]])
+    assert mean_colour(plain.backbone) == (0.1, 0.2, 0.3)
+    plain.backbone.mean = torch.tensor([0.1])  # of grey images
+    assert mean_colour(plain.backbone) == (0.5, 0.5, 0.5)
     assert "RandAugment(n=4" in repr(plain.strong)
     assert "scale='drawn'" in repr(plain.strong)
     assert plain.agreeing is plain.strong
