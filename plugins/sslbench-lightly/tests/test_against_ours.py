@@ -113,11 +113,11 @@ def walk(method, batches, *, rate, scale=1.0):
 
 def same(ours, theirs, batch_of, *, factor=1.0, shift=0.0):
     batches = [batch_of(ours, step, epoch=1) for step in range(3)]
-    own, own_gradients = walk(ours, batches, rate=0.001)
-    other, other_gradients = walk(theirs, batches, rate=0.001, scale=factor)
+    own, own_gradients = walk(ours, batches, rate=0.0001)
+    other, other_gradients = walk(theirs, batches, rate=0.0001, scale=factor)
     assert own == pytest.approx([loss + shift for loss in other], rel=1e-4)
     assert len({round(loss, 3) for loss in own}) > 1
-    for a, b, apart in zip(own_gradients, other_gradients, (1e-4, 1e-3, 5e-2), strict=True):
+    for a, b, apart in zip(own_gradients, other_gradients, (1e-4, 1e-3, 1e-2), strict=True):
         assert a.norm() > 0
         assert (a - b).norm() < apart * a.norm()  # rounding grows with the steps
 
