@@ -300,22 +300,28 @@ def _first_best(score: Tensor) -> Tensor:
 def _gather(points: Tensor, assignment: Tensor, before: Tensor, sums: Tensor) -> None:
     """Brings the sums [R, k, D] of the points of each centroid up to date, in place.
 
-    Only points that moved since `before` [R, N] are read; -1 is a point not counted yet.
+    Only points that moved since `before` [R, N] are read; -1 is a point not counted yet. On an
+    accelerator all are read, which waits for nothing.
     """
     for own, old, total in zip(assignment, before, sums, strict=True):
+        if points.device.type != "cpu":
+            _sum_by_products(points, own, total)
+            continue
         moved = (own != old).nonzero()[:, 0]
         for some in torch.split(moved, max(256, _BLOCK // points.shape[1])):
             rows = points[some].double()
-            _add(total, own[some], rows)
+            total.index_add_(0, own[some], rows)
             left = old[some] >= 0
-            _add(total, old[some][left], -rows[left])
+            total.index_add_(0, old[some][left], -rows[left])
 
 
-def _add(total: Tensor, index: Tensor, rows: Tensor) -> None:
-    if rows.device.type == "cpu":
-        total.index_add_(0, index, rows)
-    else:  # index_add has no fixed order on a GPU
-        total.addmm_(F.one_hot(index, len(total)).to(rows).T, rows)
+def _sum_by_products(points: Tensor, assignment: Tensor, total: Tensor) -> None:
+    """Sets `total` [k, D] to the sums of the points of each centroid, in a fixed order on a GPU."""
+    total.zero_()
+    rows = max(1024, _BLOCK // len(total))
+    for part, own in zip(torch.split(points, rows), torch.split(assignment, rows), strict=True):
+        share = points.new_zeros(len(total), len(part)).scatter_(0, own[None], 1)
+        total += share @ part
 
 
 def _inertia(squares: Tensor, centroids: Tensor, sums: Tensor, counts: Tensor) -> float:

@@ -261,3 +261,12 @@ def test_whitening_does_not_amplify_what_has_no_variance():
 def test_whitening_into_more_dimensions_than_there_are_is_refused():
     with pytest.raises(ValueError, match=r"5 components of 3 points .*; ask for 1 to 3"):
         pca_whiten(torch.randn(3, 8), 5)
+
+
+def test_sums_by_products_are_those_of_a_loop(monkeypatch):
+    monkeypatch.setattr(cluster, "_BLOCK", 1)
+    points, own = torch.randn(2500, 7), torch.randint(5, (2500,))
+    found = torch.full((6, 7), 9.0, dtype=torch.float64)
+    cluster._sum_by_products(points, own, found)
+    loop = torch.stack([points[own == k].double().sum(0) for k in range(6)])
+    assert torch.allclose(found, loop, atol=1e-4)
