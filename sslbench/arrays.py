@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .api import Images, Split
-from .disk import replacing
+from .disk import DiskError, replacing
 from .errors import UserError
 
 SHARE = 0.25  # of the machine's memory; a larger array is written to a file and memory-mapped
@@ -26,10 +26,6 @@ BLOCK = 2**25  # bytes handled at a time where an array may be too large to hold
 
 Bytes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
-
-
-class DiskError(UserError):
-    """An array could not be written to disk."""
 
 
 class Stored(NamedTuple):

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from sslbench import records
-from sslbench.disk import write_atomic
+from sslbench.api import Predictions
+from sslbench.disk import DiskError, write_atomic
 from sslbench.errors import UserError
 from sslbench.records import Failure, MetricValue, Record
-from sslbench.store import Store, newest
+from sslbench.store import Store, answers, newest
 
 CELL = "ab" * 32
 
@@ -222,3 +229,153 @@ def test_a_lock_is_gone_with_its_process_and_sweeps_what_it_left(cell):
     with cell.lock(waiting=lambda: False) as held:
         assert held
     assert not list(cell.path.glob(".*.tmp"))
+
+
+# ---- what the system refuses to read ---------------------------------------------------------
+
+REFUSALS = [errno.EACCES, errno.EMFILE, errno.EIO, errno.ESTALE]
+READERS = {
+    "records": lambda cell: cell.records(),
+    "identity": lambda cell: cell.identity(),
+    "model": lambda cell: cell.load("model"),
+    "predictions": lambda cell: cell.predictions(cell.answered),
+    "marker": lambda cell: Store(cell.path.parents[2]),
+}
+
+
+@pytest.fixture
+def whole(cell):
+    """A cell with one of each file."""
+    cell.write_identity({"x": 1})
+    cell.answered = cell.add(
+        record(), answers(Predictions(torch.ones(3).long(), torch.ones(3).long()))
+    )
+    cell.save("model", {"w": torch.ones(3)}, {})
+    return cell
+
+
+def listed(cell) -> dict[str, bytes]:
+    root = cell.path.parents[2]
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("what", READERS)
+@pytest.mark.parametrize("number", REFUSALS, ids=errno.errorcode.get)
+def test_what_cannot_be_read_is_a_sentence_and_is_left_alone(whole, monkeypatch, what, number):
+    before, open_ = listed(whole), os.open
+
+    def refusing(path, *rest, **more):
+        if str(path).startswith(str(whole.path.parents[2])):
+            raise OSError(number, os.strerror(number))
+        return open_(path, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refusing)
+        with pytest.raises(DiskError, match=r"cannot read .*; it is left as it was: "):
+            READERS[what](whole)
+    assert listed(whole) == before
+    assert whole.notices == []
+
+
+def test_a_fault_while_reading_is_not_damage_either(whole, monkeypatch):
+    def faulty(fd):
+        raise OSError(errno.EIO, "Input/output error")
+
+    before = listed(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", faulty)
+        with pytest.raises(DiskError, match="Input/output error"):
+            whole.records()
+    assert listed(whole) == before
+
+
+@contextlib.contextmanager
+def another_user():
+    """Acts as a user who owns nothing; one who is not root already is one."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("hidden", ["a record", "its folder"])
+def test_another_users_records_stay_as_they_are(hidden):
+    root = Path(tempfile.mkdtemp())  # tmp_path is for its owner's eyes alone
+    try:
+        root.chmod(0o755)
+        store = Store(root / "store")
+        store.create()
+        cell = store.cell(CELL)
+        cell.add(record())
+        (path,) = (cell.path / "records").iterdir()
+        (path if hidden == "a record" else path.parent).chmod(0)
+        with another_user(), pytest.raises(DiskError, match="Permission denied; it is left as it"):
+            cell.records()
+        path.parent.chmod(0o700)
+        path.chmod(0o600)
+        assert len(cell.records()) == 1
+        assert cell.notices == []
+    finally:
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_a_sentence(cell, monkeypatch, number):
+    def refused(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(DiskError, match=r"cannot lock .*; nothing is damaged"), cell.lock():
+        pass
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("place", [_fifo, _loop, Path.mkdir])
+def test_what_is_no_file_is_not_waited_for(whole, place):
+    folder = whole.path / "records"
+    place(folder / "train-0.json")
+    (whole.path / "identity.json").unlink()
+    place(whole.path / "identity.json")
+    (whole.path / "model.safetensors").unlink()
+    place(whole.path / "model.safetensors")
+    assert len(whole.records()) == 1
+    assert whole.identity() is None
+    assert whole.load("model") is None
+    assert [n.count("it is not a regular file") for n in whole.notices] == [1, 1, 1]
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, '{"schema_version": Infinity}', '{"format": 1e999}', "\ud800", "1" * 5000]
+)
+def test_texts_that_are_no_records_are_set_aside(whole, text):
+    content = text.encode("utf-8", "surrogatepass")
+    (whole.path / "records" / "train-0.json").write_bytes(content)
+    (whole.path / "identity.json").write_bytes(content)
+    assert len(whole.records()) == 1
+    assert whole.identity() is None
+    assert len(whole.notices) == 2
+
+
+@pytest.mark.parametrize("text", [DEEP, '{"format": Infinity}', '{"format": 1e999}', "[", ""])
+def test_a_damaged_marker_says_how_it_is_mended(whole, text):
+    root = whole.path.parents[2]
+    (root / "store.json").write_text(text)
+    with pytest.raises(UserError, match=r"is not a marker of a store.*remove that file"):
+        Store(root)
+    (root / "store.json").unlink()
+    again = Store(root)
+    again.create()
+    assert len(again.cell(CELL).records()) == 1

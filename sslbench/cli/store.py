@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..disk import default_store
+from ..disk import DiskError, content, default_store, names_in
 from ..errors import UserError
 from . import completion
 from .app import Commands, State
@@ -93,27 +92,19 @@ HEADS = ("cell", "method", "backbone", "dataset", "seed", "what", "status", "met
 def _records(opened: Store) -> Iterator[tuple[str, ...]]:
     """A row of texts for each record, read without checks."""
     for folder in opened.cells():
-        for path in _files(f"{folder.path}/records"):
-            try:
-                with open(path, "rb") as file:  # noqa: PTH123 - a Path takes longer than reading
-                    told = _told(json.loads(file.read()))
-            except (
-                OSError,
-                ValueError,
-                TypeError,
-                KeyError,
-                AttributeError,
-                RecursionError,
-            ) as error:
-                told = (*("?",) * 5, "damaged", str(error), "")
-            yield folder.id, *told
+        records = f"{folder.path}/records"
+        for name in names_in(records):
+            if name.endswith(".json"):
+                yield folder.id, *_row(f"{records}/{name}")
 
 
-def _files(folder: str) -> list[str]:
+def _row(path: str) -> tuple[str, ...]:
     try:
-        return sorted(each.path for each in os.scandir(folder) if each.name.endswith(".json"))
-    except OSError:  # a cell without records has no such folder
-        return []
+        return _told(json.loads(content(path)))
+    except (DiskError, FileNotFoundError) as error:
+        return (*("?",) * 5, "unreadable", str(error), "")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return (*("?",) * 5, "damaged", str(error), "")
 
 
 def _told(record: dict[str, Any]) -> tuple[str, ...]:

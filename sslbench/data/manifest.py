@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ..disk import sha256
+from ..disk import content, sha256
 from ..errors import MissingData
 from ..names import Name, parse
 from ..records import Document, parsed
@@ -60,13 +60,14 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
     Raises:
         MissingData: it is not a manifest of sslbench.
+        DiskError: it cannot be read.
     """
     path = folder / MANIFEST
-    if not path.exists():
-        return None
     try:
-        manifest = parsed(SetManifest, path.read_bytes(), newest=FORMAT)
-    except (OSError, ValueError) as error:
+        manifest = parsed(SetManifest, content(path), newest=FORMAT)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
         raise MissingData(
             f"{folder.name}: {path} is not a manifest of a set ({error}); remove the folder"
         ) from error
@@ -77,10 +78,10 @@ def images_of(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """Reads the sha256 of each clean image that a set was made from."""
     path = folder / IMAGES
     try:
-        text = path.read_bytes()
-    except OSError as error:
+        text = content(path)
+    except (FileNotFoundError, ValueError) as error:
         raise MissingData(
-            f"{folder.name}: {path} cannot be read ({error.strerror}); remove the folder"
+            f"{folder.name}: {path} is missing ({error}); remove the folder"
         ) from error
     if sha256(text) != manifest["images"]:
         raise MissingData(

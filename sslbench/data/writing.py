@@ -14,10 +14,9 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 import torch
 
-from ..arrays import DiskError
 from ..corruptions import ALL, SEVERITIES
 from ..corruptions.files import LABELS, checksum
-from ..disk import replacing, sha256
+from ..disk import DiskError, replacing, sha256
 from ..errors import UserError
 from ..store.lease import leased
 from .manifest import FORMAT, IMAGES, MANIFEST, made, read_manifest, without_subset

@@ -18,7 +18,6 @@ from PIL import Image, ImageOps, __version__
 from ..api import Place
 from ..arrays import (
     Bytes,
-    DiskError,
     Stored,
     digest,
     gather,
@@ -28,6 +27,7 @@ from ..arrays import (
     too_large,
     write_small,
 )
+from ..disk import DiskError
 from ..errors import UserError
 
 SUFFIXES = frozenset(

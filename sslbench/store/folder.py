@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cells.identity import Identity
-from ..disk import cannot_write, make_folder, write_atomic
+from ..disk import cannot_write, content, make_folder, names_in, write_atomic
 from ..errors import UserError
 from ..records import Document, NewerSchema, Record, canonical, digest, loads, parsed
 from .lease import leased
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of the folder; a newer one is refused
 CELL_ID = re.compile(r"[0-9a-f]{64}")
+RECORD = re.compile(r"[^.].*\.json", re.DOTALL)
 
 
 class Store:
@@ -35,13 +36,17 @@ class Store:
         self.root = root
         self.notices: list[str] = []  # what was set aside, for the user to read
         marker = root / "store.json"
-        if marker.exists():
-            try:
-                parsed(Document, marker.read_bytes(), newest=FORMAT)
-            except NewerSchema as error:
-                raise UserError(f"the store {root} {error} or name another --store") from error
-            except (ValueError, OSError) as error:
-                raise UserError(f"{marker} is not a marker of a store: {error}") from error
+        try:
+            parsed(Document, content(marker), newest=FORMAT)
+        except FileNotFoundError:
+            return  # a store is made when something is put into it
+        except NewerSchema as error:
+            raise UserError(f"the store {root} {error} or name another --store") from error
+        except ValueError as error:
+            raise UserError(
+                f"{marker} is not a marker of a store: {error}; if {root} is one, remove that file "
+                "(it is written anew, and nothing is lost), or else name another --store"
+            ) from error
 
     def create(self) -> None:
         """Makes the folder; UserError when it cannot be written."""
@@ -57,9 +62,12 @@ class Store:
         return CellFolder(self.root / "cells" / cell_id[:2] / cell_id, self.notices)
 
     def cells(self) -> Iterator[CellFolder]:
-        for path in sorted((self.root / "cells").glob("??/*")):
-            if CELL_ID.fullmatch(path.name):
-                yield CellFolder(path, self.notices)
+        """Every cell that has a folder. DiskError where one cannot be looked into."""
+        root = self.root / "cells"
+        for two in names_in(root):
+            for name in names_in(root / two):
+                if CELL_ID.fullmatch(name) and name.startswith(two):
+                    yield CellFolder(root / two / name, self.notices)
 
     def find(self, prefix: str) -> CellFolder:
         """Finds the one cell whose id begins with `prefix`."""
@@ -88,14 +96,13 @@ class CellFolder:
         """Reads the cell's identity; None when there is none. A damaged one is set aside."""
         path = self.path / "identity.json"
         try:
-            identity = json.loads(path.read_text())
+            identity = json.loads(content(path))
+            if digest(identity) != self.id:
+                raise ValueError("it does not hash to the name of its folder")
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as error:
-            self.set_aside(path, f"unreadable: {error}")
-            return None
-        if digest(identity) != self.id:
-            self.set_aside(path, "it does not hash to the name of its folder")
+        except (ValueError, RecursionError) as error:
+            self.set_aside(path, str(error))
             return None
         return Identity(identity)
 
@@ -106,16 +113,19 @@ class CellFolder:
     # ---- records ----
 
     def records(self) -> list[Record]:
-        """Every sound record, oldest first."""
+        """Every sound record, oldest first. DiskError where one cannot be read."""
         found = []
-        for path in sorted((self.path / "records").glob("*.json")):
+        folder = self.path / "records"
+        for path in (folder / name for name in names_in(folder) if RECORD.fullmatch(name)):
             try:
-                record = loads(path.read_text())
+                record = loads(content(path).decode())
                 if record.cell_id != self.id:
                     raise ValueError(f"it belongs to cell {record.cell_id[:12]}")
             except NewerSchema as error:
                 self._notice(f"left alone: {path} ({error})")
-            except (ValueError, OSError) as error:
+            except FileNotFoundError:
+                continue  # it was removed, or is a link to nothing
+            except ValueError as error:
                 self.set_aside(path, str(error))
             else:
                 found.append(record)
@@ -135,11 +145,13 @@ class CellFolder:
     def predictions(self, record: Record) -> Answers | None:
         """What a judge said of each image; None where it was not kept. Damage is set aside."""
         path = predictions_of(self.path / "records" / record_name(record))
-        if not record.predictions or not path.exists():
+        if not record.predictions:
             return None
         try:
             return read_predictions(path, record.predictions)
-        except (ValueError, OSError) as error:
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
             self.set_aside(path, str(error))
             return None
 
@@ -163,10 +175,10 @@ class CellFolder:
     def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Loads what `save` wrote; None where there is no file. A damaged one is set aside."""
         path = self.path / f"{name}.safetensors"
-        if not path.exists():
-            return None
         try:
             return read_tensors(path)
+        except FileNotFoundError:
+            return None
         except Damaged as error:
             self.set_aside(path, str(error))
             return None

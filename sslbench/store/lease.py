@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..disk import cannot_write
+from ..disk import DiskError, cannot_write
 
 PATIENCE = 0.2  # seconds between two tries
 
@@ -19,23 +19,28 @@ def leased(path: Path, waiting: Callable[[], bool] = lambda: True) -> Iterator[b
     """Locks a file, trying until `waiting` gives up; yields whether this process holds it.
 
     Raises:
-        UserError: the file cannot be made.
+        DiskError: the file cannot be made, or locked.
     """
     try:
         file = path.open("w")
     except OSError as error:
         raise cannot_write(path, error) from error
     with file:
-        held = _taken(file)
+        held = _taken(file, path)
         while not held and waiting():
             time.sleep(PATIENCE)
-            held = _taken(file)
+            held = _taken(file, path)
         yield held
 
 
-def _taken(file: Any) -> bool:
+def _taken(file: Any, path: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise DiskError(
+            f"cannot lock {path}: {error.strerror}; nothing is damaged: try again, or name a "
+            "--store on a disk with locks"
+        ) from error
     return True

@@ -15,6 +15,8 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..disk import opened
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -85,11 +87,12 @@ def packed(found: Answers) -> bytes:
 
 def read_predictions(path: Path, digest: str) -> Answers:
     """The answers in a file. ValueError where it is not one, or not that of the record."""
-    size = path.stat().st_size
-    if size > LARGEST:
-        raise ValueError(f"it has {size:,} bytes, more than any predictions")
+    with opened(path) as held:
+        given = held.read(LARGEST + 1)
+    if len(given) > LARGEST:
+        raise ValueError(f"it has over {LARGEST:,} bytes, more than any predictions")
     try:
-        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as file:
+        with zipfile.ZipFile(io.BytesIO(given)) as file:
             if file.namelist() != [f"{name}.npy" for name in Answers._fields]:
                 raise ValueError(f"its arrays are not {' and '.join(Answers._fields)}")
             found = Answers(*(_array(file, info) for info in file.infolist()))

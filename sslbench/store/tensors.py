@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..disk import opened
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -17,14 +19,20 @@ class Damaged(ValueError):
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads tensors and plain data that `CellFolder.save` wrote; Damaged when they do not match."""
+    """Reads tensors and plain data that `CellFolder.save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Damaged: it is not one of ours, or its content and its checksum do not match.
+        DiskError: the system refuses to read it.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened(path), safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
         raise Damaged(str(error)) from error
     if meta.get("sha256") != digest_of(tensors, meta.get("plain", "")):
         raise Damaged("its checksum does not hold")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cells.suite import Suite
-from ...disk import cannot_write, make_folder
+from ...disk import cannot_write, content, make_folder, names_in
 from ...errors import UserError
 from ...records import NewerSchema, Record, digest, loads
 from ...store import Store, predictions_of, read_predictions, record_name
@@ -144,9 +144,10 @@ def _kind(root: Path) -> str:
 def _stored(root: Path) -> Iterator[tuple[Record, Path]]:
     """Every record of a store with its path; UserError if one is damaged."""
     for cell in Store(root).cells():
-        for path in sorted((cell.path / "records").glob("*.json")):
+        folder = cell.path / "records"
+        for path in (folder / name for name in names_in(folder) if name.endswith(".json")):
             try:
-                record = loads(path.read_text())
+                record = loads(content(path).decode())
             except (NewerSchema, ValueError) as error:
                 raise UserError(f"{path}: {error}") from error
             if record.cell_id != cell.id:
