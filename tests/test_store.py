@@ -50,6 +50,13 @@ def test_a_record_comes_back_whole(cell):
     assert sealed.intact()
 
 
+def test_a_clock_that_is_set_back_does_not_reorder_attempts(cell):
+    cell.add(record(status="failed", sentence="first", finished="2026-01-02T00:00:00Z"))
+    cell.add(record(status="failed", sentence="second", attempt=2, finished="2026-01-01T00:00:00Z"))
+    assert [r.sentence for r in cell.records()] == ["first", "second"]
+    assert cell.current("train", {"x": 1}).sentence == "second"
+
+
 @pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
 def test_a_truncated_record_is_set_aside(cell, at):
     sealed = cell.add(record())

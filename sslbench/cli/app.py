@@ -17,12 +17,12 @@ import click
 
 from .. import __version__
 from ..errors import UnknownName, UserError
-from .text import one_line, say
+from .text import OutputLost, let_go, one_line, say
 
 if TYPE_CHECKING:
     from ..plugins import Registry
 
-INTERNAL, INTERRUPTED = 1, 130
+INTERNAL, USAGE, INTERRUPTED, UNREAD = 1, 2, 130, 141
 COMMANDS = {
     "run": "run:run",
     "evaluate": "evaluate:evaluate",
@@ -213,6 +213,7 @@ def _plugins_apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _ended(work: Any, state: State) -> int:
     """Runs `work` and returns the exit code; prints a failure in one sentence."""
+    output = sys.stdout
     try:
         code = work()
     except UserError as error:
@@ -224,10 +225,26 @@ def _ended(work: Any, state: State) -> int:
     except (click.Abort, KeyboardInterrupt):
         say("interrupted; the same command goes on from here", err=True)
         return INTERRUPTED
+    except OutputLost as error:
+        return _unread(error)
+    except SystemExit:
+        if sys.stdout is output:
+            raise
+        # click put another stream there, since its own printing, such as help, has no reader
+        return _unread(OutputLost(BrokenPipeError()))
     except Exception as error:  # noqa: BLE001 - this is where the program ends
         _internal(error, state)
         return INTERNAL
     return code if isinstance(code, int) else 0  # of click's Exit
+
+
+def _unread(error: OutputLost) -> int:
+    """The exit code where standard output takes no more. A reader who left needs no message."""
+    let_go()
+    if error.reader_left:
+        return UNREAD
+    say(f"error: {error}", err=True, fg="red")
+    return USAGE
 
 
 def _internal(error: Exception, state: State) -> None:
@@ -287,5 +304,6 @@ def program(**plugins: object) -> None:
     and prints the leaderboard.
 
     Exit codes: 0 success, 1 internal error, 2 usage error, 3 a cell failed, 4 nothing is selected,
-    5 a check failed, 6 `leaderboard diff --fail-on-change` found a change, 130 interrupted.
+    5 a check failed, 6 `leaderboard diff --fail-on-change` found a change, 130 interrupted, 141 the
+    reader of the output left.
     """

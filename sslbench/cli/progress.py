@@ -8,14 +8,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..events import CellDone, CellStarted, EpochDone, EvaluationDone, Event, Progress
 from .app import INTERRUPTED
-from .text import ID, duration, one_line, say
+from .text import ID, OutputLost, duration, one_line, say
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -40,14 +40,49 @@ class Reporter(Protocol):
     def say(self, text: str) -> None: ...
 
 
-def reporter(cells: int, *, quiet: bool, err: bool) -> Reporter:
-    """The reporter to use: bars on a terminal, lines elsewhere, nothing with -q."""
+def reporter(
+    cells: int, *, quiet: bool, err: bool, lost: Callable[[], None] = lambda: None
+) -> Reporter:
+    """The reporter to use: bars on a terminal, lines elsewhere, nothing with -q.
+
+    `lost` is called when what it prints cannot be printed any more.
+    """
     stream = sys.stderr if err else sys.stdout
     if quiet:
         return Silent()
     if stream.isatty() and os.environ.get("TERM") != "dumb":
-        return Bars(cells, err=err)
-    return Lines(cells, err=err)
+        return Heard(Bars(cells, err=err), lost)
+    return Heard(Lines(cells, err=err), lost)
+
+
+class Heard:
+    """A reporter that falls silent when nobody reads it any more, and tells that by `lost`."""
+
+    def __init__(self, inner: Reporter, lost: Callable[[], None]) -> None:
+        self.inner, self.lost = inner, lost
+        self.silent = False
+
+    def __enter__(self) -> Heard:
+        self._try(self.inner.__enter__)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._try(self.inner.__exit__, *error)
+
+    def __call__(self, event: Event) -> None:
+        self._try(self.inner, event)
+
+    def say(self, text: str) -> None:
+        self._try(self.inner.say, text)
+
+    def _try(self, call: Callable[..., Any], *args: Any) -> None:
+        if self.silent:
+            return
+        try:
+            call(*args)
+        except (OutputLost, OSError):  # the second of a terminal that was closed
+            self.silent = True
+            self.lost()
 
 
 @dataclass
@@ -134,7 +169,6 @@ class Lines:
 
     def say(self, text: str) -> None:
         say(text, err=self.err)
-        (sys.stderr if self.err else sys.stdout).flush()
 
 
 class Bars:
@@ -226,7 +260,10 @@ def _finished(event: CellDone) -> str:
 
 
 class Stop:
-    """Handles Ctrl-C and SIGTERM during a run: the first saves and stops, the second kills."""
+    """Handles Ctrl-C and SIGTERM during a run: the first saves and stops, the second kills.
+
+    A terminal that closes (SIGHUP) saves and stops too; it may do so twice, and never kills.
+    """
 
     def __init__(self) -> None:
         self.event = threading.Event()
@@ -245,7 +282,10 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             yield self.event  # signals belong to the main thread
             return
-        before = {s: signal.signal(s, self._heard) for s in (signal.SIGINT, signal.SIGTERM)}
+        heard = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+            heard.append(signal.SIGHUP)
+        before = {s: signal.signal(s, self._heard) for s in heard}
         thread = threading.Thread(target=announce, daemon=True)
         thread.start()
         try:
@@ -257,7 +297,7 @@ class Stop:
                 signal.signal(number, handler)
 
     def _heard(self, number: int, frame: object) -> None:
-        if self.event.is_set():
+        if self.event.is_set() and number != signal.SIGHUP:
             kill()
         self.event.set()
 

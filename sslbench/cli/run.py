@@ -27,7 +27,7 @@ from .options import (
     under,
 )
 from .progress import Reporter, Stop, reporter
-from .text import ID, count, one_line, say
+from .text import ID, OutputLost, count, let_go, one_line, say
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan, Planned
@@ -126,14 +126,20 @@ def perform(
     page = typed(ctx, *named, keep=SELECTION - {"suite"})
     ending = _Ending(typed_again(state), table, page, as_json, _set_aside(plan))
     try:
-        cells = len(plan.open) + plan.waiting
-        progress = reporter(cells, quiet=quiet, err=as_json)
-        outcome = _run(plan, state.registry, progress, trackers, spare)
+        cells, stop = len(plan.open) + plan.waiting, Stop()
+        progress = reporter(cells, quiet=quiet, err=as_json, lost=stop.event.set)
+        outcome = _run(plan, state.registry, progress, trackers, stop, spare)
     except BaseException:
-        with contextlib.suppress(UserError):  # the error above is the one to report
+        with contextlib.suppress(UserError, OutputLost):  # the error above is the one to report
             _end(_as_it_stands(plan, state.registry), state.registry, None, ending)
         raise
-    _end(plan, state.registry, outcome, ending)
+    try:
+        _end(plan, state.registry, outcome, ending)
+    except OutputLost as error:
+        if not outcome.interrupted:
+            raise
+        let_go()
+        say(f"{error}; saved and stopped. To continue: {ending.again}", err=True)
     return outcome
 
 
@@ -180,6 +186,7 @@ def _run(
     registry: Registry,
     progress: Reporter,
     trackers: Sequence[NamedTracker],
+    stop: Stop,
     spare: Spare | None,
 ) -> Outcome:
     from ..run import matrix as bench
@@ -191,10 +198,10 @@ def _run(
     # handled until the trackers are closed: a second Ctrl-C ends even one that hangs
     with (
         progress,
-        Stop().listening(progress.say) as stop,
+        stop.listening(progress.say) as stopped,
         tracked(trackers, plan, progress, complain) as listener,
     ):
-        return bench.run(plan, registry, listener, stop, spare)
+        return bench.run(plan, registry, listener, stopped, spare)
 
 
 def _as_it_stands(plan: Plan, registry: Registry) -> Plan:

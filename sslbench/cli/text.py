@@ -1,8 +1,10 @@
-"""Prints to the terminal: only printable text, JSON, and tables."""
+"""Prints to the terminal: only printable text, JSON, and tables. Everything printed passes `echo`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -13,6 +15,29 @@ import click
 
 ID = 12  # characters of a cell's id that tables show
 UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+class OutputLost(Exception):
+    """Standard output takes nothing more: its reader has left, or its disk is full."""
+
+    def __init__(self, error: OSError) -> None:
+        self.reader_left = isinstance(error, BrokenPipeError)
+        super().__init__(f"standard output cannot be written: {error.strerror or error}")
+
+
+def echo(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Prints text as it is. OutputLost where standard output takes none; standard error is let go."""
+    try:
+        click.echo(text, err=err, nl=nl)
+    except OSError as error:
+        if not err:
+            raise OutputLost(error) from error
+
+
+def let_go() -> None:
+    """Lets what Python still holds for a lost output go nowhere, for it would complain at its end."""
+    with contextlib.suppress(OSError, ValueError):  # a test's output is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def shown(text: object) -> str:
@@ -33,11 +58,11 @@ def one_line(text: object) -> str:
 def say(text: object = "", *, err: bool = False, **style: Any) -> None:
     """Prints one message; colours reach only terminals, and none under NO_COLOR."""
     line = shown(text)
-    click.echo(click.style(line, **style) if style else line, err=err)
+    echo(click.style(line, **style) if style else line, err=err)
 
 
 def say_json(plain: Any) -> None:
-    click.echo(json.dumps(plain, indent=1, allow_nan=False))
+    echo(json.dumps(plain, indent=1, allow_nan=False))
 
 
 def terminal_width() -> int | None:
@@ -49,7 +74,7 @@ def say_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Prints a table; its last column is folded to a terminal's width."""
     body = [[one_line(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
-    click.echo(click.style("  ".join(_padded(heads, widths)).rstrip(), bold=True))
+    echo(click.style("  ".join(_padded(heads, widths)).rstrip(), bold=True))
     indent = sum(width + 2 for width in widths[:-1])
     total = terminal_width()
     said = []
@@ -61,7 +86,7 @@ def say_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         lines = [*folded[:1], *(" " * indent + rest for rest in folded[1:])]
         said += ["  ".join([*first, lines[0]]).rstrip(), *lines[1:]]
     if said:
-        click.echo("\n".join(said))
+        echo("\n".join(said))
 
 
 def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:

@@ -25,6 +25,10 @@ class Unsupported(Exception):
     """The method cannot use this backbone or data, and says why."""
 
 
+class Faulty(Exception):
+    """The code of a method raises where it must not, so that nothing can be built of it."""
+
+
 class Builds(Protocol):
     """Makes modules for a workbench: a Builder, or something that holds one."""
 
@@ -82,7 +86,10 @@ class Builder:
             seed_all(derive("backbone", cell.backbone, cell.seed), torch.device("cpu"))
             backbone = backbone_of(cell.backbone, data.size, self.registry)
             if cell.recipe is not None:
-                sentence = parts.target.needs(backbone, pretraining.info)
+                try:
+                    sentence = parts.target.needs(backbone, pretraining.info)
+                except (Exception, SystemExit) as error:
+                    raise Faulty(f"its `needs` raised {type(error).__name__}: {error}") from error
                 if sentence:
                     raise Unsupported(sentence)
             seed_all(derive(cell.id, "method"), torch.device("cpu"))

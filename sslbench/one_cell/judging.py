@@ -11,7 +11,8 @@ from torch import nn
 from ..cells.cell import Cell, derive, plain
 from ..cells.protocol import Judge, judged_identity, resolve_judge
 from ..data import Data
-from ..errors import Interrupted, Unsuited, UserError
+from ..disk import DiskError
+from ..errors import Interrupted, Unsuited
 from ..events import EvaluationDone
 from ..names import parse as parse_name
 from ..records import Costs, MetricValue, Record, Warned, now
@@ -116,10 +117,9 @@ def _judged(
             found = answers(judgement.predictions)
     except Unsuited as error:
         record = Record(**common, status="skipped", sentence=str(error), finished=now())
-    except UserError as error:  # missing files, for example
-        wrong = failure(error, cell, None)
-        record = Record(**common, status="failed", sentence=str(error), error=wrong, finished=now())
-    except Exception as error:  # noqa: BLE001 - the other evaluators go on
+    except DiskError:
+        raise  # no record could be written either
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the other evaluators go on
         wrong = failure(error, cell, None)
         record = Record(
             **common, status="failed", sentence=wrong.message, error=wrong, finished=now()

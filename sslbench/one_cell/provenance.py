@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from ..cells.cell import Cell, plain
+from ..errors import UserError
 from ..measures import flops
 from ..names import parse as parse_name
-from ..records import Costs, Failure, Stage
+from ..records import Costs, Failure, Record, Stage, now
+from ..store import CellFolder
 from ..train.loop import Diverged
 from ..train.optim import scaled_lr
 from .building import Means
@@ -77,11 +79,31 @@ def resolved_recipe(cell: Cell) -> dict[str, Any]:
     return found
 
 
-def failure(error: Exception, cell: Cell, where: tuple[str, int, int] | None) -> Failure:
-    """Describes an exception for a record, with what would help where that is known."""
-    message = (
-        f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+def add_failure(folder: CellFolder, cell: Cell, wrong: Failure, *, suite: str) -> None:
+    """Records that a cell failed, where no more than the failure is known of it."""
+    record = Record(
+        kind="train",
+        cell_id=cell.id,
+        identity=cell.identity(),
+        status="failed",
+        sentence=wrong.message,
+        method=cell.method,
+        backbone=cell.backbone,
+        dataset=cell.dataset,
+        seed=cell.seed,
+        suite=suite,
+        error=wrong,
+        attempt=1 + sum(r.kind == "train" for r in folder.records()),
+        finished=now(),
     )
+    folder.write_identity(cell.identity())
+    folder.add(record)
+
+
+def failure(error: BaseException, cell: Cell, where: tuple[str, int, int] | None) -> Failure:
+    """Describes an exception for a record, with what would help where that is known."""
+    ours = isinstance(error, ValueError | UserError)  # whose text is a sentence
+    message = str(error) if ours else f"{type(error).__name__}: {error}"
     kind = "other"
     if isinstance(error, Diverged):
         kind = "nan"

@@ -9,7 +9,8 @@ from torch import nn
 
 from ..api import Backbone, DataInfo, Method
 from ..cells.cell import Cell
-from ..errors import Interrupted, UserError
+from ..disk import DiskError
+from ..errors import Interrupted
 from ..names import parse as parse_name
 from ..records import Record, Stage, Warned, now
 from ..store import CellFolder
@@ -67,9 +68,9 @@ def trained(
     except Interrupted as error:
         folder.add(Record(**common, status="interrupted", sentence=str(error), finished=now()))
         raise
-    except UserError:
-        raise  # from the disk, for example: no record could be written either
-    except Exception as error:
+    except DiskError:
+        raise  # no record could be written either
+    except (Exception, SystemExit) as error:
         wrong = failure(error, cell, session[0].where if session else None)
         record = Record(
             **common, status="failed", sentence=wrong.message, error=wrong, finished=now()

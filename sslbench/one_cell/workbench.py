@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from ..api import Method
 from ..cells.cell import Cell
 from ..cells.protocol import Judge
+from ..disk import DiskError
 from ..errors import Interrupted
 from ..events import CellDone, CellStarted, Listener
 from ..records import Stage
@@ -15,6 +16,7 @@ from ..store import Store
 from ..train.options import RunOptions
 from .building import Builds, Means, Unsupported
 from .judging import judge_all
+from .provenance import add_failure, failure
 from .training import CellFailed, trained
 
 
@@ -37,7 +39,7 @@ class Workbench:
         self.means = Means(builder, store, how, suite, listener, stop)
 
     def do(self, cell: Cell, judges: Sequence[Judge]) -> CellDone:
-        """Runs what is missing of a cell, and returns how it went. Raises only UserError."""
+        """Runs what is missing of a cell, and returns how it went. Raises only DiskError."""
         begun = time.monotonic()
         self.means.listener(CellStarted(cell.id, cell.title))
         folder = self.store.cell(cell.id)
@@ -55,13 +57,23 @@ class Workbench:
                 module, _ = trained(self.means, cell, folder, self.pretext)
                 fresh = len(folder.records()) > before
                 failed = judge_all(self.means, cell, module, folder, judges)
+            except (DiskError, KeyboardInterrupt):
+                raise
             except Unsupported as error:
                 return done("skipped", str(error))
             except Interrupted as error:
                 return done("interrupted", str(error))
             except CellFailed as error:
                 return done("failed", str(error))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - of a plugin's dataset, say
+                return done("failed", self.broken_off(cell, error))
         return done("failed", failed[0]) if failed else done("ok")
+
+    def broken_off(self, cell: Cell, error: BaseException) -> str:
+        """Records that a cell failed by something that nothing else caught; returns the sentence."""
+        wrong = failure(error, cell, None)
+        add_failure(self.store.cell(cell.id), cell, wrong, suite=self.means.suite)
+        return wrong.message
 
     def pretext(self, cell: Cell) -> tuple[Method, list[Stage]]:
         """Trains or loads a pretext; waits where another process is training it."""

@@ -58,6 +58,10 @@ def build_each(plan: Plan, registry: Registry) -> None:
                 seen[key] = str(error)
             except ValueError as error:
                 raise UserError(f"{planned.cell.method}: {error}") from error
+            except UserError:
+                raise
+            except (Exception, SystemExit):  # noqa: BLE001 - it fails where it runs, and is recorded
+                seen[key] = None
         if sentence := seen[key]:
             plan.cells[i] = dataclasses.replace(planned, state="unsupported", why=sentence)
 

@@ -17,17 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 from ..cells.cell import Cell
 from ..cells.protocol import Judge
+from ..disk import DiskError
 from ..errors import UserError
-from ..events import CellDone, Listener
-from ..records import Failure, Record, now
+from ..events import CellDone, Event, Listener
+from ..names import parse as parse_name
+from ..records import Failure
 from .memory import keep_freed
 
 if TYPE_CHECKING:
+    from ..one_cell.workbench import Workbench
     from ..plan.plan import Plan, Planned
     from ..plan.selection import Selection
+    from ..plugins import Registry
 
 GRACE = 60.0  # seconds a process gets to save and stop
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # only the parent handles them, and tells its children
+# only the parent handles them, and tells its children
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class _Process:
     setup: Setup | None = None
     cell: Cell | None = None
     begun: float = 0.0
+    successor: _Process | None = None  # that works on when this one has done a stranger's cell
 
 
 class Spare:
@@ -86,22 +92,31 @@ class Spare:
 
 @dataclass
 class LocalProcesses:
-    """Worker processes that live as long as the run. If one dies, only its cell fails."""
+    """Worker processes that live as long as the run. If one dies, only its cell fails.
+
+    A cell with parts of plugins has the last of a process: what their code changed in it, such as
+    functions of torch, threads, generators or the working directory, ends with that process.
+    """
 
     plan: Plan
+    registry: Registry
     listener: Listener
     spare: Spare | None = None
+    left: int = 0  # cells that were not begun, since the run was asked to stop
     _processes: list[_Process] = field(default_factory=list)
+    _retired: list[_Process] = field(default_factory=list)
 
     def __enter__(self) -> LocalProcesses:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for each in self._processes:
+        heirs = [each.successor for each in self._processes if each.successor]
+        begun = [*self._processes, *heirs, *self._retired]
+        for each in begun:
             with contextlib.suppress(OSError):
                 each.connection.close()  # the process sees the end and leaves
         deadline = time.monotonic() + (GRACE if error[0] is None else 1.0)
-        for each in self._processes:
+        for each in begun:
             each.process.join(max(0.1, deadline - time.monotonic()))
             if each.process.is_alive():
                 each.process.kill()
@@ -121,7 +136,7 @@ class LocalProcesses:
         told = False
         while waiting or any(p.cell for p in self._processes):
             if stop.is_set() and not told:
-                told, waiting = True, []
+                told, self.left, waiting = True, len(waiting), []
                 for each in self._processes:
                     _tell(each, "stop")
             self._hand_out(waiting, unfinished)
@@ -143,6 +158,7 @@ class LocalProcesses:
             devices = [str(pick_device(how.device))]
         jobs = max(1, min(how.jobs or len(devices), cells))
         threads = how.threads or max(1, _threads() // jobs)
+        options = _placed(options)
         return [
             Setup(
                 replace(
@@ -169,7 +185,20 @@ class LocalProcesses:
                 return
             waiting.remove(ready)
             each.cell, each.begun = ready[0], time.monotonic()
+            if waiting and not self._is_ours(*ready):
+                each.successor = _begun(each.setup)  # imports its libraries meanwhile
             _tell(each, ready)
+
+    def _is_ours(self, cell: Cell, judges: tuple[Judge, ...]) -> bool:
+        """Whether all code that a cell runs is of this package."""
+        asked = [
+            ("methods", parse_name(cell.method).base),
+            ("backbones", parse_name(cell.backbone).base),
+        ]
+        asked += [("datasets", parse_name(cell.dataset).base)]
+        asked += [("evaluators", parse_name(judge.name).base) for judge in judges]
+        own = all(self.registry.find(kind, name).builtin for kind, name in asked)
+        return own and all(self._is_ours(each, ()) for each in cell.pretexts.values())
 
     def _heard(self) -> Iterator[CellDone]:
         """Waits up to a quarter of a second, and yields the cells that ended or whose process died."""
@@ -185,9 +214,19 @@ class LocalProcesses:
                 raise message
             if isinstance(message, CellDone):
                 each.cell = None
+                self._retire(each)
                 yield message
             else:
                 self.listener(message)
+
+    def _retire(self, each: _Process) -> None:
+        """Lets a process go that has a successor, which takes its place."""
+        if each.successor is None:
+            return
+        each.connection.close()  # it sees the end and leaves
+        self._retired.append(each)
+        self._processes[self._processes.index(each)] = each.successor
+        each.successor = None
 
     def _died(self, each: _Process) -> CellDone:
         each.process.join(5)
@@ -196,31 +235,16 @@ class LocalProcesses:
         hint = "; the system may have been out of memory" if code == -signal.SIGKILL else ""
         sentence = f"its process died ({how}){hint}"
         cell = each.cell
-        assert each.setup is not None
-        self._processes[self._processes.index(each)] = _begun(each.setup)
+        self._processes[self._processes.index(each)] = each.successor or _begun(each.setup)
+        each.successor = None
         if cell is None:
             raise UserError(f"a worker process did not start ({how}); `-v` shows what it printed")
+        from ..one_cell.provenance import add_failure
+
         folder = self.plan.store.cell(cell.id)
-        folder.write_identity(cell.identity())
-        folder.add(_killed(cell, sentence, self.plan.suite_id))
+        wrong = Failure(kind="killed", type="ProcessDied", message=sentence)
+        add_failure(folder, cell, wrong, suite=self.plan.suite_id)
         return CellDone(cell.id, cell.title, "failed", time.monotonic() - each.begun, sentence)
-
-
-def _killed(cell: Cell, sentence: str, suite: str) -> Record:
-    return Record(
-        kind="train",
-        cell_id=cell.id,
-        identity=cell.identity(),
-        status="failed",
-        sentence=sentence,
-        method=cell.method,
-        backbone=cell.backbone,
-        dataset=cell.dataset,
-        seed=cell.seed,
-        suite=suite,
-        error=Failure(kind="killed", type="ProcessDied", message=sentence),
-        finished=now(),
-    )
 
 
 def _threads() -> int:
@@ -237,8 +261,20 @@ def _gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _begun(setup: Setup, spare: _Process | None = None) -> _Process:
+def _placed(options: Selection) -> Selection:
+    """The options with absolute paths, since a plugin may change the working directory."""
+    place = replace(options.place, roots=tuple(root.absolute() for root in options.place.roots))
+    return replace(
+        options,
+        store=options.store.absolute(),
+        plugins=tuple(file.absolute() for file in options.plugins),
+        place=place,
+    )
+
+
+def _begun(setup: Setup | None, spare: _Process | None = None) -> _Process:
     """A process that has its setup: the spare one, or a new one."""
+    assert setup is not None
     how, place = setup.options.how, setup.options.place
     process = spare or _start(how.threads or 1, download=place.download)
     process.setup = setup
@@ -286,6 +322,13 @@ def serve(connection: Connection, download: bool) -> None:
         _hush()
     jobs: queue.Queue[Any] = queue.Queue()
     stop = threading.Event()
+
+    def tell(message: Event | UserError) -> None:
+        try:
+            connection.send(message)
+        except OSError:
+            stop.set()  # the parent is gone: save, and leave
+
     threading.Thread(target=_listen, args=(connection, jobs, stop), daemon=True).start()
     if not download:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
@@ -293,21 +336,37 @@ def serve(connection: Connection, download: bool) -> None:
     import timm  # noqa: F401 - takes seconds, while the plan may still be made
 
     from ..one_cell import workbench  # noqa: F401 - likewise
+    from ..plugins.contained import said
 
     if (setup := jobs.get()) is None:
         return
     try:
-        bench = _workbench(setup, connection.send, stop)
-        while (job := jobs.get()) is not None:
-            cell, judges = job
-            connection.send(bench.do(cell, judges))
-    except UserError as error:
-        connection.send(UserError(str(error)))
-    except (BrokenPipeError, ConnectionResetError):
-        return  # the parent is gone; what was done is saved
+        bench = _workbench(setup, tell, stop)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent says it
+        tell(UserError(f"a worker process cannot work: {said(error)}"))
+        return
+    while (job := jobs.get()) is not None:
+        try:
+            done = _done(bench, *job)
+        except DiskError as error:
+            tell(UserError(str(error)))
+            return
+        tell(done)
 
 
-def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Any:
+def _done(bench: Workbench, cell: Cell, judges: tuple[Judge, ...]) -> CellDone:
+    """Runs a cell; whatever leaves it, but a DiskError, is recorded as its failure."""
+    begun = time.monotonic()
+    try:
+        return bench.do(cell, judges)
+    except DiskError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+        sentence = bench.broken_off(cell, error)
+        return CellDone(cell.id, cell.title, "failed", time.monotonic() - begun, sentence)
+
+
+def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Workbench:
     options = setup.options
     import torch
 

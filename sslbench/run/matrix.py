@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..events import CellDone, Listener
+from ..events import CellDone, EvaluationDone, Event, Listener
 from ..plan.plan import Plan
 from ..plan.planning import make_plan
 from ..plugins import Registry
@@ -38,12 +38,20 @@ def run(
     """
     stop = stop or threading.Event()
     outcome = Outcome()
-    _do(plan, registry, outcome, listener, stop, spare)
+
+    def counting(event: Event) -> None:
+        """Counts what this run made; another one may work in the same store."""
+        outcome.evaluated += isinstance(event, EvaluationDone) and event.status == "ok"
+        listener(event)
+
+    _do(plan, registry, outcome, counting, stop, spare)
     if plan.waiting and plan.options.how.train:
         chosen = make_plan(plan.options, registry)
         plan.cells, plan.waiting, plan.notes = chosen.cells, chosen.waiting, chosen.notes
-        if not plan.waiting and not outcome.interrupted:
-            _do(plan, registry, outcome, listener, stop)
+        if stop.is_set():
+            outcome.interrupted = True
+        elif not plan.waiting:
+            _do(plan, registry, outcome, counting, stop)
     outcome.skipped += sum(p.state == "unsupported" for p in plan.cells)
     return outcome
 
@@ -60,21 +68,17 @@ def _do(
     from .local import LocalProcesses
 
     todo = plan.open
-    before = {p.cell.id: sum(j.state == "done" for j in p.judges) for p in plan.cells}
     if todo:
         plan.store.create()
-        with LocalProcesses(plan, listener, spare) as processes:
+        with LocalProcesses(plan, registry, listener, spare) as processes:
             for done in processes.work(todo, stop):
                 _count(outcome, done)
-    outcome.interrupted |= stop.is_set()
+        outcome.interrupted |= processes.left > 0
     outcome.failed += sum(p.state == "failed" for p in plan.cells if plan.options.skip_failed)
     after = make_plan(plan.options, registry, preflight=False)
     known = {p.cell.id: p for p in after.cells}
     unsupported = {p.cell.id: p for p in plan.cells if p.state == "unsupported"}
     plan.cells = [unsupported.get(p.cell.id) or known.get(p.cell.id, p) for p in plan.cells]
-    for planned in plan.cells:
-        done_now = sum(j.state == "done" for j in planned.judges)
-        outcome.evaluated += max(0, done_now - before[planned.cell.id])
 
 
 def _count(outcome: Outcome, done: CellDone) -> None:

@@ -113,7 +113,10 @@ class CellFolder:
     # ---- records ----
 
     def records(self) -> list[Record]:
-        """Every sound record, oldest first. DiskError where one cannot be read."""
+        """Every sound record, by attempt and then by time, since a clock may be set back.
+
+        DiskError where one cannot be read.
+        """
         found = []
         folder = self.path / "records"
         for path in (folder / name for name in names_in(folder) if RECORD.fullmatch(name)):
@@ -129,7 +132,7 @@ class CellFolder:
                 self.set_aside(path, str(error))
             else:
                 found.append(record)
-        return sorted(found, key=lambda r: (r.finished, r.record_id))
+        return sorted(found, key=lambda r: (r.attempt, r.finished, r.record_id))
 
     def add(self, record: Record, found: Answers | None = None) -> Record:
         """Writes a record, and beside it the predictions that it has the digest of."""

@@ -10,7 +10,7 @@ import click
 
 from ..app import OUTPUT, Command, State, quiet_libraries
 from ..options import asked, json_option, refuse_selection, selection, under
-from ..text import say, say_json
+from ..text import echo, say, say_json
 from .show import board_of, of_folder, published
 
 
@@ -52,4 +52,4 @@ def agreement(ctx: click.Context, /, board: Path | None, as_json: bool, **given:
         return
     for block in found.blocks:
         say(title(block.setting), bold=True)
-        click.echo(as_markdown(block), nl=False)
+        echo(as_markdown(block), nl=False)

@@ -13,7 +13,7 @@ import click
 from ...errors import UserError
 from ..app import Command
 from ..options import json_option
-from ..text import say_json
+from ..text import echo, say_json
 
 if TYPE_CHECKING:
     from ...leaderboard.folder.diff import Side
@@ -56,7 +56,7 @@ def diff(
             }
         )
     else:
-        click.echo((as_markdown if form == "markdown" else as_text)(found), nl=False)
+        echo((as_markdown if form == "markdown" else as_text)(found), nl=False)
     if fail_on_change and found.changed:
         ctx.exit(CHANGED)
 

@@ -11,7 +11,7 @@ import click
 
 from ..app import OUTPUT, Command, State, quiet_libraries
 from ..options import asked, json_option, refuse_selection, selection, under
-from ..text import one_line, say, terminal_width
+from ..text import echo, one_line, say, terminal_width
 
 if TYPE_CHECKING:
     from ...leaderboard import Board
@@ -95,10 +95,13 @@ def say_in(form: str, board: Board) -> None:
 
     if form != "text":
         makers = {"markdown": as_markdown, "csv": as_csv, "json": as_json, "latex": as_latex}
-        click.echo(makers[form](board), nl=False)
+        echo(makers[form](board), nl=False)
     elif sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         from rich.console import Console
 
-        Console().print(as_rich(board))
+        console = Console()
+        with console.capture() as printed:
+            console.print(as_rich(board))
+        echo(printed.get(), nl=False)
     else:
-        click.echo(as_text(board, width=terminal_width()), nl=False)
+        echo(as_text(board, width=terminal_width()), nl=False)

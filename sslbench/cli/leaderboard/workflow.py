@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..app import Command
-from ..text import say
+from ..text import echo, say
 
 
 @click.command(cls=Command)
@@ -27,7 +27,7 @@ def workflow(out: Path | None) -> None:
 
     if out is None:
         for name, text in templates().items():
-            click.echo(f"# ---- {name}\n{text}---")
+            echo(f"# ---- {name}\n{text}---")
         return
     for path in write(out):
         say(f"written: {path}")
