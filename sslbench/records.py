@@ -24,6 +24,7 @@ SCHEMA = "1.0"  # a reader refuses newer ones
 ADDED = (
     "health",
     "predictions",
+    "weights",
 )  # fields that older records lack: an empty one is left out of the hash
 HEALTH = (  # codes of the warnings that judge a fit
     "collapsed",
@@ -131,6 +132,9 @@ class Record(_Part):
     environment: dict[str, Any] = Field(default_factory=dict)
     warnings: tuple[Warned, ...] = ()
     error: Failure | None = None
+    weights: dict[str, str] = Field(
+        default_factory=dict
+    )  # digests of the tensors that were saved of a training, by the file's name
     predictions: str = ""  # digest of what was predicted for each image, in the file beside
     attempt: int = 1
     started: str = ""

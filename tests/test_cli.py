@@ -23,6 +23,7 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import load, load_file
 
 import sslbench
 from sslbench.cli import progress
@@ -966,7 +967,6 @@ def test_gc_leaves_unfinished_and_busy_cells_alone(store: Path) -> None:
 
 
 def test_an_exported_encoder_is_the_one_that_load_gives(store: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file
 
     cell = cell_of(store, "simclr").id[:12]
     text = call("store", "export", cell, "--out", "out/simclr.safetensors").output
@@ -986,24 +986,63 @@ def test_an_exported_encoder_is_the_one_that_load_gives(store: Path, tmp_path: P
         )
 
 
-def test_a_damaged_encoder_is_not_exported(store: Path) -> None:
-    path = cell_of(store, "simclr").path / "encoder.safetensors"
+def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    result = call("store", "export", path.parent.name, "--out", "x.safetensors", code=2)
-    assert "notice: damaged, not used" in result.stderr
-    assert "has no encoder" in result.stderr
-    assert not Path("x.safetensors").exists()
 
 
-def test_load_says_what_is_in_the_way(store: Path) -> None:
+@pytest.mark.parametrize("spoil", [flip, Path.unlink], ids=["damaged", "lost"])
+def test_an_encoder_is_made_again_from_its_model(store: Path, spoil: Any) -> None:
+    path = cell_of(store, "simclr").path / "encoder.safetensors"
+    whole = load(path.read_bytes())  # not a map of the file, which is about to change
+    spoil(path)
+    result = call("store", "export", path.parent.name, "--out", "x.safetensors")
+    assert ("notice: damaged, not used" in result.stderr) == (spoil is flip)
+    for made in (load_file(path), load_file("x.safetensors")):
+        assert all(torch.equal(made[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_cell_is_loaded_from_its_encoder_where_the_model_is_lost(store: Path) -> None:
+    cell = cell_of(store, "simclr")
+    whole = sslbench.load(cell.id).state_dict()
+    (cell.path / "model.safetensors").unlink()
+    again = sslbench.load(cell.id).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+
+
+def test_whoever_wants_lost_weights_is_told_the_same(store: Path) -> None:
     with pytest.raises(UserError, match="no cell 'ffff'"):
         sslbench.load("ffff")
     cell = cell_of(store, "simclr")
     (cell.path / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=f"cell {cell.id[:12]} cannot be loaded: it is not trained"):
+    (cell.path / "encoder.safetensors").unlink()
+    lost = f"the weights of cell {cell.id[:12]} are lost; `sslbench store rm {cell.id[:12]}` and"
+    with pytest.raises(UserError, match=re.escape(lost)):
         sslbench.load(cell.id)
+    assert lost in call("store", "export", cell.id, "--out", "x.safetensors", code=2).stderr
+    assert not Path("x.safetensors").exists()
+    judged = ("--evaluators", "clustering", "--methods", "simclr")
+    assert lost in call("evaluate", "tiny.yaml", *judged, code=3).output
+
+
+@pytest.mark.parametrize("by_record", [False, True], ids=["by the file", "by the record"])
+def test_the_model_of_another_seed_is_refused(store: Path, by_record: bool) -> None:
+    call("run", "--suite", "tiny.yaml", "--seeds", "0,1", "--methods", "simclr")
+    cells = [c for c in Store(store).cells() if (r := c.trained()) and r.method == "simclr"]
+    mine, other = sorted(cells, key=lambda c: c.trained().seed)[:2]
+    for name in ("model", "encoder"):
+        shutil.copy(other.path / f"{name}.safetensors", mine.path)
+        if by_record:  # as a file that does not name its cell
+            content = (mine.path / f"{name}.safetensors").read_bytes()
+            assert content.count(other.id.encode()) == 1
+            fitting = content.replace(other.id.encode(), mine.id.encode())
+            (mine.path / f"{name}.safetensors").write_bytes(fitting)
+    with pytest.raises(UserError, match=f"the weights of cell {mine.id[:12]} are lost") as caught:
+        sslbench.load(mine.id)
+    why = "it holds other weights than its" if by_record else f"it belongs to cell {other.id[:12]}"
+    assert why in str(caught.value)
+    assert sslbench.load(other.id)
 
 
 def test_python_m_is_the_same_program() -> None:

@@ -15,12 +15,13 @@ import click
 from ..disk import DiskError, content, default_store, names_in
 from ..errors import UserError
 from . import completion
-from .app import Commands, State
+from .app import Commands, State, quiet_libraries
 from .options import json_option, store_option
 from .text import ID, count, one_line, say, say_json, say_table, size
 
 if TYPE_CHECKING:
     from ..cells.identity import Identity
+    from ..plugins import Registry
     from ..store import CellFolder, Store
 
 LITTER = ("*.damaged-*", ".*.tmp")  # damaged files; files of writers that died
@@ -218,22 +219,40 @@ def export(ctx: click.Context, cell: str, store: Path, out: Path) -> None:
     """
     opened = _open(store)
     folder = opened.find(cell)
-    sound = folder.load("encoder")  # its checksum holds, or it is set aside
-    _say_notices(opened)
+    sound = folder.weights("encoder")
     if sound is None:
-        raise UserError(f"cell {folder.id[:ID]} has no encoder; `sslbench run` trains it")
+        with quiet_libraries(verbose=False):
+            _save_encoder_again(folder, ctx.ensure_object(State).registry)
+        sound = folder.weights("encoder") or {}
+    _say_notices(opened)
 
     def copy() -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder.path / "encoder.safetensors", out)
 
     _explained(copy, out)
-    say(f"{out}: {count(len(sound[0]), 'tensor')}, {size(out.stat().st_size)}")
+    say(f"{out}: {count(len(sound), 'tensor')}, {size(out.stat().st_size)}")
     where = "" if store == default_store() else f", store={str(store)!r}"
     files = ctx.ensure_object(State).files
     where += f", plugins={list(map(str, files))}" if files else ""
     say("weights:  safetensors.torch.load_file(" + repr(str(out)) + ")")
     say(f'encoder:  sslbench.load("{folder.id[:ID]}"{where})')
+
+
+def _save_encoder_again(folder: CellFolder, registry: Registry) -> None:
+    """Makes a lost encoder from the cell's model; UserError where that is lost too."""
+    from ..api import Place
+    from ..data import default_roots
+    from ..one_cell.loading import stored_encoder
+    from ..one_cell.training import save_encoder
+
+    if folder.weights("model") is None:
+        raise UserError(folder.lost())
+    module = stored_encoder(folder, registry, Place(default_roots(None)))
+    with folder.lock(waiting=lambda: False) as held:
+        if not held:
+            raise UserError(f"cell {folder.id[:ID]} is being worked on; try again after that run")
+        save_encoder(folder, module)
 
 
 def _open(root: Path) -> Store:

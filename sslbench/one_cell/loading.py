@@ -14,8 +14,8 @@ from ..cells.rebuilt import cell_from
 from ..data import default_roots
 from ..disk import default_store
 from ..errors import UserError
-from ..plugins import registry
-from ..store import Store
+from ..plugins import Registry, registry
+from ..store import CellFolder, Store
 from ..train.state import restore
 from .building import Builder
 from .subject import encoder_of
@@ -43,17 +43,26 @@ def load(
     """
     root = Path(store) if store else default_store()
     folder = Store(root).find(cell)
-    identity = folder.identity()
-    state = folder.load("model")
-    if identity is None or state is None:
-        why = "; ".join(folder.notices) or "it is not trained"
-        raise UserError(f"cell {folder.id[:12]} cannot be loaded: {why}; `sslbench run` trains it")
     found = registry(files=[Path(file) for file in plugins])
-    rebuilt = cell_from(identity, found)
+    return stored_encoder(folder, found, Place(default_roots(None if data is None else Path(data))))
+
+
+def stored_encoder(folder: CellFolder, found: Registry, place: Place) -> nn.Module:
+    """The trained encoder of a cell, from the file of its model, or else of its encoder.
+
+    UserError where both are lost.
+    """
+    identity, record = folder.identity(), folder.trained()
+    model = folder.weights("model")
+    encoder = folder.weights("encoder") if model is None else None
+    if identity is None or record is None or (model is None and encoder is None):
+        raise UserError(folder.lost())
     # the dataset's path is not in the identity, but in the record of the training
-    records = [r for r in folder.records() if r.kind == "train"]
-    rebuilt = replace(rebuilt, dataset=records[-1].dataset) if records else rebuilt
-    place = Place(default_roots(None if data is None else Path(data)))
-    module, _ = Builder(found, place, torch.device("cpu")).build(rebuilt)
-    restore(module, state[0], what=f"the model of cell {folder.id[:12]}")
-    return encoder_of(module.eval()).eval()
+    cell = replace(cell_from(identity, found), dataset=record.dataset)
+    module, _ = Builder(found, place, torch.device("cpu")).build(cell)
+    if model is not None:
+        restore(module, model, what=f"the model of cell {folder.id[:12]}")
+    result = encoder_of(module.eval()).eval()
+    if encoder is not None:
+        restore(result, encoder, what=f"the encoder of cell {folder.id[:12]}")
+    return result

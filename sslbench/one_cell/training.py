@@ -14,6 +14,7 @@ from ..errors import Interrupted
 from ..names import parse as parse_name
 from ..records import Record, Stage, Warned, now
 from ..store import CellFolder
+from ..store.tensors import digest_of
 from ..train.feed import Feed
 from ..train.health import Checkup
 from ..train.loop import Session, fit_main
@@ -43,16 +44,15 @@ def trained(
     """
     found = folder.current("train", cell.identity())
     if found and found.status == "ok":
-        state = folder.load("model")
+        state = folder.weights("model")
         if state is not None:
             module, _ = means.builder.build(cell)
-            restore(module, state[0], what="the saved model")
+            restore(module, state, what="the saved model")
+            if folder.weights("encoder") is None:
+                save_encoder(folder, module)
             return module.eval(), list(found.costs.stages if found.costs else ())
     if not means.how.train and not cell.adopted:
-        raise CellFailed(
-            f"nothing is trained here, and the store {means.store.root} has no model of this "
-            "cell; `sslbench run` trains it"
-        )
+        raise CellFailed(f"nothing is trained here: {folder.lost()}")
     folder.write_identity(cell.identity())
     started = now()
     attempt = 1 + sum(r.kind == "train" for r in folder.records())
@@ -108,12 +108,13 @@ def _train(
         steps = cell.recipe.epochs * (len(feed) // cell.recipe.batch)
     module.eval()
     health, verdicts = checkup.end(health, steps)
-    meta = {"method": cell.method, "backbone": cell.backbone, "size": cell.size}
-    folder.save("model", tensors_of(module), meta)
-    folder.save("encoder", tensors_of(encoder_of(module)), meta)
+    model, encoder = tensors_of(module), tensors_of(encoder_of(module))
+    folder.save("model", model, {})
+    folder.save("encoder", encoder, {})
     record = Record(
         **common,
         status="ok",
+        weights={"model": digest_of(model), "encoder": digest_of(encoder)},
         costs=costs(means, module, stages, cell),
         curves=curves,
         health=health,
@@ -126,6 +127,11 @@ def _train(
     for path in folder.path.glob("stage-*.safetensors"):
         path.unlink()
     return module, stages
+
+
+def save_encoder(folder: CellFolder, module: nn.Module) -> None:
+    """Saves the encoder of a module as the cell's, where its file was lost."""
+    folder.save("encoder", tensors_of(encoder_of(module)), {})
 
 
 def _session(

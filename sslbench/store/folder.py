@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..cells.identity import Identity
 from ..disk import cannot_write, content, make_folder, names_in, write_atomic
@@ -165,26 +165,62 @@ class CellFolder:
     # ---- tensors ----
 
     def save(self, name: str, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Path:
-        """Saves tensors (no two sharing storage) and plain data under one checksum."""
+        """Saves tensors (no two sharing storage) and plain data under one checksum, as this cell's."""
         from safetensors.torch import save
 
         ready = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        meta = {"plain": canonical(plain)}
+        meta = {"plain": canonical(plain), "cell": self.id}
         meta["sha256"] = digest_of(ready, meta["plain"])
         path = self.path / f"{name}.safetensors"
         write_atomic(path, save(ready, metadata=meta))
         return path
 
     def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Loads what `save` wrote; None where there is no file. A damaged one is set aside."""
+        """Loads what `save` wrote; None where there is no file.
+
+        A damaged one is set aside, and so is that of another cell.
+        """
         path = self.path / f"{name}.safetensors"
         try:
-            return read_tensors(path)
+            return read_tensors(path, cell=self.id)
         except FileNotFoundError:
             return None
         except Damaged as error:
             self.set_aside(path, str(error))
             return None
+
+    def weights(self, name: Literal["model", "encoder"]) -> dict[str, Tensor] | None:
+        """The tensors that the cell's training saved; None where they are lost.
+
+        Others are set aside: the record of the training has the digest of its own.
+        """
+        loaded, record = self.load(name), self.trained()
+        if loaded is None:
+            return None
+        wanted = record.weights.get(name) if record else None  # older records lack it
+        if wanted and digest_of(loaded[0]) != wanted:
+            path = self.path / f"{name}.safetensors"
+            self.set_aside(path, "it holds other weights than its training's record says")
+            return None
+        return loaded[0]
+
+    def trained(self) -> Record | None:
+        """The record of the training that the weights are of; None where none ended well."""
+        identity = self.identity()
+        found = self.current("train", identity.plain) if identity else None
+        return found if found and found.status == "ok" else None
+
+    def lost(self) -> str:
+        """The sentence for a cell whose weights are wanted and not there."""
+        if self.trained() is None:
+            return f"cell {self.id[:12]} is not trained; `sslbench run` trains it"
+        why = "".join(f" ({notice})" for notice in self.notices if self.id in notice)
+        identity = self.identity()
+        if identity and identity.adopted:
+            remedy = "`sslbench evaluate --encoder FILE` with the same file takes them in again"
+        else:
+            remedy = f"`sslbench store rm {self.id[:12]}` and then `sslbench run` make it anew"
+        return f"the weights of cell {self.id[:12]} are lost{why}; {remedy}"
 
     def remove(self, name: str) -> None:
         (self.path / f"{name}.safetensors").unlink(missing_ok=True)

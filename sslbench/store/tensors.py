@@ -18,12 +18,13 @@ class Damaged(ValueError):
     """A file's checksum does not match its content."""
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path, *, cell: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads tensors and plain data that `CellFolder.save` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
-        Damaged: it is not one of ours, or its content and its checksum do not match.
+        Damaged: it is not one of ours, its content and its checksum do not match, or it is not
+            that of `cell`.
         DiskError: the system refuses to read it.
     """
     from safetensors import SafetensorError, safe_open
@@ -36,6 +37,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise Damaged(str(error)) from error
     if meta.get("sha256") != digest_of(tensors, meta.get("plain", "")):
         raise Damaged("its checksum does not hold")
+    of = meta.get("cell", "")  # older files do not say it
+    if cell and of and of != cell:
+        raise Damaged(f"it belongs to cell {of[:12]}")
     return tensors, json.loads(meta["plain"])
 
 

@@ -18,7 +18,6 @@ from ...cells.identity import Identity
 from ...disk import make_folder, replacing, sha256_of
 from ...errors import UserError
 from ...records import canonical
-from ...store.tensors import Damaged, read_tensors
 from ..folder.folder import predicted
 
 if TYPE_CHECKING:
@@ -97,18 +96,14 @@ def _weights(folder: Leaderboard, store: Store) -> dict[str, Path]:
     found, lacking = {}, []
     finished = (k.record for k in folder.kept if k.record.kind == "train")
     for record in (r for r in finished if r.status == "ok" and has_weights(Identity(r.identity))):
-        path = store.cell(record.cell_id).path / "model.safetensors"
+        cell = store.cell(record.cell_id)
+        path = cell.path / "model.safetensors"
         title = f"{record.method} seed {record.seed} ({record.cell_id[:12]})"
         if not path.is_file():
             lacking.append(title)
             continue
-        try:
-            read_tensors(path)
-        except Damaged as error:
-            raise UserError(
-                f"the model of {title} in the store {store.root} is damaged: {error}; train the "
-                f"cell again with `sslbench run`"
-            ) from error
+        if cell.weights("model") is None:
+            raise UserError(cell.lost())
         found[model_name(record.cell_id)] = path
     if lacking:
         more = f" and of {len(lacking) - 3} more" if len(lacking) > 3 else ""

@@ -16,7 +16,7 @@ from ...plan.planning import make_plan
 from ...plan.selection import Selection
 from ...records import Record, canonical, differences
 from ...store import Store, newest
-from ...store.tensors import Damaged, read_tensors
+from ...store.tensors import Damaged, digest_of, read_tensors
 from ...train.options import RunOptions
 from ..folder.folder import SUITE, Leaderboard, read
 from ..folder.validate import Finding, refused, validate
@@ -65,9 +65,12 @@ class Opened:
         if not path.is_file():
             raise self.refusal(f"it has no model of {title}, so nothing can be judged again")
         try:
-            return read_tensors(path)[0]
+            tensors = read_tensors(path, cell=record.cell_id)[0]
         except Damaged as error:
             raise self.refusal(f"the model of {title} is damaged: {error}") from error
+        if record.weights and digest_of(tensors) != record.weights.get("model"):
+            raise self.refusal(f"the model of {title} is not that of its record")
+        return tensors
 
 
 def open_bundle(bundle: Path, scratch: Path) -> Opened:

@@ -131,7 +131,7 @@ class Rejudging:
             store = Store(Path(scratch))
             folder = store.cell(self.cell.id)
             folder.write_identity(self.cell.identity())
-            folder.add(self.train)
+            folder.add(self.train.model_copy(update={"weights": {}}))  # a replica has others
             folder.save("model", state, {})
             self.bench.rounding = 0 if state else replica
             bench = Workbench(self.bench, store, RunOptions(train=False))
