@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -834,11 +833,30 @@ def test_the_tally_counts_parts_of_cells() -> None:
         tally.note(event)
     assert tally.ahead == pytest.approx(1 / 4 + 1.5 / 4)
     tally.note(EvaluationDone("a", "knn-1", "ok", "top1", 0.5))
-    tally.note(CellDone("a", "A", "ok", 1.0))
+    tally.note(CellDone("a", "A", "ok", 20.0))
     tally.note(CellDone("b", "B", "interrupted", 1.0))
     assert tally.sentence() == "1/4 done, 3 left"
-    tally.begun = time.monotonic() - 20
     assert tally.left() == "0:01:00"
+
+
+def test_the_time_left_falls_while_cells_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock)
+    tally = progress.Tally(4)
+    for cell in "ab":
+        tally.note(CellStarted(cell, cell))
+    clock += 30
+    for cell in "ab":
+        tally.note(EpochDone(cell, "main", 3, 4, None, None))
+    assert tally.left() == "0:00:50"  # 10 of these two and 40 of the next two
+    clock += 10
+    tally.note(EpochDone("a", "main", 4, 4, None, None))  # trained; 60 seconds of judging follow
+    clock += 60
+    tally.note(CellDone("a", "a", "ok", 100.0))
+    tally.note(CellStarted("c", "c"))
+    assert tally.left() == "0:01:40"  # 0 of b, 100 of c, 100 of d, by two
+    clock += 50
+    assert tally.left() == "0:01:15"
 
 
 # ---- leaderboard, store, load ----------------------------------------------------------------

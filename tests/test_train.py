@@ -16,6 +16,7 @@ from sslbench.cells.protocol import resolve_judge
 from sslbench.cells.settings import Context, Settings, resolve
 from sslbench.data import open_data
 from sslbench.errors import Interrupted
+from sslbench.events import EpochDone
 from sslbench.one_cell.building import Builder
 from sslbench.one_cell.workbench import Workbench
 from sslbench.plugins import registry
@@ -277,12 +278,12 @@ def session_of(bench: Workbench, cell: Cell) -> train.Session:
     )
 
 
-def fit_broken(tmp_path: Path, step) -> None:
+def fit_broken(tmp_path: Path, step) -> train.Session:
     bench, cell = workbench(tmp_path), cell_of("simclr")
     backbone, _ = bench.builder.build(cell_of("untrained"))
-    train.fit_main(
-        session_of(bench, cell), Broken(backbone, None, step), Recipe(epochs=1, batch=32)
-    )
+    session = session_of(bench, cell)
+    train.fit_main(session, Broken(backbone, None, step), Recipe(epochs=1, batch=32))
+    return session
 
 
 def test_a_returned_loss_gets_a_sentence(tmp_path):
@@ -323,6 +324,50 @@ def test_a_loss_that_is_no_scalar_gets_a_sentence(tmp_path):
 
     with pytest.raises(TypeError, match="not a scalar loss"):
         fit_broken(tmp_path, step)
+
+
+@pytest.mark.parametrize("odd", [torch.ones(3), 0.5, None], ids=["vector", "float", "none"])
+def test_what_is_logged_and_is_no_number_is_named(tmp_path, odd):
+    def step(self, batch):
+        yield Update(self.head(self.backbone(batch.views)).mean(), log={"purity": odd})
+
+    with pytest.raises(TypeError, match=r"Broken.step logged 'purity' .*a tensor of one number"):
+        fit_broken(tmp_path, step)
+
+
+def test_logged_values_that_are_not_finite_are_left_out_and_named(tmp_path):
+    values = iter([math.nan, 3.0, math.inf])
+
+    def step(self, batch):
+        value = torch.tensor([next(values)])
+        yield Update(self.head(self.backbone(batch.views)).mean(), log={"purity": value})
+
+    session = fit_broken(tmp_path, step)
+    assert session.curves["purity"] == [(1.0, 3.0)]
+    (warned,) = [w for w in session.warnings if w.code == "logged-not-finite"]
+    assert warned.message == "purity was not finite 2 times; its curve leaves them out"
+
+
+def test_the_speed_after_a_resume_is_that_of_training(tmp_path, monkeypatch):
+    cell, clock, asked = cell_of("simclr"), [0.0], iter([False, True])
+    restore, advance = train.restore, train.Loop._advance
+    monkeypatch.setattr(train.time, "monotonic", lambda: clock[0])
+
+    def slow(*args, **kwargs):
+        clock[0] += 1000
+        restore(*args, **kwargs)
+
+    def step(self, batch, at):
+        clock[0] += 2
+        advance(self, batch, at)
+
+    monkeypatch.setattr(train, "restore", slow)
+    monkeypatch.setattr(train.Loop, "_advance", step)
+    assert workbench(tmp_path, stop=lambda: next(asked)).do(cell, []).status == "interrupted"
+    heard = []
+    assert workbench(tmp_path, listener=heard.append).do(cell, []).status == "ok"
+    ended = [event for event in heard if isinstance(event, EpochDone)]
+    assert {event.images_per_second for event in ended} == {cell.recipe.batch / 2}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -90,14 +90,15 @@ class Tally:
     """How many cells are done, and how long the rest will take."""
 
     cells: int
-    begun: float = 0.0  # when the first cell started, seconds after its process
     done: int = 0
     failed: int = 0
-    shares: dict[str, float] = field(default_factory=dict)  # done of each running cell, [0, 1]
+    shares: dict[str, float] = field(default_factory=dict)  # trained of each running cell, [0, 1]
+    since: dict[str, float] = field(default_factory=dict)  # when each of them began
+    took: list[float] = field(default_factory=list)  # seconds of each cell that ended
 
     def note(self, event: Event) -> None:
         if isinstance(event, CellStarted):
-            self.begun = self.begun or time.monotonic()
+            self.since[event.cell] = time.monotonic()
             self.shares[event.cell] = 0.0
         elif isinstance(event, Progress):
             share = (event.epoch + event.step / max(event.steps, 1)) / max(event.epochs, 1)
@@ -106,20 +107,29 @@ class Tally:
             self.shares[event.cell] = min(event.epoch / max(event.epochs, 1), 1.0)
         elif isinstance(event, CellDone):
             self.shares.pop(event.cell, None)
+            self.since.pop(event.cell, None)
+            if event.status in ("ok", "failed"):
+                self.took.append(event.seconds)
             self.done += event.status != "interrupted"
             self.failed += event.status == "failed"
 
     @property
     def ahead(self) -> float:
-        """Cells done so far, running ones in part."""
+        """Cells done so far, running ones by how far they are trained."""
         return self.done + sum(self.shares.values())
 
     def left(self) -> str:
-        """Time left, if the cells to come are like those so far."""
-        if self.ahead <= 0:
+        """Time left, if the cells to come take as long as those so far, with their judging."""
+        now = time.monotonic()
+        spent = {cell: now - begun for cell, begun in self.since.items()}
+        # before the first one ends, as long as its training will take
+        guesses = self.took or [spent[c] / share for c, share in self.shares.items() if share > 0]
+        if not guesses:
             return "?"
-        seconds = (time.monotonic() - self.begun) / self.ahead * (self.cells - self.ahead)
-        return duration(max(0.0, seconds))
+        each = sum(guesses) / len(guesses)
+        running = sum(max(0.0, each - seconds) for seconds in spent.values())
+        waiting = each * (self.cells - self.done - len(spent))
+        return duration((running + waiting) / max(1, len(spent)))
 
     def sentence(self) -> str:
         failed = f", {self.failed} failed" if self.failed else ""

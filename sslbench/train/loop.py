@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +91,7 @@ class Loop:
         self._at: _At | None = None
         self._pending: list[tuple[int, int, Tensor]] = []  # losses not looked at yet
         self._held: dict[str, list[Tensor]] = {}  # logged values still on the device
+        self._not_finite: dict[str, int] = {}  # how many logged values were not, by name
         self._watched = 0  # epochs done when somebody last watched
         self._last_finite: float | None = None
         self._used = False
@@ -109,6 +110,8 @@ class Loop:
             raise ValueError("run.epochs may be called once in a fit; declare a stage for more")
         self._used = True
         self._resume()
+        self._tick()
+        self._start = (self.seconds, self.images)  # what went before is not the speed of training
         first = 0
         if self._at:
             first = self._at.epoch.number + 1
@@ -305,18 +308,35 @@ class Loop:
     def _note(self, update: Update, at: _At) -> None:
         name = "loss" if update.group == "main" else f"loss.{update.group}"
         self._pending.append((at.epoch.number, at.step, update.loss.detach()))
-        values = {k: v.detach() for k, v in {name: update.loss, **update.log}.items()}
+        values = {name: update.loss.detach()}
+        values |= {key: self._logged(key, value) for key, value in update.log.items()}
         if self.session.device.type == "cpu":
             self._look()
             for key, value in values.items():
-                total = at.sums.setdefault(key, [0.0, 0])
-                total[0] += float(value)
-                total[1] += 1
+                self._add(at, key, [float(value)])
         else:
             for key, value in values.items():
                 self._held.setdefault(key, []).append(value.float())
             if len(self._pending) >= GPU_CHECK:
                 self._look()
+
+    def _logged(self, name: str, value: Any) -> Tensor:
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shown = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
+            raise TypeError(
+                f"{type(self.method).__name__}.step logged {name!r} {shown}; what is logged is a "
+                "tensor of one number"
+            )
+        return value.detach().reshape(())
+
+    def _add(self, at: _At, name: str, values: Sequence[float]) -> None:
+        """Adds to the mean of an epoch; what is not finite is counted, and left out."""
+        finite = [value for value in values if math.isfinite(value)]
+        total = at.sums.setdefault(name, [0.0, 0])
+        total[0] += math.fsum(finite)
+        total[1] += len(finite)
+        if odd := len(values) - len(finite):
+            self._not_finite[name] = self._not_finite.get(name, 0) + odd
 
     def _look(self) -> None:
         """Raises on the first loss that is not finite; sums logged values still on the device."""
@@ -332,9 +352,7 @@ class Loop:
         self._pending.clear()
         if self._held and self._at:
             for key, values in self._held.items():
-                total = self._at.sums.setdefault(key, [0.0, 0])
-                total[0] += float(torch.stack(values).double().sum())
-                total[1] += len(values)
+                self._add(self._at, key, torch.stack(values).double().tolist())
             self._held.clear()
 
     def _after_step(self, at: _At) -> None:
@@ -452,6 +470,7 @@ class Loop:
             "images": self.images,
             "last_finite": self._last_finite,
             "watched": self._watched,
+            "not_finite": self._not_finite,
             "scaler": self.scaler.state_dict(),
             "at": None,
         }
@@ -488,9 +507,9 @@ class Loop:
         self.curves = {k: [(x, y) for x, y in v] for k, v in plain["curves"].items()}
         self.seconds += plain["seconds"]
         self.images = plain["images"]
-        self._start = (self.seconds, self.images)
         self._last_finite = plain["last_finite"]
         self._watched = plain["watched"]
+        self._not_finite = plain.get("not_finite", {})  # older checkpoints lack it
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(plain["scaler"])
         if plain["at"]:
@@ -512,6 +531,13 @@ class Loop:
         prefix = "" if self.path == "main" else f"{self.path}."
         self.session.curves |= {prefix + key: curve for key, curve in self.curves.items()}
         self.session.warnings += self.guard.verdicts(self.curves.get("loss", []), prefix)
+        self.session.warnings += [
+            Warned(
+                code="logged-not-finite",
+                message=f"{prefix}{name} was not finite {times} times; its curve leaves them out",
+            )
+            for name, times in self._not_finite.items()
+        ]
         return Stage(name=self.path, seconds=self.seconds, images_seen=self.images)
 
 
