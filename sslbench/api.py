@@ -282,6 +282,7 @@ class Images:
     fingerprint: str  # sha256 over the bytes that matter: images, labels, and how they were made
     unlabelled: Split | None = None
     skipped: tuple[str, ...] = ()  # broken files left out with --skip-broken
+    notes: tuple[str, ...] = ()  # what whoever reads a number of it must know; no paths
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,7 @@ def assemble(
     classes: Iterable[str],
     made: Mapping[str, Any],
     skipped: Iterable[str] = (),
+    notes: Iterable[str] = (),
 ) -> Images:
     """Makes `Images`, with a fingerprint, from splits by name (train, test, perhaps unlabelled).
 
@@ -186,6 +187,7 @@ def assemble(
         classes=tuple(classes),
         fingerprint=digest("images", dict(made), sums),
         skipped=tuple(skipped),
+        notes=tuple(notes),
     )
 
 

@@ -57,6 +57,8 @@ def opened(path: Path | str) -> Iterator[BinaryIO]:
         with open(handle, "rb", closefd=False) as file:
             yield file
     except OSError as error:
+        if error.errno is None:
+            raise  # of whoever reads the content, as Pillow raises them
         raise cannot_read(path, error) from error
     finally:
         os.close(handle)

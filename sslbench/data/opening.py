@@ -20,6 +20,7 @@ from ..names import Name, parse
 from ..plugins import Registry
 
 HELD_OUT = 0.1  # share of train on which evaluators choose
+FEW = 10  # test images of a class, below which its score is a guess
 SUBSETS = ("train", "test")  # any name's bracket may set these: how many images of the split
 
 
@@ -44,6 +45,7 @@ class Data:
     unlabelled: Split | None
     held_out: Tensor  # bool [N] of train
     skipped: tuple[str, ...]  # broken files left out
+    notes: tuple[str, ...]  # what whoever reads a number of it must know
     dataset: Dataset = field(repr=False)
     place: Place = field(default_factory=Place, repr=False)
     # int64 [N]: positions of this test split in the whole one; None: it is whole
@@ -138,8 +140,7 @@ def open_data(name: str, registry: Registry, place: Place) -> Data:
     kind = registry.find("datasets", asked.base).load()
     if not callable(kind):
         raise UserError(f"dataset {asked.base!r} is {kind!r}, which does not make an api.Dataset")
-    own = {key: value for key, value in asked.params.items() if key not in SUBSETS}
-    wanted = {key: value for key, value in asked.params.items() if key in SUBSETS}
+    own, wanted = _apart(asked)
     dataset = _made(kind, asked, own)
     images = dataset.load(place)
     _check(asked.base, images)
@@ -153,6 +154,7 @@ def open_data(name: str, registry: Registry, place: Place) -> Data:
         unlabelled=images.unlabelled,
         held_out=torch.zeros(0, dtype=torch.bool),
         skipped=images.skipped,
+        notes=(*images.notes, *_cautions(images)),
         dataset=dataset,
         place=place,
     )
@@ -166,9 +168,18 @@ def canonical(name: str, registry: Registry) -> str:
     """The canonical name of a dataset, without settings at their defaults. Opens nothing."""
     asked = parse(name)
     kind = registry.find("datasets", asked.base).load()
-    wanted = {key: value for key, value in asked.params.items() if key in SUBSETS}
-    own = {key: value for key, value in asked.params.items() if key not in SUBSETS}
+    own, wanted = _apart(asked)
     return str(replace(asked, params=_without_defaults(kind, own) | wanted))
+
+
+def _apart(asked: Name) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parts a dataset's own settings from subsets; a share of test is the dataset's own."""
+    wanted = {
+        key: value
+        for key, value in asked.params.items()
+        if key in SUBSETS and not isinstance(value, float)
+    }
+    return {key: value for key, value in asked.params.items() if key not in wanted}, wanted
 
 
 def _made(kind: Callable[..., Any], asked: Name, own: dict[str, Any]) -> Dataset:
@@ -179,6 +190,11 @@ def _made(kind: Callable[..., Any], asked: Name, own: dict[str, Any]) -> Dataset
         if parameter.kind is parameter.KEYWORD_ONLY
     ]
     for key in own:
+        if key in SUBSETS and key not in takes:
+            raise UserError(
+                f"{asked}: {key}={own[key]} was asked for, and is a number of images; only a folder "
+                "without a test split is split by a share, as in folder:PATH[test=0.2]"
+            )
         if key not in takes or key == "path":
             known = [name for name in takes if name != "path"]
             raise UnknownName(f"setting of dataset {asked.base!r}", key, [*known, *SUBSETS])
@@ -235,6 +251,27 @@ def _fault(split: Split, side: int, classes: int) -> str:
     if int(labels.min()) < -1 or int(labels.max()) >= classes:
         return f"has labels outside 0 to {classes - 1}"
     return ""
+
+
+def _cautions(images: Images) -> list[str]:
+    """Sentences on labels with which scores say little."""
+    classes = len(images.classes)
+    shown, sizes = (
+        torch.bincount(labels[labels >= 0], minlength=classes).tolist()
+        for labels in (images.train.labels, images.test.labels)
+    )
+    found = []
+    if any(shown) and not all(shown):
+        found.append(f"{shown.count(0)} of its {classes} classes have no train image")
+    if few := [size for size in sizes if size < FEW]:
+        found.append(f"{len(few)} of its {len(sizes)} classes have under {FEW} test images")
+    if sizes and max(sizes) > sum(sizes) / 2 and len(sizes) > 1:
+        name = images.classes[sizes.index(max(sizes))]
+        share = max(sizes) / sum(sizes)
+        found.append(
+            f"{share:.0%} of its test images are of the class {name!r}: always saying so scores that"
+        )
+    return found
 
 
 def _cut(data: Data, name: str, count: object) -> Data:

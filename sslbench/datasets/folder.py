@@ -1,17 +1,45 @@
-"""Your own pictures: train/ and test/ (or val/) with one folder a class."""
+"""Your own pictures: train/ and test/ (or val/) with one folder a class, or split by request."""
 
 from __future__ import annotations
 
+import hashlib
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from .. import arrays
 from ..api import Card, Dataset, Images, Place
-from ..arrays import Integers, Stored, assemble, side
+from ..arrays import Integers, Stored, assemble, rows_of, side
 from ..errors import MissingData, UserError
-from .pictures import RULE, decode, is_picture, pictures_in, short_side
+from .listing import find_pictures, is_litter, said
+from .pictures import RULE, decode, is_picture, short_side
 
 LARGEST = 64  # pixels, stored side where none was asked for and the pictures are larger
+SMALLEST = 8  # pixels: a picture below it does not decide the side
+TEST = ("test", "val", "valid", "validation")  # in this order, in any case of letters
+WANTED = "PATH/train and PATH/test or PATH/val with one folder a class"
+UNSPLIT = "; where nothing is split, [test=0.2] takes a fifth of each class for test"
+
+
+class Listing(NamedTuple):
+    """The pictures of one split."""
+
+    classes: dict[str, list[Path]]  # those of a flat folder under ""
+    left_out: dict[str, Counter[str]]  # by class: why -> number
+
+    @property
+    def pictures(self) -> list[Path]:
+        return [path for paths in self.classes.values() for path in paths]
+
+    @property
+    def labelled(self) -> bool:
+        return any(kind and paths for kind, paths in self.classes.items())
 
 
 class Folder(Dataset):
@@ -19,6 +47,7 @@ class Folder(Dataset):
 
     path: the folder.
     size: stored side in pixels; by default the short side of the first picture, 64 at most.
+    test: share of each class, from 0 to 1, that becomes the test split where there is none.
     """
 
     card = Card(
@@ -28,79 +57,280 @@ class Folder(Dataset):
         test=None,
         licence="that of the pictures",
         citation="that of the pictures",
-        source="PATH/train and PATH/test or PATH/val",
+        source="PATH/train and PATH/test or PATH/val; or classes in PATH, with [test=0.2]",
     )
 
-    def __init__(self, *, path: str, size: int | None = None) -> None:
+    def __init__(self, *, path: str, size: int | None = None, test: float | None = None) -> None:
         self.name = f"folder:{path}"
         self.path = Path(path).expanduser()
         self.size = None if size is None else side(size, f"folder:{path}")
+        if test is not None and not (isinstance(test, float) and 0 < test < 1):
+            raise UserError(f"{self.name}: test={test!r} is not a share between 0 and 1")
+        self.share = test
 
     def load(self, place: Place) -> Images:
-        train = self._listed("train")
-        test = self._listed("test" if (self.path / "test").is_dir() else "val")
-        classes = self._classes(train, test)
+        folders = self._splits()
+        if self.share is not None:
+            return self._split_here(self._whole(folders), place)
+        if not folders:
+            return self._unsplit(place)
+        if "train" not in folders:
+            raise self._lacking(f"there is no {self.path / 'train'}{UNSPLIT}")
+        names = [name for name in TEST if name in folders]
+        if not names:
+            raise self._lacking(
+                f"there is no {self.path / 'test'} nor {self.path / 'val'}{UNSPLIT}"
+            )
+        read = {name: folders[name] for name in ("train", *names)}
+        self._check_apart(read)
+        found = self._listed(read)
+        name = next((name for name in names if found[name].labelled), names[0])
+        train, test = found["train"], found[name]
+        notes = [
+            f"{other} holds no pictures of classes, {name} is the test split"
+            for other in names[: names.index(name)]
+        ]
+        self._check_listing(folders["train"], train, need_all=True)
+        self._check_listing(folders[name], test, need_all=False)
+        classes = self._classes(train, test, folders[name])
+        size = self.size or self._side(train.pictures, place)
         skipped: list[str] = []
-        size = self.size or self._side([path for paths in train.values() for path in paths], place)
 
-        def split(listed: dict[str, list[Path]]) -> tuple[Stored, Integers]:
-            files = [path for paths in listed.values() for path in paths]
-            marks = [classes.index(kind) if kind else -1 for kind in listed]
-            labels = np.repeat(np.array(marks, np.int64), [len(paths) for paths in listed.values()])
-            decoded = decode(files, size=size, place=place)
-            if len(decoded.broken) == len(files):
-                raise UserError(f"{self.name}: every image beside {files[0]} is broken")
-            skipped.extend(str(files[position]) for position in decoded.broken)
-            return decoded.stored, np.delete(labels, list(decoded.broken))
+        def split(listing: Listing) -> tuple[Stored, Integers]:
+            stored, labels, broken = self._decoded(listing, classes, size, place)
+            skipped.extend(broken)
+            return stored, labels
 
+        parts = {"train": split(train), "test": split(test)}
         return assemble(
-            {"train": split(train), "test": split(test)},
+            parts,
             classes=classes,
             made={"version": self.version, "size": size, "rule": RULE},
             skipped=skipped,
+            notes=[*notes, *_left_out("train", train), *_left_out(name, test), *_twins(parts)],
         )
 
-    def _listed(self, split: str) -> dict[str, list[Path]]:
-        """Pictures by class; those of a flat folder under ""."""
-        folder = self.path / split
-        wanted = f"{self.name}: PATH/train and PATH/test or PATH/val with one folder a class"
-        if not folder.is_dir():
-            what = folder if split == "train" else f"{self.path / 'test'} nor {folder}"
-            raise MissingData(f"{wanted} are needed, and there is no {what}")
-        entries = sorted(folder.iterdir())
-        kinds = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-        loose = [entry for entry in entries if entry.is_file() and is_picture(entry.name)]
-        if kinds and loose:
-            raise UserError(
-                f"{self.name}: {loose[0]} lies beside folders of classes; move it into one of them"
-            )
-        listed = {kind.name: pictures_in(kind) for kind in kinds} or {"": loose}
-        for kind, paths in listed.items():
-            if not paths and (split == "train" or len(listed) == 1):
-                raise MissingData(f"{wanted} are needed, and {folder / kind} holds no picture")
-        return listed
+    # ---- what lies there ----
 
-    def _classes(self, train: dict[str, list[Path]], test: dict[str, list[Path]]) -> list[str]:
-        if "" in test:
+    def _splits(self) -> dict[str, Path]:
+        """The folders of splits, by the name of the split in lower case."""
+        found: dict[str, Path] = {}
+        for entry in self._folders(self.path):
+            name = entry.name.lower()
+            if name not in ("train", *TEST):
+                continue
+            if name in found:
+                raise UserError(f"{self.name}: {found[name].name} and {entry.name} are both {name}")
+            found[name] = entry
+        return found
+
+    def _folders(self, folder: Path) -> list[Path]:
+        """The folders in a folder, without hidden ones."""
+        if not folder.is_dir():
+            raise self._lacking(f"there is no folder {folder}")
+        entries = sorted(folder.iterdir())
+        return [entry for entry in entries if entry.is_dir() and not is_litter(entry.name)]
+
+    def _check_apart(self, read: dict[str, Path]) -> None:
+        """Checks that no two splits are one folder, to which both names lead."""
+        met: dict[Path, str] = {}
+        for name, folder in read.items():
+            other = met.setdefault(folder.resolve(), name)
+            if other != name:
+                raise UserError(f"{self.name}: {other} and {name} are one folder; give two")
+
+    def _listed(self, splits: dict[str, Path]) -> dict[str, Listing]:
+        """The pictures of each split by class; all splits at once, so that no link joins two."""
+        kinds = {name: self._folders(folder) for name, folder in splits.items()}
+        found = find_pictures(kind for each in kinds.values() for kind in each)
+        listings = {}
+        for name, folder in splits.items():
+            loose, left = self._loose(folder)
+            if kinds[name] and loose:
+                raise UserError(
+                    f"{self.name}: {loose[0]} lies beside folders of classes; move it into one of "
+                    "them"
+                )
+            classes: dict[str, list[Path]] = {} if kinds[name] else {"": loose}
+            left_out = {"": left}
+            for kind in kinds[name]:
+                own = unicodedata.normalize("NFC", kind.name)
+                if own in classes:
+                    raise UserError(
+                        f"{self.name}: two folders in {folder} are called {own!r}, in two spellings "
+                        "of Unicode; join them"
+                    )
+                classes[own], left_out[own] = found[kind]
+            listings[name] = Listing(classes, left_out)
+        return listings
+
+    def _loose(self, folder: Path) -> tuple[list[Path], Counter[str]]:
+        """Pictures that lie in no folder, and what else does."""
+        left: Counter[str] = Counter()
+        loose = []
+        for entry in sorted(folder.iterdir()):
+            if is_litter(entry.name) or entry.is_dir():
+                continue
+            if entry.is_file() and is_picture(entry):
+                loose.append(entry)
+            else:
+                left[entry.suffix.lower() or "without a suffix"] += 1
+        return loose, left
+
+    def _check_listing(self, folder: Path, listing: Listing, *, need_all: bool) -> None:
+        for kind, paths in listing.classes.items():
+            if paths or not (need_all or len(listing.classes) == 1):
+                continue
+            left = listing.left_out[kind]
+            told = f" ({said(left)})" if left else ""
+            raise self._lacking(f"{folder / kind} holds no picture{told}")
+
+    def _lacking(self, why: str) -> MissingData:
+        return MissingData(f"{self.name}: {WANTED} are needed, and {why}")
+
+    def _classes(self, train: Listing, test: Listing, folder: Path) -> list[str]:
+        if "" in test.classes:
             raise UserError(
-                f"{self.name}: {test[''][0].parent} needs one folder a class, for judges need "
-                "labels; only train may go without"
+                f"{self.name}: {folder} needs one folder a class, for judges need labels; only train "
+                "may go without"
             )
-        if "" in train:
-            return list(test)
-        foreign = [kind for kind in test if kind not in train]
+        if "" in train.classes:
+            return list(test.classes)
+        foreign = [kind for kind in test.classes if kind not in train.classes]
         if foreign:
             raise UserError(
                 f"{self.name}: the class {foreign[0]!r} is in the test split alone; "
-                f"train has {', '.join(list(train)[:10])}"
+                f"train has {', '.join(list(train.classes)[:10])}"
             )
-        return list(train)
+        return list(train.classes)
 
-    def _side(self, paths: list[Path], place: Place) -> int:
+    def _side(self, paths: Sequence[Path], place: Place) -> int:
+        """The short side of the first picture that is not tiny."""
+        found = [side for side in self._sides(paths[:100], place) if side >= SMALLEST]
+        first = found[0] if found else next(self._sides(paths, place), None)
+        if first is None:
+            raise UserError(f"{self.name}: every image beside {paths[0]} is broken")
+        return min(first, LARGEST)
+
+    def _sides(self, paths: Sequence[Path], place: Place) -> Iterator[int]:
         for path in paths:
             try:
-                return min(short_side(path), LARGEST)
+                yield short_side(path)
             except UserError:
                 if not place.skip_broken:
                     raise
-        raise UserError(f"{self.name}: every image beside {paths[0]} is broken")
+
+    def _decoded(
+        self, listing: Listing, classes: Sequence[str], size: int, place: Place
+    ) -> tuple[Stored, Integers, list[str]]:
+        """Pixels and labels of the sound pictures, and the paths of the broken ones."""
+        files = listing.pictures
+        marks = [classes.index(kind) if kind else -1 for kind in listing.classes]
+        counts = [len(paths) for paths in listing.classes.values()]
+        labels = np.repeat(np.array(marks, np.int64), counts)
+        decoded = decode(files, size=size, place=place)
+        if len(decoded.broken) == len(files):
+            raise UserError(f"{self.name}: every image beside {files[0]} is broken")
+        broken = [str(files[position]) for position in decoded.broken]
+        return decoded.stored, np.delete(labels, list(decoded.broken)), broken
+
+    # ---- folders without a split ----
+
+    def _whole(self, folders: dict[str, Path]) -> Path:
+        """The folder with the classes that are to be split."""
+        if tests := [name for name in TEST if name in folders]:
+            raise UserError(
+                f"{self.name}: {folders[tests[0]]} is the test split; leave out test={self.share}"
+            )
+        return folders.get("train", self.path)
+
+    def _split_here(self, folder: Path, place: Place) -> Images:
+        """Splits each class by what its pictures show: twins go to one side, on any machine."""
+        assert self.share is not None
+        listing = self._listed({"all": folder})["all"]
+        self._check_listing(folder, listing, need_all=True)
+        if "" in listing.classes:
+            raise self._lacking(f"{folder} has no folders of classes to split")
+        classes = list(listing.classes)
+        size = self.size or self._side(listing.pictures, place)
+        stored, labels, skipped = self._decoded(listing, classes, size, place)
+        rows = _hashes(stored)
+        key = arrays.digest(sorted(rows), self.share)  # whatever the files are called
+        test = np.zeros(len(labels), bool)
+        for number, kind in enumerate(classes):
+            mine = np.flatnonzero(labels == number)
+            order = sorted(mine, key=lambda row: (arrays.digest(key, rows[row]), row))
+            wanted = max(1, math.floor(self.share * len(mine) + 0.5))
+            chosen = {rows[row] for row in order[:wanted]}
+            test[[row for row in mine if rows[row] in chosen]] = True
+            if test[mine].all():
+                raise UserError(
+                    f"{self.name}: class {kind!r} has {len(mine)} pictures that show "
+                    f"{len({rows[row] for row in mine})} things; test={self.share} leaves none to train"
+                )
+        parts = {
+            name: (_part(stored, index, place), labels[index])
+            for name, index in (("train", np.flatnonzero(~test)), ("test", np.flatnonzero(test)))
+        }
+        made = {"version": self.version, "size": size, "rule": RULE, "test": self.share}
+        return assemble(
+            parts,
+            classes=classes,
+            made=made,
+            skipped=skipped,
+            notes=[
+                f"{self.share:.0%} of each class were taken for test by their content",
+                *_left_out("", listing),
+                *_twins(parts),
+            ],
+        )
+
+    def _unsplit(self, place: Place) -> Images:
+        """Pictures alone, without classes: to be pretrained on, and not to be judged by labels."""
+        if self._folders(self.path):
+            raise self._lacking(f"there is no {self.path / 'train'}{UNSPLIT}")
+        listing = self._listed({"all": self.path})["all"]
+        self._check_listing(self.path, listing, need_all=True)
+        size = self.size or self._side(listing.pictures, place)
+        stored, labels, skipped = self._decoded(listing, [], size, place)
+        return assemble(
+            {"train": (stored, labels), "test": (stored, labels)},
+            classes=[],
+            made={"version": self.version, "size": size, "rule": RULE, "labels": "none"},
+            skipped=skipped,
+            notes=[
+                "its pictures have no labels, and stand for train and test",
+                *_left_out("", listing),
+            ],
+        )
+
+
+def _left_out(split: str, listing: Listing) -> list[str]:
+    """Sentences on files that are not read."""
+    return [
+        f"left out of {'/'.join(filter(None, (split, kind))) or 'the folder'}: {said(left)}"
+        for kind, left in listing.left_out.items()
+        if left
+    ]
+
+
+def _hashes(stored: Stored) -> list[str]:
+    """A digest of the pixels of each picture."""
+    return [
+        hashlib.blake2b(row.data, digest_size=16).hexdigest()
+        for block in rows_of(stored.images)
+        for row in block
+    ]
+
+
+def _twins(parts: dict[str, tuple[Stored, Integers]]) -> list[str]:
+    """A sentence on pictures of test that are in train too, if there are any."""
+    train = {*_hashes(parts["train"][0])}
+    both = sum(row in train for row in _hashes(parts["test"][0]))
+    return [f"{both:,} of its test pictures are in train too"] if both else []
+
+
+def _part(stored: Stored, index: Integers, place: Place) -> Stored:
+    shape = (len(index), *stored.images.shape[1:])
+    rows = rows_of(stored.images, torch.from_numpy(index))
+    return arrays.gather(rows, shape=shape, scratch=place.scratch)

@@ -1,11 +1,14 @@
-"""Finds picture files, decodes them to squares of RGB on threads, and caches the result on disk."""
+"""Decodes picture files to squares of RGB on threads, and caches the result on disk."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, __version__
+from PIL import Image, ImageOps, UnidentifiedImageError, __version__
 
 from ..api import Place
 from ..arrays import (
@@ -27,15 +30,23 @@ from ..arrays import (
     too_large,
     write_small,
 )
-from ..disk import DiskError
+from ..disk import DiskError, opened
 from ..errors import UserError
 
-SUFFIXES = frozenset(
-    [".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
-)  # compared in lower case
+# Formats that are read, whatever a file's name ends in: none whose reader runs a program of the
+# file, as those of PostScript and of Windows' metafiles do.
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI"),
+    *("TGA", "TIFF", "WEBP"),
+)
+MARKED = tuple(form for form in FORMATS if form != "TGA")  # which only a suffix tells
+LARGEST = 2**30  # pixels of a picture
+LARGE = 2**26  # pixels from which one is decoded at a time
+LONG = 64  # times its short side; a longer picture is cropped before it is resized
 RULE = "upright, RGB over white, short side bilinear, centre crop, 1"  # part of the fingerprint
 UPRIGHT = 1  # EXIF's value for a picture that needs no turning
 ORIENTATION = 0x0112  # EXIF's tag
+BITS_PER_SAMPLE = 258  # TIFF's tag
 AHEAD = 512  # pictures decoded at a time
 # What Pillow and its codecs raise on damaged files.
 BROKEN = (
@@ -49,6 +60,7 @@ BROKEN = (
     struct.error,
     Image.DecompressionBombError,
 )
+_LARGE = threading.Lock()
 
 
 class Decoded(NamedTuple):
@@ -56,26 +68,57 @@ class Decoded(NamedTuple):
     broken: dict[int, str]  # position -> what was wrong
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Finds picture files at any depth, sorted, without hidden ones."""
-    found = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if is_picture(name)]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """What the names of pictures in these formats end in, in lower case."""
+    Image.init()
+    return frozenset(suffix for suffix, form in Image.EXTENSION.items() if form in FORMATS)
 
 
-def is_picture(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture: by its suffix, or else by its first bytes."""
+    if path.suffix.lower() in suffixes():
+        return True
+    try:
+        with _any_size(), _opened_picture(path, MARKED):
+            return True
+    except BROKEN:
+        return False
 
 
 def short_side(path: Path) -> int:
     """Reads the short side in pixels, from the header alone."""
     try:
-        with Image.open(path) as picture:
+        with _any_size(), _opened_picture(path) as picture:
             return min(picture.size)
     except BROKEN as error:
         raise broken_picture(path, str(error)) from error
+
+
+@contextlib.contextmanager
+def _opened_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+    """Opens a picture in one of the formats. ValueError where it has more than LARGEST pixels."""
+    with opened(path) as file:
+        try:
+            picture = Image.open(file, formats=formats)
+        except UnidentifiedImageError as error:
+            raise ValueError("it is in no format that is read") from error
+        with picture:
+            width, height = picture.size
+            if width * height > LARGEST:
+                raise ValueError(f"its {width:,} x {height:,} pixels are too many; make it smaller")
+            yield picture
+
+
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Lets Pillow decode pictures of any size, for it refuses good ones; LARGEST is our bound."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def broken_picture(path: Path, why: str) -> UserError:
@@ -86,7 +129,7 @@ def broken_picture(path: Path, why: str) -> UserError:
 
 def square(path: Path, size: int) -> Bytes:
     """Decodes a picture to [3, size, size]: resizes the short side bilinearly, crops the centre."""
-    with Image.open(path) as picture:
+    with _opened_picture(path) as picture, _alone(picture):
         # JPEGs decode fast at a half, quarter or eighth; at least twice the side is kept
         picture.draft(None, (2 * size, 2 * size))
         whole: Image.Image = picture
@@ -95,19 +138,33 @@ def square(path: Path, size: int) -> Bytes:
         image = to_rgb(whole)
     width, height = image.size
     short = min(width, height)
+    if max(width, height) > LONG * short:  # resized, it would need much memory
+        image = _centre(image, min(width, LONG * short), min(height, LONG * short))
+        width, height = image.size
     if short != size:
         width, height = (size * side // short for side in (width, height))
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    image = image.crop((left, top, left + size, top + size))
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    return np.ascontiguousarray(np.asarray(_centre(image, size, size)).transpose(2, 0, 1))
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+@contextlib.contextmanager
+def _alone(picture: Image.Image) -> Iterator[None]:
+    """Decodes large pictures one at a time, since each takes gigabytes."""
+    with _LARGE if picture.width * picture.height > LARGE else contextlib.nullcontext():
+        yield
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Converts any mode to RGB: transparency over white, 16 bits scaled where Pillow would clip."""
     if picture.mode.startswith("I"):
-        deep = np.clip(np.asarray(picture), 0, 65535).astype(np.uint32)
-        return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+        most = 2 ** _bits(picture) - 1
+        deep = np.clip(np.asarray(picture), 0, most).astype(np.uint32)
+        return Image.fromarray(((deep * 255 + most // 2) // most).astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
         raise ValueError("pixels are floating point numbers of unknown range")
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
@@ -117,11 +174,23 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
+def _bits(picture: Image.Image) -> int:
+    """Bits of a sample that has more than eight: 16, unless a TIFF says that it is fewer."""
+    told = getattr(picture, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))
+    bits = told[0] if isinstance(told, tuple) else told
+    return bits if isinstance(bits, int) and 8 < bits < 16 else 16
+
+
 def decode(paths: Sequence[Path], *, size: int, place: Place) -> Decoded:
     """Decodes all pictures to squares; a broken one raises UserError unless `place.skip_broken`.
 
     With a scratch folder the result is cached there, and used again while no file changes.
     """
+    with _any_size():
+        return _decoded(paths, size, place)
+
+
+def _decoded(paths: Sequence[Path], size: int, place: Place) -> Decoded:
     if place.scratch is None:
         return _held(paths, size, place)
     note = place.scratch / f"pictures-{_key(paths, size)[:32]}.json"

@@ -9,7 +9,8 @@ import numpy as np
 from ..api import Card, Dataset, Images, Place
 from ..arrays import Integers, Stored, assemble
 from .files import Layout, Official
-from .pictures import RULE, decode, pictures_in
+from .listing import find_pictures
+from .pictures import RULE, decode
 
 SIDE = 64  # pixels
 
@@ -56,7 +57,9 @@ class TinyImageNet(Dataset):
 
     def _train(self, folder: Path, kinds: list[str]) -> tuple[list[Path], Integers]:
         """train/n01443537/images/n01443537_0.JPEG ..."""
-        lists = [pictures_in(folder / "train" / kind / "images") for kind in kinds]
+        places = [folder / "train" / kind / "images" for kind in kinds]
+        listed = find_pictures(place for place in places if place.is_dir())
+        lists = [listed[place].pictures if place in listed else [] for place in places]
         files = [path for found in lists for path in found]
         self.official.expect(folder / "train", len(files), self.card.train)
         return files, np.repeat(np.arange(len(kinds)), [len(found) for found in lists])

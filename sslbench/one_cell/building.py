@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from ..api import Backbone, Place
+from ..api import Backbone, Method, Place
 from ..cells.cell import Cell, derive
 from ..cells.parameters import anatomy
 from ..data import Data, Pretraining, open_data
@@ -76,6 +76,8 @@ class Builder:
     def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
         """Builds the module of a cell before any training; Unsupported when its method declines."""
         data, device = self.data(cell.dataset), self.device
+        if cell.labels != "none" and not bool((data.train.labels >= 0).any()):
+            raise Unsupported("it needs labels, and the pictures to train on have none")
         pretraining = data.pretraining(cell.labels, budget=cell.budget, seed=cell.seed)
         entry = self.registry.find("methods", parse_name(cell.method))
         if cell.source and entry.source_sha256() != cell.source:
@@ -86,6 +88,8 @@ class Builder:
             seed_all(derive("backbone", cell.backbone, cell.seed), torch.device("cpu"))
             backbone = backbone_of(cell.backbone, data.size, self.registry)
             if cell.recipe is not None:
+                if not data.classes and parts.target.predict is not Method.predict:
+                    raise Unsupported("it sorts images into classes, and these pictures have none")
                 try:
                     sentence = parts.target.needs(backbone, pretraining.info)
                 except (Exception, SystemExit) as error:

@@ -118,7 +118,7 @@ def _train(
         costs=costs(means, module, stages, cell),
         curves=curves,
         health=health,
-        warnings=(*warnings, *verdicts, *_of_outside(cell)),
+        warnings=(*warnings, *verdicts, *_of_data(means, cell), *_of_outside(cell)),
         finished=now(),
     )
     folder.add(record)
@@ -154,6 +154,12 @@ def _session(
         watch=watching(means, means.builder.data(cell.dataset)) if means.how.watch else None,
         how=means.how,
     )
+
+
+def _of_data(means: Means, cell: Cell) -> list[Warned]:
+    """Warns of what the data make of every number of the row."""
+    notes = means.builder.data(cell.dataset).notes
+    return [Warned(code="data", message=f"the data: {note}") for note in notes]
 
 
 def _of_outside(cell: Cell) -> list[Warned]:
