@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 
 from .errors import UserError
 
@@ -162,6 +163,21 @@ def _written(value: Scalar) -> str:
         return repr(value)
     plain = re.fullmatch(r"[^\s,\[\]\"'](?:[^,\[\]\"'\n\r]*[^\s,\[\]\"'])?", value)
     return value if plain and scalar(value) == value else json.dumps(value)
+
+
+@functools.lru_cache(maxsize=1024)
+def published(dataset: str) -> str:
+    """A dataset's name as records and pages have it: of a path from elsewhere the last part alone.
+
+    Where the folder lies is nobody's business: `folder:/home/ann/photos` is `folder:photos`.
+    """
+    asked = parse(dataset)
+    parts = PurePath(asked.argument or "").parts
+    windows = re.match(r"[A-Za-z]:[\\/]", asked.argument or "")
+    if not parts or not (parts[0].startswith(("/", "~")) or ".." in parts or windows):
+        return str(asked)
+    last = re.split(r"[\\/]+", (asked.argument or "").rstrip("\\/"))[-1]
+    return str(replace(asked, argument=last.lstrip("~") or "root"))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -20,7 +20,7 @@ from ..store import Answers, CellFolder, answers, newest
 from ..train.feed import kept_generators, seed_all
 from .building import Means
 from .environment import component
-from .provenance import failure, provenance
+from .provenance import failure, keep, provenance
 from .subject import Frozen, Inner, JudgedData
 
 
@@ -36,7 +36,7 @@ def judge_all(
         if means.stop():
             raise Interrupted(f"before {judge.protocol}")
         attempt = 1 + sum(r.evaluator == judge.name for r in records)
-        record = folder.add(*_judged(means, cell, subject, judge, attempt=attempt))
+        record = keep(folder, *_judged(means, cell, subject, judge, attempt=attempt))
         first = record.metric()
         means.listener(
             EvaluationDone(

@@ -57,8 +57,8 @@ def stored_encoder(folder: CellFolder, found: Registry, place: Place) -> nn.Modu
     encoder = folder.weights("encoder") if model is None else None
     if identity is None or record is None or (model is None and encoder is None):
         raise UserError(folder.lost())
-    # the dataset's path is not in the identity, but in the record of the training
-    cell = replace(cell_from(identity, found), dataset=record.dataset)
+    # the dataset's path is neither in the identity nor in the record
+    cell = replace(cell_from(identity, found), dataset=folder.place() or record.dataset)
     module, _ = Builder(found, place, torch.device("cpu")).build(cell)
     if model is not None:
         restore(module, model, what=f"the model of cell {folder.id[:12]}")

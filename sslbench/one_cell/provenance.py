@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import re
+import sysconfig
 import traceback
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,14 +19,17 @@ from ..cells.cell import Cell, plain
 from ..errors import UserError
 from ..measures import flops
 from ..names import parse as parse_name
+from ..names import published
 from ..records import Costs, Failure, Record, Stage, now
-from ..store import CellFolder
+from ..store import Answers, CellFolder
 from ..train.loop import Diverged
 from ..train.optim import scaled_lr
 from .building import Means
 from .environment import component, environment, peak_memory
 from .subject import encoder_of
 
+# The folders of an absolute path; not those of an address, as in https://
+ABSOLUTE = re.compile(r"(?<![\w./~\\-])(?:/|[A-Za-z]:\\)(?:[^/\\\s'\"`:,;()<>|]+[/\\])+")
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -38,7 +45,7 @@ def provenance(means: Means, cell: Cell) -> dict[str, Any]:
         "cell_id": cell.id,
         "method": cell.method,
         "backbone": cell.backbone,
-        "dataset": cell.dataset,
+        "dataset": published(cell.dataset),
         "seed": cell.seed,
         "suite": means.suite,
         "hyperparameters": plain(cell.hyperparameters),
@@ -79,6 +86,42 @@ def resolved_recipe(cell: Cell) -> dict[str, Any]:
     return found
 
 
+def keep(folder: CellFolder, record: Record, found: Answers | None = None) -> Record:
+    """Adds a record to a cell, without paths of this machine in its texts: it may be published."""
+    error = record.error
+    changed: dict[str, Any] = {
+        "sentence": without_paths(record.sentence),
+        "warnings": tuple(
+            warned.model_copy(update={"message": without_paths(warned.message)})
+            for warned in record.warnings
+        ),
+    }
+    if error is not None:
+        texts = {key: without_paths(getattr(error, key)) for key in ("message", "traceback")}
+        changed["error"] = error.model_copy(update=texts)
+    return folder.add(record.model_copy(update=changed), found)
+
+
+def without_paths(text: str) -> str:
+    """A text in which each absolute path is its last part, or what follows an installed package's."""
+    for start, instead in _places():
+        text = text.replace(start, instead)
+    return ABSOLUTE.sub("", text)
+
+
+@functools.cache
+def _places() -> list[tuple[str, str]]:
+    """Where packages and homes lie here, the longest first, and what stands for each."""
+    package = Path(__file__).parents[2]
+    installed = {package, *(Path(sysconfig.get_path(key)) for key in ("purelib", "platlib"))}
+    found = {f"{path}{os.sep}": "" for path in installed}
+    found |= {
+        f"{Path(sysconfig.get_path('stdlib')).parent}{os.sep}": "",
+        f"{Path.home()}{os.sep}": "~/",
+    }
+    return sorted(found.items(), key=lambda pair: -len(pair[0]))
+
+
 def add_failure(folder: CellFolder, cell: Cell, wrong: Failure, *, suite: str) -> None:
     """Records that a cell failed, where no more than the failure is known of it."""
     record = Record(
@@ -89,7 +132,7 @@ def add_failure(folder: CellFolder, cell: Cell, wrong: Failure, *, suite: str) -
         sentence=wrong.message,
         method=cell.method,
         backbone=cell.backbone,
-        dataset=cell.dataset,
+        dataset=published(cell.dataset),
         seed=cell.seed,
         suite=suite,
         error=wrong,
@@ -97,7 +140,7 @@ def add_failure(folder: CellFolder, cell: Cell, wrong: Failure, *, suite: str) -
         finished=now(),
     )
     folder.write_identity(cell.identity())
-    folder.add(record)
+    keep(folder, record)
 
 
 def failure(error: BaseException, cell: Cell, where: tuple[str, int, int] | None) -> Failure:

@@ -22,7 +22,7 @@ from ..train.state import restore, tensors_of
 from .building import Means, Unsupported
 from .environment import reset_peak_memory
 from .judging import watching
-from .provenance import costs, failure, provenance
+from .provenance import costs, failure, keep, provenance
 from .subject import encoder_of
 
 Pretext = Callable[[Cell], tuple[Method, list[Stage]]]
@@ -54,6 +54,7 @@ def trained(
     if not means.how.train and not cell.adopted:
         raise CellFailed(f"nothing is trained here: {folder.lost()}")
     folder.write_identity(cell.identity())
+    folder.write_place(cell.dataset)
     started = now()
     attempt = 1 + sum(r.kind == "train" for r in folder.records())
     common = {**provenance(means, cell), "kind": "train", "identity": cell.identity()}
@@ -63,10 +64,10 @@ def trained(
         return _train(means, cell, folder, common, session, pretext)
     except Unsupported as error:
         if not (found and found.status == "skipped" and found.sentence == str(error)):
-            folder.add(Record(**common, status="skipped", sentence=str(error), finished=now()))
+            keep(folder, Record(**common, status="skipped", sentence=str(error), finished=now()))
         raise
     except Interrupted as error:
-        folder.add(Record(**common, status="interrupted", sentence=str(error), finished=now()))
+        keep(folder, Record(**common, status="interrupted", sentence=str(error), finished=now()))
         raise
     except DiskError:
         raise  # no record could be written either
@@ -75,7 +76,7 @@ def trained(
         record = Record(
             **common, status="failed", sentence=wrong.message, error=wrong, finished=now()
         )
-        folder.add(record)
+        keep(folder, record)
         raise CellFailed(wrong.message) from error
 
 
@@ -121,7 +122,7 @@ def _train(
         warnings=(*warnings, *verdicts, *_of_data(means, cell), *_of_outside(cell)),
         finished=now(),
     )
-    folder.add(record)
+    keep(folder, record)
     for path in folder.path.glob("resume-*.safetensors"):
         path.unlink()
     for path in folder.path.glob("stage-*.safetensors"):

@@ -19,6 +19,7 @@ from ..cells.parameters import bracketed, signature
 from ..errors import UserError
 from ..events import Event, Listener, Progress
 from ..names import parse as parse_name
+from ..names import published
 from ..one_cell.provenance import resolved_recipe
 from ..plugins import Registry
 from ..plugins.contained import attempt, said
@@ -126,7 +127,7 @@ class _CellInfos:
                 title=cell.title,
                 method=cell.method,
                 backbone=cell.backbone,
-                dataset=cell.dataset,
+                dataset=published(cell.dataset),
                 seed=cell.seed,
                 identity=cell.identity(),
                 hyperparameters=plain(cell.hyperparameters),

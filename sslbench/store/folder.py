@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..cells.identity import Identity
 from ..disk import cannot_write, content, make_folder, names_in, write_atomic
 from ..errors import UserError
+from ..names import parse as parse_name
 from ..records import Document, NewerSchema, Record, canonical, digest, loads, parsed
 from .lease import leased
 from .predictions import Answers, packed, read_predictions
@@ -109,6 +111,27 @@ class CellFolder:
     def write_identity(self, identity: Mapping[str, Any]) -> None:
         if self.identity() is None:
             write_atomic(self.path / "identity.json", canonical(identity).encode())
+
+    def write_place(self, dataset: str) -> None:
+        """Notes where a dataset with a path lies, for no record says it."""
+        asked = parse_name(dataset)
+        if asked.argument is not None:
+            path = Path(asked.argument).expanduser()
+            argument = str(path.absolute()) if path.exists() else asked.argument
+            name = str(dataclasses.replace(asked, argument=argument))
+            write_atomic(self.path / "place.json", canonical({"dataset": name}).encode())
+
+    def place(self) -> str | None:
+        """The dataset's name with the path at which it lay; None where that is not known."""
+        path = self.path / "place.json"
+        try:
+            found = json.loads(content(path))["dataset"]
+            return found if isinstance(found, str) else None
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            self.set_aside(path, str(error))
+            return None
 
     # ---- records ----
 

@@ -77,7 +77,7 @@ def _cells(records: Iterable[Record], left: list[LeftOut]) -> Iterator[_Attempts
 
 def _newest(attempts: Sequence[Record]) -> Record:
     """The newest attempt that is ok, or else the newest."""
-    return max(attempts, key=lambda r: (r.status == "ok", r.finished, r.record_id))
+    return max(attempts, key=lambda r: (r.status == "ok", r.attempt, r.finished, r.record_id))
 
 
 def _foreign(train: Record, suite: Suite) -> str:

@@ -9,6 +9,7 @@ from ...cells.protocol import find_judge
 from ...cells.settings import recorded
 from ...cells.suite import Suite
 from ...data.opening import canonical
+from ...names import published
 from ...plan.plan import Plan
 from ...plan.selection import whole_suite
 from ...plugins import Registry
@@ -30,7 +31,11 @@ def material_of(plan: Plan, registry: Registry) -> Material:
         cell = planned.cell
         if planned.train is None:
             blank = Blank(
-                Identity(cell.identity()), cell.id, cell.dataset, planned.state, planned.why
+                Identity(cell.identity()),
+                cell.id,
+                published(cell.dataset),
+                planned.state,
+                planned.why,
             )
             blanks.append(blank)
         else:
@@ -54,7 +59,7 @@ def _as_recorded(suite: Suite, registry: Registry) -> Suite:
 
     return dataclasses.replace(
         suite,
-        datasets=tuple(canonical(name, registry) for name in suite.datasets),
+        datasets=tuple(published(canonical(name, registry)) for name in suite.datasets),
         set={setting(key): value for key, value in suite.set.items()},
         methods=tuple(map(method, suite.methods)),
         baselines=tuple(map(method, suite.baselines)),
