@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import datetime
+import decimal
 import json
 import os
+import re
 import shutil
+import time
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -67,7 +74,7 @@ def under(prefix, tensors):
 def saved(content, file="w.pth"):
     """Through a file, as strangers have them."""
     torch.save(content, file)
-    return read(Path(file))
+    return read(Path(file)).tensors
 
 
 def fitted(content, backbone="test_resnet", **how):
@@ -92,18 +99,111 @@ class Harmful:
         return os.mkdir, ("harmed",)
 
 
-def test_what_would_need_a_pickle_is_refused_unrun_with_its_type_and_what_to_do():
-    state = {"w": torch.ones(1)}
-    for name, content in {
-        "posix.mkdir": {"state_dict": state, "more": Harmful()},
-        "argparse.Namespace": {"state_dict": state, "args": argparse.Namespace(lr=1)},
-        "torch.nn.modules.linear.Linear": nn.Linear(2, 2),
-    }.items():
+STATE = {"w": torch.ones(2, 3), "b": torch.arange(4.0)[1:3]}
+STRANGE = {
+    "posix.mkdir": Harmful(),
+    "argparse.Namespace": argparse.Namespace(lr=1, more=[Path("x")]),
+    "pathlib.PosixPath": Path("/home"),
+    "numpy": np.float64(3.5),
+    "decimal.Decimal": decimal.Decimal(1),
+    "datetime": datetime.datetime(2026, 1, 1),
+    "collections.defaultdict": collections.defaultdict(list, a=[1]),
+    "torch.nn.modules.linear.Linear": nn.Linear(2, 2),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_tensors_are_read_beside_objects_that_are_not_made(what):
+    torch.save({"state_dict": STATE, "more": STRANGE[what]}, "w.pth")
+    found = read(Path("w.pth"))
+    assert [each.whole for each in found.tensors] == ["state_dict.w", "state_dict.b"]
+    assert all(torch.equal(each.tensor, STATE[each.name]) for each in found.tensors)
+    assert any(what in name for name in found.not_made)
+    assert not Path("harmed").exists()
+
+
+def test_every_plain_type_of_tensor_comes_through_beside_them():
+    kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32]
+    kinds += [torch.int16, torch.int8, torch.uint8, torch.bool]
+    state = {str(kind): torch.tensor([1, 0, 1]).to(kind) for kind in kinds}
+    state |= {"none": torch.empty(0, 3), "one": torch.tensor(2.5), "turned": torch.rand(2, 5).T}
+    state |= {"weight": nn.Parameter(torch.rand(3))}
+    torch.save({"state": state, "more": argparse.Namespace()}, "w.pth")
+    found = {each.name: each.tensor for each in read(Path("w.pth")).tensors}
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+
+
+def test_a_whole_module_is_refused_with_its_type_and_what_to_do():
+    for content in (nn.Linear(2, 2), {"model": nn.Linear(2, 2)}):
         with pytest.raises(UserError) as error:
             saved(content)
-        assert f"it asks for {name}," in str(error.value)
+        assert "asks for torch.nn.modules.linear.Linear, and loading that would" in str(error.value)
         assert "torch.save(model.state_dict(), FILE)" in str(error.value)
+
+
+class Call:
+    """What a pickle calls a function with."""
+
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
+def archive(content: bytes, storages=(), method=zipfile.ZIP_STORED, name="w.pth"):
+    with zipfile.ZipFile(name, "w", method) as file:
+        file.writestr("w/data.pkl", content)
+        file.writestr("w/byteorder", "little")
+        file.writestr("w/version", "3")
+        for key, storage in enumerate(storages):
+            file.writestr(f"w/data/{key}", storage)
+    return Path(name)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\x80\x02" + b"N0" * 2_500_000 + b"N.", "the list of its objects has 5,000,004 bytes"),
+        (b"\x80\x02cposix\nsystem\n(X\x0c\0\0\0mkdir harmed\x85R.", None),
+        (b"\x80\x02cbuiltins\neval\nX\x01\0\0\x001\x85R.", None),
+        (b"\x80\x02", None),
+        (b"", None),
+        (b"garbage", None),
+    ],
+    ids=["opcodes", "system", "eval", "cut", "empty", "garbage"],
+)
+def test_hostile_lists_of_objects_are_refused_soon(content, sentence):
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=sentence):
+        read(archive(content))
+    assert time.monotonic() - begun < 10
     assert not Path("harmed").exists()
+
+
+def test_files_larger_than_they_are_are_refused():
+    torch.save({"w": torch.zeros(1_000_000)}, "whole.pth")
+    with zipfile.ZipFile("whole.pth") as whole, zipfile.ZipFile("bomb.pth", "w") as bomb:
+        for info in whole.infolist():
+            bomb.writestr(info.filename, whole.read(info), zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match=r"is compressed, which torch\.save never does"):
+        read(Path("bomb.pth"))
+    small = torch.zeros(1).expand(40_000, 40_000)
+    torch.save({"w": small, "more": argparse.Namespace()}, "wide.pth")
+    with pytest.raises(UserError, match="a tensor is larger than its numbers in the file"):
+        read(Path("wide.pth"))
+
+
+@pytest.mark.parametrize("count", [20_000, 100_000])
+def test_more_tensors_than_any_network_has_are_refused(count):
+    begun = time.monotonic()
+    save_file({str(number): torch.empty(0) for number in range(count)}, "w.safetensors")
+    with pytest.raises(UserError, match=rf"holds {count:,} tensors, 16,384 are read"):
+        read(Path("w.safetensors"))
+    assert time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize(
@@ -113,6 +213,11 @@ def test_what_would_need_a_pickle_is_refused_unrun_with_its_type_and_what_to_do(
         ("text.pth", b"hello, world, I am text", "is not a readable file of torch.save: it begins"),
         ("text.safetensors", b"hello, world, I am text", "is not a readable safetensors file"),
         ("weights.h5", b"x", "ends in .h5; files of weights that can be read end in .safetensors"),
+        ("page.pth", b"\n<!DOCTYPE html><title>Sign in", "is a page of HTML: the download gave"),
+        ("page.safetensors", b"<html>", "is a page of HTML: the download gave"),
+        ("w.bin", b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS"),
+        ("keras.pth", b"\x89HDF\r\n\x1a\n", "is HDF5"),
+        ("config.bin", b'{"a": 1}', "is JSON, not weights"),
     ],
 )
 def test_a_file_that_is_none_is_refused(name, content, sentence):
@@ -138,7 +243,7 @@ def test_a_cut_file_a_folder_and_what_holds_no_tensors_are_refused():
 
 def test_safetensors_and_every_depth_of_dictionaries_are_read():
     save_file({"a.b": torch.arange(3)}, "w.safetensors")
-    (one,) = read(Path("w.safetensors"))
+    (one,) = read(Path("w.safetensors")).tensors
     assert (one.place, one.name, one.tensor.tolist()) == ("", "a.b", [0, 1, 2])
     content = {"model": {"state": {"a.b": torch.ones(1)}}, "c": torch.ones(2), "epoch": 1}
     assert [one[:2] for one in saved(content)] == [("model.state.", "a.b"), ("", "c")]
@@ -178,6 +283,116 @@ def test_of_two_networks_the_one_that_is_judged_by_custom_is_taken_and_the_other
     said = refusal(under("a.", query) | under("b.", key))
     assert "several networks that fit test_resnet equally well: 'a.', 'b.'" in said
     assert "--keys a.=" in said
+
+
+def as_children(state, first):
+    """A ResNet's names where its children are numbered; `first` is the number of layer1."""
+    places = {"conv1": 0, "bn1": 1, **{f"layer{i}": first + i - 1 for i in range(1, 5)}}
+    return {f"{places[k.partition('.')[0]]}.{k.partition('.')[2]}": v for k, v in state.items()}
+
+
+VIT = "vit_tiny_patch16_224"
+
+
+def chunked(state):
+    return {re.sub(r"^blocks\.(\d+)\.", r"blocks.0.\1.", k): v for k, v in state.items()}
+
+
+def of_mmpretrain(state):
+    renames = [("patch_embed.proj.", "patch_embed.projection."), (".norm1.", ".ln1.")]
+    renames += [(".norm2.", ".ln2."), (".mlp.fc1.", ".ffn.layers.0.0."), ("blocks.", "layers.")]
+    renames += [(".mlp.fc2.", ".ffn.layers.1."), ("norm.", "ln1.")]
+    found = {}
+    for name, tensor in state.items():
+        for old, new in renames:
+            if old in name and not (old == "norm." and not name.startswith("norm.")):
+                name = name.replace(old, new)
+        found[name] = tensor
+    return found
+
+
+@pytest.mark.parametrize("before", ["", "backbone.", "model.net."])
+def test_numbered_children_of_a_resnet_are_found(before):
+    state = {k: v for k, v in torchvision.models.resnet18().state_dict().items() if "fc" not in k}
+    found = fitted({"state_dict": under(before, as_children(state, 4))}, "resnet18")
+    assert holds(found, state)
+    assert found.lines[0].startswith("its names are those of a ResNet as nn.Sequential") or any(
+        "nn.Sequential of its children, as in lightly" in line for line in found.lines
+    )
+    small = {**state, "conv1.weight": torch.rand(64, 3, 3, 3)}
+    assert holds(fitted(under(before, as_children(small, 3)), "resnet18-small"), small)
+
+
+def test_two_numbered_networks_in_one_file_are_both_understood():
+    state = {k: v for k, v in torchvision.models.resnet18().state_dict().items() if "fc" not in k}
+    other = {k: v + 1 for k, v in state.items()}
+    both = under("backbone.", as_children(state, 4))
+    both |= under("backbone_momentum.", as_children(other, 4))
+    assert holds(fitted({"state_dict": both}, "resnet18"), state)
+
+
+@pytest.mark.parametrize("layout", [chunked, of_mmpretrain])
+def test_vits_of_other_tools_are_found(layout):
+    state = network(VIT, 224).net.state_dict()
+    content = {"state_dict": under("backbone.", layout(state))}
+    found = fit(saved(content), network(VIT, 224), WeightsRequest(Path("w.pth"), VIT))
+    assert holds(found, state)
+    assert any(line.startswith("its names are those of a ViT") for line in found.lines)
+
+
+def test_torchvisions_vit_is_found():
+    theirs = torchvision.models.VisionTransformer(224, 16, 12, 3, 192, 768).state_dict()
+    name = f"{VIT}[class_token=true]"
+    found = fit(saved(theirs), network(VIT, 224), WeightsRequest(Path("w.pth"), name))
+    assert torch.equal(
+        found.state["net.blocks.3.attn.qkv.weight"],
+        theirs["encoder.layers.encoder_layer_3.self_attention.in_proj_weight"],
+    )
+    assert torch.equal(found.state["net.pos_embed"], theirs["encoder.pos_embedding"])
+
+
+def test_what_compiling_puts_into_names_is_no_part_of_them():
+    own = weights()
+    odd = {k.replace("layer1.0.", "layer1._orig_mod.0."): v for k, v in own.items()}
+    assert holds(fitted({"state_dict": under("model._orig_mod.", odd)}), own)
+
+
+def test_checkpoints_as_tools_write_them_are_recognised():
+    """The keys that each tool puts around a network; what they hold beside it is never made."""
+    own, other = weights(seed=1), weights(seed=2)
+    head = {"fc.weight": torch.ones(3), "projector.0.weight": torch.ones(2)}
+    lightning = {
+        "epoch": 3,
+        "hyper_parameters": argparse.Namespace(lr=np.float64(0.1)),
+        "loops": {},
+    }
+    tools = {
+        "solo-learn": under("backbone.", own) | under("momentum_backbone.", other),
+        "stable-pretraining": under("backbone.", own) | {"callbacks_modules.knn.x": torch.ones(2)},
+        "stable-pretraining's teacher": under("backbone.student.", other)
+        | under("backbone.teacher.", own),
+        "lightly-train": under("student_embedding_model.wrapped_model._features.", other)
+        | under("teacher_embedding_model.wrapped_model._features.", own),
+        "DDP": under("module.encoder.", own),
+    }
+    for content in tools.values():
+        found = fitted({"state_dict": content | head, **lightning})
+        assert holds(found, own)
+    dino = {"student": under("module.backbone.", other), "teacher": under("backbone.", own)}
+    assert holds(fitted({**dino, "args": argparse.Namespace(arch="x")}), own)
+    assert holds(fitted({"meta": {"epoch": 1}, "state_dict": under("backbone.", own)}), own)
+
+
+def test_position_embeddings_are_resampled_on_request_and_that_is_recorded():
+    vit = network(VIT, 64)
+    state = network(VIT, 224).net.state_dict()
+    with pytest.raises(UserError, match="--resize-positions resamples them"):
+        fit(saved(state), vit, WeightsRequest(Path("w.pth"), VIT))
+    found = fit(saved(state), vit, WeightsRequest(Path("w.pth"), VIT, resize_positions=True))
+    own = found.state["net.pos_embed"]
+    assert own.shape == vit.net.pos_embed.shape
+    assert torch.equal(own[:, :1], state["pos_embed"][:, :1])  # the class token's stays
+    assert found.warnings == ("pos_embed was resampled from 14 x 14 to 4 x 4 positions (bicubic)",)
 
 
 def test_keys_replace_beginnings_and_leave_out():

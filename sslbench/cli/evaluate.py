@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from ..plan.selection import Selection
     from ..plugins import Registry
 
-OF_ENCODER = ("backbone", "name", "keys", "mean", "std")  # of no use without --encoder
+OF_ENCODER = (
+    "backbone",
+    "name",
+    "keys",
+    "mean",
+    "std",
+    "resize_positions",
+)  # of no use without --encoder
 
 
 def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
@@ -62,6 +69,11 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
         default="",
         metavar="OLD=NEW,...",
         help="Replace prefixes of tensors' names in the file; OLD=- leaves such tensors out.",
+    ),
+    click.option(
+        "--resize-positions",
+        is_flag=True,
+        help="Resample a ViT's position embeddings to the images' side.",
     ),
     click.option(
         "--mean",
@@ -131,7 +143,7 @@ def _taken_in(
     if encoder is None:
         if how:
             raise UserError(
-                f"--{next(iter(how))} goes with --encoder FILE: it says how to read one"
+                f"--{next(iter(how)).replace('_', '-')} goes with --encoder FILE: it says how to read one"
             )
         return options, []
     if "backbone" not in how:

@@ -34,6 +34,7 @@ class Builds(Protocol):
 
     registry: Registry
     device: torch.device
+    warnings: tuple[str, ...]  # what the record of a training must say of where it began
 
     def data(self, name: str) -> Data: ...
     def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]: ...
@@ -50,6 +51,8 @@ def backbone_of(name: str, size: int, registry: Registry) -> Backbone:
 
 class Builder:
     """Builds modules on one device, and keeps datasets open."""
+
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, registry: Registry, place: Place, device: torch.device) -> None:
         self.registry, self.place, self.device = registry, place, device

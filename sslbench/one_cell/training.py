@@ -119,7 +119,7 @@ def _train(
         costs=costs(means, module, stages, cell),
         curves=curves,
         health=health,
-        warnings=(*warnings, *verdicts, *_of_data(means, cell), *_of_outside(cell)),
+        warnings=(*warnings, *verdicts, *_of_data(means, cell), *_of_outside(means, cell)),
         finished=now(),
     )
     keep(folder, record)
@@ -163,10 +163,15 @@ def _of_data(means: Means, cell: Cell) -> list[Warned]:
     return [Warned(code="data", message=f"the data: {note}") for note in notes]
 
 
-def _of_outside(cell: Cell) -> list[Warned]:
+def _of_outside(means: Means, cell: Cell) -> list[Warned]:
     """Warns of weights that were not trained here."""
+    if not cell.adopted:
+        return []
     said = "weights from outside: what they were trained on is not known here"
-    return [Warned(code=parse_name(cell.method).base, message=said)] if cell.adopted else []
+    return [
+        Warned(code=parse_name(cell.method).base, message=each)
+        for each in (said, *means.builder.warnings)
+    ]
 
 
 def compile_backbones(method: Method) -> None:

@@ -153,6 +153,7 @@ class Bench:
         self.builder, self.place = Builder(registry, place, device), place
         self.registry, self.device = registry, device
         self.data, self.begin = self.builder.data, self.builder.begin
+        self.warnings = self.builder.warnings
         self.rounding = 0  # replica whose features are changed; 0: none
 
     def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]:

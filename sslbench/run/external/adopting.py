@@ -20,7 +20,7 @@ from ...store import Store
 from ...train.device import pick_device
 from ...train.feed import kept_generators
 from .fitting import Fitted, WeightsRequest, fit
-from .reading import read
+from .reading import listed, read
 
 if TYPE_CHECKING:
     from ...data import Pretraining
@@ -46,7 +46,7 @@ def adopt(asked: WeightsRequest, options: Selection, registry: Registry) -> list
     for dataset in suite.datasets:
         data = open_data(dataset, registry, options.place)
         backbone = _built(asked.backbone, data.size, registry)
-        fitted = fit(saved, backbone, asked)
+        fitted = fit(saved.tensors, backbone, asked)
         cell = Cell(
             method=method,
             version=1,
@@ -63,6 +63,8 @@ def adopt(asked: WeightsRequest, options: Selection, registry: Registry) -> list
         )
         _check_name(cell, store)
         lines += [line for line in fitted.lines if line not in lines]
+        if saved.not_made and not lines[-1].startswith("not made"):
+            lines.append(f"not made, for they are no tensors: {listed(saved.not_made)}")
         found.append((cell, fitted))
     store.create()
     for cell, fitted in found:
@@ -79,6 +81,7 @@ class _Adopted:
         self.builder, self.fitted = builder, fitted
         self.registry, self.device = builder.registry, builder.device
         self.data, self.build = builder.data, builder.build
+        self.warnings = fitted.warnings
 
     def begin(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
         module, pretraining = self.build(cell)

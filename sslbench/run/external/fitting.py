@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,17 @@ from ...api import Backbone
 from ...errors import UserError
 from ...store.tensors import digest_of
 from ...train.state import tensors_of
+from .layouts import COMPILED, LAYOUTS
 from .reading import PICKLED, Saved, listed
 
 PREFIX = "external:"  # with the name of the weights this is the name of the method
 CALLED = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 COUNTERS = "num_batches_tracked"  # of batch norms; unused once trained
 OUT = "-"  # in place of a new name it leaves tensors out
-PREFERRED = ("encoder_q", "online_encoder", "online", "teacher", "backbone", "model", "state_dict")
+PREFERRED = (  # of several networks in a file, the one that its method's authors judge
+    *("encoder_q", "online_encoder", "online", "teacher", "teacher_embedding_model"),
+    *("backbone", "model", "state_dict"),
+)
 PLACED = ("pos_embed", "relative_position_bias_table")  # their length depends on the image's side
 SMALL = "-small"
 
@@ -35,6 +40,7 @@ class WeightsRequest:
     backbone: str
     name: str = ""  # "": the file's own
     keys: str = ""  # OLD=NEW,...
+    resize_positions: bool = False  # of a ViT for images of another side
     mean: tuple[float, ...] = ()  # (): that of the file, or else of the backbone
     std: tuple[float, ...] = ()
 
@@ -55,6 +61,7 @@ class Fitted:
 
     state: Mapping[str, Tensor]
     lines: tuple[str, ...]
+    warnings: tuple[str, ...] = ()  # what its record must say
 
     @property
     def sha256(self) -> str:
@@ -80,6 +87,7 @@ def fit(saved: Sequence[Saved], backbone: Backbone, asked: WeightsRequest) -> Fi
     """
     own = backbone.net.state_dict()
     named, prefix, lines = _named(saved, own, asked)
+    named, resized = _resized(named, backbone, asked)
     taken = {name: each for name, each in named.items() if name in own}
     _check_fit(named, own, backbone, asked, prefix)
     state = dict(tensors_of(backbone))
@@ -96,7 +104,7 @@ def fit(saved: Sequence[Saved], backbone: Backbone, asked: WeightsRequest) -> Fi
     )
     if left:
         lines.append(f"left out: {_grouped(left, prefix)}")
-    return Fitted(state, (*lines, said))
+    return Fitted(state, (*lines, *resized, said), tuple(resized))
 
 
 def _named(
@@ -105,9 +113,12 @@ def _named(
     """Tensors by name, the prefix that was removed from all names, and lines about the choice."""
     rules = _rules(asked.keys)
     pairs = [(new, each) for each in saved if (new := _replaced(each, rules)) is not None]
+    ruled = {each.whole for new, each in pairs if new != each.whole}
+    pairs, layout = _in_our_names(pairs, own)
     # names that --keys gave win over those found by themselves
-    renamed = [new for new, each in pairs if new != each.whole]
+    renamed = [new for new, each in pairs if each.whole in ruled]
     prefix, lines = _prefix(renamed or [new for new, _ in pairs], own, asked)
+    lines = [f"its names are those of {layout}", *lines] if layout else lines
     named: dict[str, Saved] = {}
     for whole, each in pairs:
         if not whole.startswith(prefix):
@@ -120,6 +131,61 @@ def _named(
             )
         named[name] = each
     return named, prefix, lines
+
+
+def _in_our_names(
+    pairs: Sequence[tuple[str, Saved]], own: Mapping[str, Tensor]
+) -> tuple[list[tuple[str, Saved]], str]:
+    """The names in the layout by which most are the backbone's, and what that layout is called."""
+    plain = [(name.replace(COMPILED, ""), each) for name, each in pairs]
+    best, called = plain, ""
+    most = max(_counts([name for name, _ in plain], own).values(), default=0)
+    for layout in LAYOUTS:
+        renamed = layout.renamed(name for name, _ in plain)
+        found = [(renamed.get(name, name), each) for name, each in plain]
+        count = max(_counts([name for name, _ in found], own).values(), default=0)
+        if renamed and count > most:
+            best, called, most = found, layout.what, count
+    return best, called
+
+
+def _counts(names: Sequence[str], own: Mapping[str, Tensor]) -> Counter[str]:
+    """How many of the backbone's names there are under each prefix."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        parts = name.split(".")
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in own:
+                counts["".join(f"{part}." for part in parts[:start])] += 1
+    return counts
+
+
+def _resized(
+    named: Mapping[str, Saved], backbone: Backbone, asked: WeightsRequest
+) -> tuple[dict[str, Saved], list[str]]:
+    """Resamples position embeddings to the backbone's grid, where that was asked for."""
+    from timm.layers import resample_abs_pos_embed
+
+    found, lines = dict(named), []
+    own: Any = backbone.net.state_dict()
+    grid: Any = getattr(getattr(backbone.net, "patch_embed", None), "grid_size", None)
+    for name in own if asked.resize_positions and grid else ():
+        each = named.get(name)
+        if each is None or not name.endswith("pos_embed") or each.tensor.shape == own[name].shape:
+            continue
+        before, after = each.tensor.shape, own[name].shape
+        extra = after[1] - grid[0] * grid[1] if len(after) == 3 else -1
+        side = math.isqrt(max(0, before[1] - extra)) if len(before) == 3 else 0
+        if extra < 0 or before[2] != after[2] or side * side + extra != before[1]:
+            continue  # which `_check_fit` names
+        tensor = resample_abs_pos_embed(
+            each.tensor.float(), new_size=list(grid), num_prefix_tokens=extra
+        )
+        found[name] = each._replace(tensor=tensor)
+        lines.append(
+            f"{name} was resampled from {side} x {side} to {grid[0]} x {grid[1]} positions (bicubic)"
+        )
+    return found, lines
 
 
 def _replaced(each: Saved, rules: Mapping[str, str]) -> str | None:
@@ -152,12 +218,7 @@ def _prefix(
     names: Sequence[str], own: Mapping[str, Tensor], asked: WeightsRequest
 ) -> tuple[str, list[str]]:
     """Finds the prefix under which the file has most of the backbone's names."""
-    counts: Counter[str] = Counter()
-    for name in names:
-        parts = name.split(".")
-        for start in range(len(parts)):
-            if ".".join(parts[start:]) in own:
-                counts["".join(f"{part}." for part in parts[:start])] += 1
+    counts = _counts(names, own)
     if not counts:
         raise UserError(
             f"no tensor of {asked.file} has a name of {asked.backbone}'s: it has "
@@ -240,8 +301,8 @@ def _stem(odd: Sequence[str], named: Mapping[str, Saved], asked: WeightsRequest)
     """Suggests what may fit where only the stem, or only position embeddings, have other shapes."""
     if all(name.endswith(PLACED) for name in odd):
         return (
-            " (these weights are for images of another side; give --datasets with images of it, "
-            "such as digits[size=224], or weights of a network that takes any side)"
+            " (these weights are for images of another side; --resize-positions resamples them, or "
+            "give --datasets with images of that side, such as digits[size=224])"
         )
     if len(odd) != 1 or named[odd[0]].tensor.dim() != 4:
         return ""
