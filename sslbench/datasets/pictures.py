@@ -54,6 +54,7 @@ BROKEN = (
     EOFError,
     IndexError,
     OverflowError,
+    RuntimeError,
     SyntaxError,
     TypeError,
     ValueError,

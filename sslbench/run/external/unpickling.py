@@ -54,19 +54,17 @@ def read_inert(path: Path) -> tuple[Any, list[str]]:
     Raises:
         ValueError: it is not a file of torch.save that can be read so.
     """
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        if len(names) != 1:
-            raise ValueError("it has not one list of objects")
-        root = names[0].removesuffix("data.pkl")
-        reader = _Reader(archive, root)
-        try:
-            content = reader.load()
-        except ValueError:
-            raise
-        except Exception as error:  # a pickle may fail anywhere
-            raise ValueError(f"{type(error).__name__}: {error}") from error
-    return content, list(reader.named)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            if len(names) != 1:
+                raise ValueError("it has not one list of objects")
+            reader = _Reader(archive, names[0].removesuffix("data.pkl"))
+            return reader.load(), list(reader.named)
+    except ValueError:
+        raise
+    except Exception as error:  # an archive and a pickle may fail anywhere
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 class Inert:
