@@ -64,6 +64,15 @@ def opened(path: Path | str) -> Iterator[BinaryIO]:
         os.close(handle)
 
 
+def utf8(path: Path | str, file: BinaryIO) -> str:
+    """A path that libraries take that know UTF-8 alone; `file` is its opened file."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return f"/dev/fd/{file.fileno()}"
+    return os.fspath(path)
+
+
 def content(path: Path | str) -> bytes:
     """The bytes of a regular file; raises what `opened` does."""
     with opened(path) as file:

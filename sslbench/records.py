@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -52,13 +53,26 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
+POINTS = 10_000  # of a curve; a record of more could not be sent around
+LARGEST = 1e150  # of a measurement: the squares of some, added up, can be written too
+
+
+def _measurable(value: float) -> float:
+    if abs(value) > LARGEST:
+        raise ValueError(f"{value:g} is larger than any measurement")
+    return value
+
+
+Number = Annotated[float, AfterValidator(_measurable)]
+
+
 class MetricValue(_Part):
     name: str
-    value: float  # a fraction, or in `unit`, at full precision
+    value: Number  # a fraction, or in `unit`, at full precision
     higher_is_better: bool = True
     split: str = "test"
     n: int | None = None
-    stderr: float | None = None  # over items
+    stderr: Number | None = None  # over items
     unit: str = ""  # "": a fraction
 
     @model_serializer(mode="wrap")
@@ -72,7 +86,7 @@ class MetricValue(_Part):
 
 class Stage(_Part):
     name: str
-    seconds: float
+    seconds: Number
     images_seen: int
     reused: bool = False  # this cell loaded it and did not train it
 
@@ -80,11 +94,11 @@ class Stage(_Part):
 class Costs(_Part):
     """What a cell cost, with every stage and pretext, loaded or not."""
 
-    seconds: float
+    seconds: Number
     images_seen: int = 0
-    images_per_second: float | None = None
+    images_per_second: Number | None = None
     parameters: int | None = None  # of the encoder
-    flops: float | None = None  # of the encoder, one image forward
+    flops: Number | None = None  # of the encoder, one image forward
     peak_memory_bytes: int | None = None
     stages: tuple[Stage, ...] = ()
 
@@ -207,7 +221,7 @@ def loads(text: str) -> Record:
     try:
         record = _validated(text, plain)
     except ValidationError as error:
-        raise ValueError(f"not a record: {_wrong(error)}") from error
+        raise ValueError(f"not a record: {wrong_field(error)}") from error
     # what was read is what was hashed: an older record lacks the same fields in both
     if plain.pop("record_id", None) != digest(plain):
         raise ValueError("its content does not match its record_id")
@@ -266,16 +280,23 @@ def parsed(kind: type[DocumentT], text: str | bytes, *, newest: int) -> Document
             )
         return kind.model_validate_json(text)
     except ValidationError as error:
-        raise ValueError(_wrong(error)) from error
+        raise ValueError(wrong_field(error)) from error
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 
 
-def _wrong(error: ValidationError) -> str:
+def wrong_field(error: ValidationError) -> str:
     """Names the first wrong field, and counts the others."""
     first, *more = error.errors()
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']}" + (f" (and {len(more)} more)" if more else "")
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A curve of at most POINTS points, evenly taken from it, with the first and the last."""
+    if len(points) <= POINTS:
+        return list(points)
+    return [points[i * (len(points) - 1) // (POINTS - 1)] for i in range(POINTS)]
 
 
 def now() -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from sslbench import records
 from sslbench.api import Predictions
@@ -236,6 +237,36 @@ def test_a_lock_is_gone_with_its_process_and_sweeps_what_it_left(cell):
     with cell.lock(waiting=lambda: False) as held:
         assert held
     assert not list(cell.path.glob(".*.tmp"))
+
+
+def test_a_path_that_is_not_utf8_is_a_path(tmp_path):
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9t\xe9"))
+    store = Store(root)
+    store.create()
+    cell = store.cell(CELL)
+    cell.save("model", {"w": torch.ones(3)}, {})
+    cell.add(record())
+    assert torch.equal(cell.load("model")[0]["w"], torch.ones(3))
+    assert len(cell.records()) == 1
+    assert store.notices == []
+
+
+@pytest.mark.parametrize("value", [1e308, -1e200])
+def test_a_number_that_no_measurement_gives_is_refused_in_one_sentence(cell, value):
+    with pytest.raises(ValidationError) as error:
+        MetricValue(name="top1", value=value)
+    assert f"{value:g} is larger than any measurement" in records.wrong_field(error.value)
+    text = cell.add(record(metrics=(MetricValue(name="top1", value=0.25),))).dumps()
+    with pytest.raises(ValueError, match=r"metrics\.0\.value: .*larger than any measurement"):
+        records.loads(text.replace("0.25", f"{value:g}"))
+
+
+def test_a_curve_of_very_many_points_is_thinned_out():
+    points = [(float(i), i / 7) for i in range(400_000)]
+    thin = records.thinned(points)
+    assert len(thin) == records.POINTS
+    assert (thin[0], thin[-1]) == (points[0], points[-1])
+    assert records.thinned(points[:100]) == points[:100]
 
 
 # ---- what the system refuses to read ---------------------------------------------------------

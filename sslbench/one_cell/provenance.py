@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from ..cells.cell import Cell, plain
@@ -20,7 +21,7 @@ from ..errors import UserError
 from ..measures import flops
 from ..names import parse as parse_name
 from ..names import published
-from ..records import Costs, Failure, Record, Stage, now
+from ..records import Costs, Failure, Record, Stage, now, wrong_field
 from ..store import Answers, CellFolder
 from ..train.loop import Diverged
 from ..train.optim import scaled_lr
@@ -147,6 +148,8 @@ def failure(error: BaseException, cell: Cell, where: tuple[str, int, int] | None
     """Describes an exception for a record, with what would help where that is known."""
     ours = isinstance(error, ValueError | UserError)  # whose text is a sentence
     message = str(error) if ours else f"{type(error).__name__}: {error}"
+    if isinstance(error, ValidationError):  # of a record's field, such as a metric that is NaN
+        message = wrong_field(error)
     kind = "other"
     if isinstance(error, Diverged):
         kind = "nan"

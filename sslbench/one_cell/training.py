@@ -12,7 +12,7 @@ from ..cells.cell import Cell
 from ..disk import DiskError
 from ..errors import Interrupted
 from ..names import parse as parse_name
-from ..records import Record, Stage, Warned, now
+from ..records import Record, Stage, Warned, now, thinned
 from ..store import CellFolder
 from ..store.tensors import digest_of
 from ..train.feed import Feed
@@ -117,7 +117,7 @@ def _train(
         status="ok",
         weights={"model": digest_of(model), "encoder": digest_of(encoder)},
         costs=costs(means, module, stages, cell),
-        curves=curves,
+        curves={name: thinned(points) for name, points in curves.items()},
         health=health,
         warnings=(*warnings, *verdicts, *_of_data(means, cell), *_of_outside(means, cell)),
         finished=now(),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..disk import opened
+from ..disk import opened, utf8
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ def read_tensors(path: Path, *, cell: str = "") -> tuple[dict[str, Tensor], dict
     from safetensors import SafetensorError, safe_open
 
     try:
-        with opened(path), safe_open(path, framework="pt") as file:
+        with opened(path) as held, safe_open(utf8(path, held), framework="pt") as file:
             meta = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, ValueError) as error:

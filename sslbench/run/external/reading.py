@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...disk import opened, utf8
 from ...errors import UserError
 from .unpickling import CONTENTS, TENSORS, TooMuch, check_archive, read_inert
 
@@ -105,7 +106,7 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened(path) as held, safe_open(utf8(path, held), framework="pt") as file:
             names = list(file.keys())
             if len(names) > TENSORS:
                 raise _many(path, len(names))
