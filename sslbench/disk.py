@@ -73,7 +73,7 @@ def utf8(path: Path | str, file: BinaryIO) -> str:
     return os.fspath(path)
 
 
-def content(path: Path | str) -> bytes:
+def read_file(path: Path | str) -> bytes:
     """The bytes of a regular file; raises what `opened` does."""
     with opened(path) as file:
         return file.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -378,3 +379,20 @@ def test_a_suite_file_says_all_of_its_suite(tmp_path):
     )
     folder = folders.add(tmp_path / "a", suite, [train("moco", 0)])
     assert folder.suite == suite
+
+
+@pytest.mark.parametrize("name", ["leaderboard.lock.json", "attestations/x.json"])
+@pytest.mark.parametrize("kind", ["pipe", "loop", "deep"])
+def test_what_is_no_file_or_nested_too_deep_is_a_sentence(tmp_path, name, kind):
+    build(leaderboard(tmp_path / "a"))
+    path = tmp_path / "a" / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "loop":
+        path.symlink_to(path.name)
+    else:
+        path.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(UserError, match=r"not a regular file|nested too deep|is not a lock"):
+        build(folders.read(tmp_path / "a"))

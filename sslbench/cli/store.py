@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..disk import DiskError, content, default_store, names_in
+from ..disk import DiskError, default_store, names_in, read_file
 from ..errors import UserError
 from . import completion
 from .app import Commands, State, quiet_libraries
@@ -101,7 +101,7 @@ def _records(opened: Store) -> Iterator[tuple[str, ...]]:
 
 def _row(path: str) -> tuple[str, ...]:
     try:
-        return _told(json.loads(content(path)))
+        return _told(json.loads(read_file(path)))
     except (DiskError, FileNotFoundError) as error:
         return (*("?",) * 5, "unreadable", str(error), "")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

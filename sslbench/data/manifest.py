@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ..disk import content, sha256
+from ..disk import read_file, sha256
 from ..errors import MissingData
 from ..names import Name, parse
 from ..records import Document, parsed
@@ -64,7 +64,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / MANIFEST
     try:
-        manifest = parsed(SetManifest, content(path), newest=FORMAT)
+        manifest = parsed(SetManifest, read_file(path), newest=FORMAT)
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -78,7 +78,7 @@ def images_of(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """Reads the sha256 of each clean image that a set was made from."""
     path = folder / IMAGES
     try:
-        text = content(path)
+        text = read_file(path)
     except (FileNotFoundError, ValueError) as error:
         raise MissingData(
             f"{folder.name}: {path} is missing ({error}); remove the folder"

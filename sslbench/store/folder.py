@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..cells.identity import Identity
-from ..disk import cannot_write, content, make_folder, names_in, write_atomic
+from ..disk import cannot_write, make_folder, names_in, read_file, write_atomic
 from ..errors import UserError
 from ..names import parse as parse_name
 from ..records import Document, NewerSchema, Record, canonical, digest, loads, parsed
@@ -39,7 +39,7 @@ class Store:
         self.notices: list[str] = []  # what was set aside, for the user to read
         marker = root / "store.json"
         try:
-            parsed(Document, content(marker), newest=FORMAT)
+            parsed(Document, read_file(marker), newest=FORMAT)
         except FileNotFoundError:
             return  # a store is made when something is put into it
         except NewerSchema as error:
@@ -98,7 +98,7 @@ class CellFolder:
         """Reads the cell's identity; None when there is none. A damaged one is set aside."""
         path = self.path / "identity.json"
         try:
-            identity = json.loads(content(path))
+            identity = json.loads(read_file(path))
             if digest(identity) != self.id:
                 raise ValueError("it does not hash to the name of its folder")
         except FileNotFoundError:
@@ -125,7 +125,7 @@ class CellFolder:
         """The dataset's name with the path at which it lay; None where that is not known."""
         path = self.path / "place.json"
         try:
-            found = json.loads(content(path))["dataset"]
+            found = json.loads(read_file(path))["dataset"]
             return found if isinstance(found, str) else None
         except FileNotFoundError:
             return None
@@ -144,7 +144,7 @@ class CellFolder:
         folder = self.path / "records"
         for path in (folder / name for name in names_in(folder) if RECORD.fullmatch(name)):
             try:
-                record = loads(content(path).decode())
+                record = loads(read_file(path).decode())
                 if record.cell_id != self.id:
                     raise ValueError(f"it belongs to cell {record.cell_id[:12]}")
             except NewerSchema as error:

@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import Field
 
 from ...cells.suite import Suite, read_suite
-from ...disk import sha256, sha256_of, write_atomic
+from ...disk import read_file, sha256, sha256_of, write_atomic
 from ...errors import UserError
 from ...records import Document, NewerSchema, Record, loads, parsed
 from ...store import Answers, Store, packed, predictions_of, read_predictions, record_name
@@ -105,7 +105,7 @@ def read(root: Path) -> Leaderboard:
 def _kept(root: Path) -> Iterator[RecordFile]:
     ids: dict[str, str] = {}
     for name in _names(root):
-        content, record = _read_with(root / name, loads)
+        text, record = _read_with(root / name, loads)
         if misshapen(record):
             raise UserError(f"{root / name}: its identity is not one that sslbench writes")
         if record.cell_id != name.split("/")[2]:
@@ -115,7 +115,7 @@ def _kept(root: Path) -> Iterator[RecordFile]:
         first = ids.setdefault(record.record_id, name)
         if first != name:
             raise UserError(f"{root / first} and {root / name} are one record; remove one of them")
-        yield RecordFile(name, sha256(content), record)
+        yield RecordFile(name, sha256(text), record)
 
 
 def _names(root: Path) -> list[str]:
@@ -141,12 +141,14 @@ def _attestations(root: Path) -> Iterator[Mapping[str, Any]]:
 
 def _read_with(path: Path, parse: Callable[[str], Any]) -> tuple[bytes, Any]:
     try:
-        content = path.read_bytes()
-        return content, parse(content.decode())
-    except (NewerSchema, ValueError) as error:
+        text = read_file(path)
+        return text, parse(text.decode())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is a link to nothing; remove it") from error
+    except ValueError as error:  # a newer schema too
         raise UserError(f"{path}: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: it is nested too deep") from error
 
 
 def predictions(folder: Leaderboard, kept: RecordFile) -> Answers | None:
@@ -198,15 +200,15 @@ def board_of(folder: Leaderboard, *, reference: bool = False) -> Board:
 def read_lock(root: Path) -> Lock | None:
     """The lock of a folder, or None where there is none."""
     path = root / LOCK
-    if not path.exists():
-        return None
     try:
-        lock = parsed(Lock, path.read_bytes(), newest=FORMAT)
+        lock = parsed(Lock, read_file(path), newest=FORMAT)
         if outside := [name for name in lock.names if not is_inside(name)]:
             raise ValueError(f"it names {outside[0]!r}, which is not a file in its folder")
+    except FileNotFoundError:
+        return None
     except NewerSchema as error:
         raise UserError(f"{path} {error}") from error
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not a lock: {error}") from error
     return lock
 

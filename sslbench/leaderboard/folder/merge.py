@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cells.suite import Suite
-from ...disk import cannot_write, content, make_folder, names_in
+from ...disk import cannot_write, make_folder, names_in, read_file
 from ...errors import UserError
 from ...records import NewerSchema, Record, digest, loads
 from ...store import Store, predictions_of, read_predictions, record_name
@@ -147,7 +147,7 @@ def _stored(root: Path) -> Iterator[tuple[Record, Path]]:
         folder = cell.path / "records"
         for path in (folder / name for name in names_in(folder) if name.endswith(".json")):
             try:
-                record = loads(content(path).decode())
+                record = loads(read_file(path).decode())
             except (NewerSchema, ValueError) as error:
                 raise UserError(f"{path}: {error}") from error
             if record.cell_id != cell.id:
