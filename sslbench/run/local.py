@@ -94,8 +94,8 @@ class Spare:
 class LocalProcesses:
     """Worker processes that live as long as the run. If one dies, only its cell fails.
 
-    A cell with parts of plugins has the last of a process: what their code changed in it, such as
-    functions of torch, threads, generators or the working directory, ends with that process.
+    A cell that a plugin's code trains or judges is the last of its process: what that code changed
+    there, such as functions of torch, threads, generators or the working directory, ends with it.
     """
 
     plan: Plan
@@ -190,14 +190,13 @@ class LocalProcesses:
             _tell(each, ready)
 
     def _is_ours(self, cell: Cell, judges: tuple[Judge, ...]) -> bool:
-        """Whether all code that a cell runs is of this package."""
-        asked = [
-            ("methods", parse_name(cell.method).base),
-            ("backbones", parse_name(cell.backbone).base),
+        """Whether the code that trains and judges a cell is of this package."""
+        entries = [
+            self.registry.find("methods", parse_name(cell.method)),
+            self.registry.find("backbones", parse_name(cell.backbone).base),
+            *(self.registry.find("evaluators", parse_name(judge.name).base) for judge in judges),
         ]
-        asked += [("datasets", parse_name(cell.dataset).base)]
-        asked += [("evaluators", parse_name(judge.name).base) for judge in judges]
-        own = all(self.registry.find(kind, name).builtin for kind, name in asked)
+        own = all(entry.builtin for entry in entries)
         return own and all(self._is_ours(each, ()) for each in cell.pretexts.values())
 
     def _heard(self) -> Iterator[CellDone]:
