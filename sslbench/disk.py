@@ -29,6 +29,10 @@ class DiskError(UserError):
     """The system refused to read or write; what lies on the disk may be sound."""
 
 
+class CannotRead(DiskError):
+    """The system refused to read; the file is left as it was."""
+
+
 def default_store() -> Path:
     """The store where no other is given: SSLBENCH_STORE, or ./sslbench-store."""
     return Path(os.environ.get("SSLBENCH_STORE") or STORE)
@@ -41,7 +45,7 @@ def opened(path: Path | str) -> Iterator[BinaryIO]:
     Raises:
         FileNotFoundError: there is none.
         ValueError: it is not a regular file, or a link to itself.
-        DiskError: the system refuses, when it is opened or while it is read.
+        CannotRead: the system refuses, when it is opened or while it is read.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -80,7 +84,7 @@ def read_file(path: Path | str) -> bytes:
 
 
 def names_in(folder: Path | str) -> list[str]:
-    """The sorted names in a folder, none where it is missing. DiskError where it is unreadable."""
+    """The sorted names in a folder, none where it is missing. CannotRead where it is unreadable."""
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208 - a Path a name takes longer
     except (FileNotFoundError, NotADirectoryError):
@@ -132,10 +136,10 @@ def make_folder(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
-def cannot_read(path: Path | str, error: OSError) -> DiskError:
+def cannot_read(path: Path | str, error: OSError) -> CannotRead:
     """The error to raise for a path that the system refuses to read; it says that nothing is lost."""
     remedy = REMEDIES.get(error.errno or 0, "try again when the disk answers")
-    return DiskError(
+    return CannotRead(
         f"cannot read {path}: {error.strerror or error}; it is left as it was: {remedy}"
     )
 

@@ -201,7 +201,7 @@ def test_files_larger_than_they_are_are_refused():
 def test_more_tensors_than_any_network_has_are_refused(count):
     begun = time.monotonic()
     save_file({str(number): torch.empty(0) for number in range(count)}, "w.safetensors")
-    with pytest.raises(UserError, match=rf"holds {count:,} tensors, 16,384 are read"):
+    with pytest.raises(UserError, match="holds more than 16,384 tensors"):
         read(Path("w.safetensors"))
     assert time.monotonic() - begun < 20
 

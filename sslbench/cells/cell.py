@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..api import Labels, Recipe
+from ..names import published
 from ..records import canonical, digest
 from .identity import Identity, is_adopted, pretext_of
 
@@ -82,7 +83,7 @@ class Cell:
 
     @property
     def title(self) -> str:
-        return f"{self.method} · {self.backbone} · {self.dataset} · seed {self.seed}"
+        return f"{self.method} · {self.backbone} · {published(self.dataset)} · seed {self.seed}"
 
     def __hash__(self) -> int:
         return hash(self.id)

@@ -21,4 +21,5 @@ def _open_closed() -> None:
             os.fstat(number)
         except OSError:
             handle = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
+            os.set_inheritable(handle, True)  # for the worker processes
             setattr(sys, name, open(handle, "w" if number else "r"))  # noqa: PTH123, SIM115

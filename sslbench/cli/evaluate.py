@@ -56,7 +56,7 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
         "--encoder",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="File of weights: .safetensors, or .pth or similar if it holds only tensors.",
+        help="File of weights: .safetensors, or .pth or similar, of which only tensors are read.",
     ),
     click.option("--backbone", metavar="NAME", help="The network that the weights belong to."),
     click.option(

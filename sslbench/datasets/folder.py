@@ -6,7 +6,7 @@ import hashlib
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import torch
 from .. import arrays
 from ..api import Card, Dataset, Images, Place
 from ..arrays import Integers, Stored, assemble, rows_of, side
+from ..disk import names_in, read_file
 from ..errors import MissingData, UserError
 from .listing import find_pictures, is_litter, said
 from .pictures import RULE, decode, is_picture, short_side
@@ -45,7 +46,7 @@ class Listing(NamedTuple):
 class Folder(Dataset):
     """Pictures in PATH/train and PATH/test (or val), one folder a class; train may have none.
 
-    path: the folder.
+    path: the folder; a relative one is looked for here and in the folders of --data.
     size: stored side in pixels; by default the short side of the first picture, 64 at most.
     test: share of each class, from 0 to 1, that becomes the test split where there is none.
     """
@@ -69,6 +70,10 @@ class Folder(Dataset):
         self.share = test
 
     def load(self, place: Place) -> Images:
+        self.path = next(
+            (root / self.path for root in (Path(), *place.roots) if (root / self.path).is_dir()),
+            self.path,
+        )
         folders = self._splits()
         if self.share is not None:
             return self._split_here(self._whole(folders), place)
@@ -81,11 +86,7 @@ class Folder(Dataset):
             raise self._lacking(
                 f"there is no {self.path / 'test'} nor {self.path / 'val'}{UNSPLIT}"
             )
-        read = {name: folders[name] for name in ("train", *names)}
-        self._check_apart(read)
-        found = self._listed(read)
-        name = next((name for name in names if found[name].labelled), names[0])
-        train, test = found["train"], found[name]
+        name, train, test = self._train_and_test(folders, names)
         notes = [
             f"{other} holds no pictures of classes, {name} is the test split"
             for other in names[: names.index(name)]
@@ -107,7 +108,12 @@ class Folder(Dataset):
             classes=classes,
             made={"version": self.version, "size": size, "rule": RULE},
             skipped=skipped,
-            notes=[*notes, *_left_out("train", train), *_left_out(name, test), *_twins(parts)],
+            notes=[
+                *notes,
+                *_left_out("train", train),
+                *_left_out(name, test),
+                *_twins(parts, place),
+            ],
         )
 
     # ---- what lies there ----
@@ -124,12 +130,27 @@ class Folder(Dataset):
             found[name] = entry
         return found
 
+    def _train_and_test(
+        self, folders: Mapping[str, Path], names: Sequence[str]
+    ) -> tuple[str, Listing, Listing]:
+        """The first test split that has pictures of classes, or else the first, beside train."""
+        first: tuple[str, Listing, Listing] | None = None
+        for name in names:
+            read = {each: folders[each] for each in ("train", name)}
+            self._check_apart(read)
+            found = self._listed(read)
+            if found[name].labelled:
+                return name, found["train"], found[name]
+            first = first or (name, found["train"], found[name])
+        assert first is not None
+        return first
+
     def _folders(self, folder: Path) -> list[Path]:
         """The folders in a folder, without hidden ones."""
         if not folder.is_dir():
             raise self._lacking(f"there is no folder {folder}")
-        entries = sorted(folder.iterdir())
-        return [entry for entry in entries if entry.is_dir() and not is_litter(entry.name)]
+        entries = [folder / name for name in names_in(folder) if not is_litter(name)]
+        return [entry for entry in entries if entry.is_dir()]
 
     def _check_apart(self, read: dict[str, Path]) -> None:
         """Checks that no two splits are one folder, to which both names lead."""
@@ -168,8 +189,8 @@ class Folder(Dataset):
         """Pictures that lie in no folder, and what else does."""
         left: Counter[str] = Counter()
         loose = []
-        for entry in sorted(folder.iterdir()):
-            if is_litter(entry.name) or entry.is_dir():
+        for entry in (folder / name for name in names_in(folder) if not is_litter(name)):
+            if entry.is_dir():
                 continue
             if entry.is_file() and is_picture(entry):
                 loose.append(entry)
@@ -281,7 +302,7 @@ class Folder(Dataset):
             notes=[
                 f"{self.share:.0%} of each class were taken for test by their content",
                 *_left_out("", listing),
-                *_twins(parts),
+                *_twins(parts, place),
             ],
         )
 
@@ -323,10 +344,23 @@ def _hashes(stored: Stored) -> list[str]:
     ]
 
 
-def _twins(parts: dict[str, tuple[Stored, Integers]]) -> list[str]:
-    """A sentence on pictures of test that are in train too, if there are any."""
-    train = {*_hashes(parts["train"][0])}
-    both = sum(row in train for row in _hashes(parts["test"][0]))
+def _twins(parts: dict[str, tuple[Stored, Integers]], place: Place) -> list[str]:
+    """A sentence on pictures of test that are in train too, if there are any.
+
+    It is kept in the scratch folder, for reading every pixel takes a while.
+    """
+    train, test = parts["train"][0], parts["test"][0]
+    key = arrays.digest("twins", train.digest, test.digest)[:32]
+    note = place.scratch / f"twins-{key}.txt" if place.scratch else None
+    try:
+        both = int(read_file(note)) if note else -1
+    except (FileNotFoundError, ValueError):
+        both = -1
+    if both < 0:
+        seen = {*_hashes(train)}
+        both = sum(row in seen for row in _hashes(test))
+        if note:
+            arrays.write_small(note, str(both))
     return [f"{both:,} of its test pictures are in train too"] if both else []
 
 

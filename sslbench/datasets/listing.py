@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -94,8 +95,10 @@ def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
 def _leads_somewhere(link: Path) -> bool:
     try:
         link.stat()
-    except OSError:  # to nothing, or to itself
-        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # to nothing, or to itself
+            return False
+        raise cannot_read(link, error) from error
     return True
 
 

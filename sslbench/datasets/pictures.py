@@ -30,7 +30,7 @@ from ..arrays import (
     too_large,
     write_small,
 )
-from ..disk import DiskError, opened
+from ..disk import CannotRead, DiskError, opened
 from ..errors import UserError
 
 # Formats that are read, whatever a file's name ends in: none whose reader runs a program of the
@@ -39,8 +39,10 @@ FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI"),
     *("TGA", "TIFF", "WEBP"),
 )
-MARKED = tuple(form for form in FORMATS if form != "TGA")  # which only a suffix tells
-LARGEST = 2**30  # pixels of a picture
+UNMARKED = ("DIB", "PCX", "TGA")  # few first bytes tell these, so that only a suffix does
+NO_PICTURES = (".pfm",)  # maps of depth, which lie beside pictures
+DECODER = 2  # raised when the pixels of a file change
+LARGEST = 2**28  # pixels of a picture, which take a gigabyte and more
 LARGE = 2**26  # pixels from which one is decoded at a time
 LONG = 64  # times its short side; a longer picture is cropped before it is resized
 RULE = "upright, RGB over white, short side bilinear, centre crop, 1"  # part of the fingerprint
@@ -70,20 +72,30 @@ class Decoded(NamedTuple):
 
 
 @functools.cache
+def formats() -> tuple[str, ...]:
+    """The FORMATS that the Pillow here reads."""
+    Image.init()
+    return tuple(form for form in FORMATS if form in Image.OPEN)
+
+
+@functools.cache
 def suffixes() -> frozenset[str]:
     """What the names of pictures in these formats end in, in lower case."""
     Image.init()
-    return frozenset(suffix for suffix, form in Image.EXTENSION.items() if form in FORMATS)
+    known = {suffix for suffix, form in Image.EXTENSION.items() if form in FORMATS}
+    return frozenset(known.difference(NO_PICTURES))
 
 
 def is_picture(path: Path) -> bool:
     """Whether a file is a picture: by its suffix, or else by its first bytes."""
-    if path.suffix.lower() in suffixes():
-        return True
+    suffix = path.suffix.lower()
+    if suffix in suffixes() or suffix in NO_PICTURES:
+        return suffix not in NO_PICTURES
     try:
-        with _any_size(), _opened_picture(path, MARKED):
+        marked = tuple(form for form in formats() if form not in UNMARKED)
+        with _any_size(), _opened_picture(path, marked):
             return True
-    except BROKEN:
+    except (CannotRead, *BROKEN):  # one that may not be read and is not called a picture
         return False
 
 
@@ -97,11 +109,11 @@ def short_side(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _opened_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+def _opened_picture(path: Path, forms: tuple[str, ...] = ()) -> Iterator[Image.Image]:
     """Opens a picture in one of the formats. ValueError where it has more than LARGEST pixels."""
     with opened(path) as file:
         try:
-            picture = Image.open(file, formats=formats)
+            picture = Image.open(file, formats=forms or formats())
         except UnidentifiedImageError as error:
             raise ValueError("it is in no format that is read") from error
         with picture:
@@ -199,6 +211,8 @@ def _decoded(paths: Sequence[Path], size: int, place: Place) -> Decoded:
     if known is None:
         try:
             known = _laid(paths, size, place, note)
+        except CannotRead:
+            raise
         except DiskError:
             if too_large((len(paths), 3, size, size)):
                 raise
@@ -246,7 +260,11 @@ def _key(paths: Sequence[Path], size: int) -> str:
     """A digest of the files' present state: names, lengths and times of change."""
     stats = [(str(path.absolute()), path.stat()) for path in paths]
     return digest(
-        RULE, __version__, size, [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        RULE,
+        DECODER,
+        __version__,
+        size,
+        [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
     )
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from ..cells.cell import Cell, derive, plain
 from ..cells.protocol import Judge, judged_identity, resolve_judge
 from ..data import Data
-from ..disk import DiskError
+from ..disk import CannotRead, DiskError
 from ..errors import Interrupted, Unsuited
 from ..events import EvaluationDone
 from ..names import parse as parse_name
@@ -20,7 +20,7 @@ from ..store import Answers, CellFolder, answers, newest
 from ..train.feed import kept_generators, seed_all
 from .building import Means
 from .environment import component
-from .provenance import failure, keep, provenance
+from .provenance import failure, keep, next_attempt, provenance
 from .subject import Frozen, Inner, JudgedData
 
 
@@ -35,7 +35,7 @@ def judge_all(
     for judge in missing:
         if means.stop():
             raise Interrupted(f"before {judge.protocol}")
-        attempt = 1 + sum(r.evaluator == judge.name for r in records)
+        attempt = next_attempt(r for r in records if r.evaluator == judge.name)
         record = keep(folder, *_judged(means, cell, subject, judge, attempt=attempt))
         first = record.metric()
         means.listener(
@@ -117,9 +117,9 @@ def _judged(
             found = answers(judgement.predictions)
     except Unsuited as error:
         record = Record(**common, status="skipped", sentence=str(error), finished=now())
-    except DiskError:
-        raise  # no record could be written either
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the other evaluators go on
+    except (Exception, SystemExit) as error:  # the other evaluators go on
+        if isinstance(error, DiskError) and not isinstance(error, CannotRead):
+            raise  # no record could be written either
         wrong = failure(error, cell, None)
         record = Record(
             **common, status="failed", sentence=wrong.message, error=wrong, finished=now()

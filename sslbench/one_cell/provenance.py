@@ -8,6 +8,7 @@ import os
 import re
 import sysconfig
 import traceback
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from .environment import component, environment, peak_memory
 from .subject import encoder_of
 
 # The folders of an absolute path; not those of an address, as in https://
-ABSOLUTE = re.compile(r"(?<![\w./~\\-])(?:/|[A-Za-z]:\\)(?:[^/\\\s'\"`:,;()<>|]+[/\\])+")
+ABSOLUTE = re.compile(r"(?<![\w./\\-])(?:~?/|[A-Za-z]:\\)(?:[^/\\\s'\"`:,;()<>|]+[/\\])+")
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -87,6 +88,11 @@ def resolved_recipe(cell: Cell) -> dict[str, Any]:
     return found
 
 
+def next_attempt(before: Iterable[Record]) -> int:
+    """The number of the next attempt; some of those before may have been deleted."""
+    return 1 + max((record.attempt for record in before), default=0)
+
+
 def keep(folder: CellFolder, record: Record, found: Answers | None = None) -> Record:
     """Adds a record to a cell, without paths of this machine in its texts: it may be published."""
     error = record.error
@@ -105,7 +111,7 @@ def keep(folder: CellFolder, record: Record, found: Answers | None = None) -> Re
 
 def without_paths(text: str) -> str:
     """A text in which each absolute path is its last part, or what follows an installed package's."""
-    for start, instead in _places():
+    for start, instead in (("file://", ""), *_places()):
         text = text.replace(start, instead)
     return ABSOLUTE.sub("", text)
 
@@ -116,10 +122,10 @@ def _places() -> list[tuple[str, str]]:
     package = Path(__file__).parents[2]
     installed = {package, *(Path(sysconfig.get_path(key)) for key in ("purelib", "platlib"))}
     found = {f"{path}{os.sep}": "" for path in installed}
-    found |= {
-        f"{Path(sysconfig.get_path('stdlib')).parent}{os.sep}": "",
-        f"{Path.home()}{os.sep}": "~/",
-    }
+    found[f"{Path(sysconfig.get_path('stdlib')).parent}{os.sep}"] = ""
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home raises where there is none
+    if len(home.parts) > 1:
+        found[f"{home}{os.sep}"] = "~/"
     return sorted(found.items(), key=lambda pair: -len(pair[0]))
 
 
@@ -137,7 +143,7 @@ def add_failure(folder: CellFolder, cell: Cell, wrong: Failure, *, suite: str) -
         seed=cell.seed,
         suite=suite,
         error=wrong,
-        attempt=1 + sum(r.kind == "train" for r in folder.records()),
+        attempt=next_attempt(r for r in folder.records() if r.kind == "train"),
         finished=now(),
     )
     folder.write_identity(cell.identity())

@@ -22,7 +22,7 @@ from ..train.state import restore, tensors_of
 from .building import Means, Unsupported
 from .environment import reset_peak_memory
 from .judging import watching
-from .provenance import costs, failure, keep, provenance
+from .provenance import costs, failure, keep, next_attempt, provenance, without_paths
 from .subject import encoder_of
 
 Pretext = Callable[[Cell], tuple[Method, list[Stage]]]
@@ -56,14 +56,16 @@ def trained(
     folder.write_identity(cell.identity())
     folder.write_place(cell.dataset)
     started = now()
-    attempt = 1 + sum(r.kind == "train" for r in folder.records())
+    attempt = next_attempt(r for r in folder.records() if r.kind == "train")
     common = {**provenance(means, cell), "kind": "train", "identity": cell.identity()}
     common |= {"started": started, "attempt": attempt}
     session: list[Session] = []
     try:
         return _train(means, cell, folder, common, session, pretext)
     except Unsupported as error:
-        if not (found and found.status == "skipped" and found.sentence == str(error)):
+        if not (
+            found and found.status == "skipped" and found.sentence == without_paths(str(error))
+        ):
             keep(folder, Record(**common, status="skipped", sentence=str(error), finished=now()))
         raise
     except Interrupted as error:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,7 +52,7 @@ def build_each(plan: Plan, registry: Registry) -> None:
         key = keys[alike]
         if key not in seen:
             try:
-                with _Bounded(planned.cell):
+                with _Bounded(planned.cell), _kept_surroundings():
                     module, _ = builder.build(planned.cell)
                 _check_queues(planned.cell, module)
                 _check_pretexts(planned.cell, module, builder)
@@ -64,6 +67,19 @@ def build_each(plan: Plan, registry: Registry) -> None:
                 seen[key] = None
         if sentence := seen[key]:
             plan.cells[i] = dataclasses.replace(planned, state="unsupported", why=sentence)
+
+
+@contextlib.contextmanager
+def _kept_surroundings() -> Iterator[None]:
+    """Puts back the environment and the working directory, which worker processes inherit."""
+    environment, folder = dict(os.environ), Path.cwd()
+    try:
+        yield
+    finally:
+        if dict(os.environ) != environment:
+            os.environ.clear()
+            os.environ.update(environment)
+        os.chdir(folder)
 
 
 class _Bounded(TorchFunctionMode):

@@ -15,7 +15,7 @@ from ..cells.suite import Suite, Tuning, load_suite
 from ..cells.yaml12 import written
 from ..disk import STORE
 from ..errors import UserError
-from ..names import Name
+from ..names import Name, published
 from ..names import parse as parse_name
 from ..plugins import Registry
 from ..records import digest
@@ -170,6 +170,7 @@ def _changes(options: Selection) -> str:
     names = ("datasets", "backbones", "evaluators", "seeds", "epochs", "batch", "precision", "set")
     given = {name: getattr(options, name) for name in (*names, "transfer_to", "layers")}
     given["set"] = spelt(options.set)
+    given["datasets"] = tuple(map(published, options.datasets))
     return " ".join(
         f"--{name.replace('_', '-')}"
         + (

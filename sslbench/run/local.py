@@ -50,6 +50,7 @@ class _Process:
     setup: Setup | None = None
     cell: Cell | None = None
     begun: float = 0.0
+    worked: bool = False  # whether it has done a cell
     successor: _Process | None = None  # that works on when this one has done a stranger's cell
 
 
@@ -104,14 +105,13 @@ class LocalProcesses:
     spare: Spare | None = None
     left: int = 0  # cells that were not begun, since the run was asked to stop
     _processes: list[_Process] = field(default_factory=list)
-    _retired: list[_Process] = field(default_factory=list)
 
     def __enter__(self) -> LocalProcesses:
         return self
 
     def __exit__(self, *error: object) -> None:
         heirs = [each.successor for each in self._processes if each.successor]
-        begun = [*self._processes, *heirs, *self._retired]
+        begun = [*self._processes, *heirs]
         for each in begun:
             with contextlib.suppress(OSError):
                 each.connection.close()  # the process sees the end and leaves
@@ -196,6 +196,8 @@ class LocalProcesses:
             self.registry.find("backbones", parse_name(cell.backbone).base),
             *(self.registry.find("evaluators", parse_name(judge.name).base) for judge in judges),
         ]
+        if (watch := self.plan.options.how.watch) is not None:
+            entries.append(self.registry.find("evaluators", parse_name(watch.evaluator).base))
         own = all(entry.builtin for entry in entries)
         return own and all(self._is_ours(each, ()) for each in cell.pretexts.values())
 
@@ -207,12 +209,12 @@ class LocalProcesses:
             try:
                 message = each.connection.recv()
             except (EOFError, OSError):
-                yield self._died(each)
+                yield from self._died(each)
                 continue
             if isinstance(message, UserError):
                 raise message
             if isinstance(message, CellDone):
-                each.cell = None
+                each.cell, each.worked = None, True
                 self._retire(each)
                 yield message
             else:
@@ -222,20 +224,32 @@ class LocalProcesses:
         """Lets a process go that has a successor, which takes its place."""
         if each.successor is None:
             return
-        each.connection.close()  # it sees the end and leaves
-        self._retired.append(each)
-        self._processes[self._processes.index(each)] = each.successor
-        each.successor = None
+        each.process.kill()  # what it did is saved, and what its code left running ends
+        each.process.join()
+        each.connection.close()
+        self._succeed(each)
 
-    def _died(self, each: _Process) -> CellDone:
+    def _succeed(self, each: _Process) -> None:
+        """Puts another process in the place of one that has ended: its successor, or a new one."""
+        heir, each.successor = each.successor, None
+        if heir is None or not heir.process.is_alive():
+            heir = _begun(each.setup)
+        self._processes[self._processes.index(each)] = heir
+        each.process.close()
+
+    def _died(self, each: _Process) -> Iterator[CellDone]:
         each.process.join(5)
+        if each.process.is_alive():
+            each.process.kill()  # it closed its connection, and hangs
+            each.process.join()
         code = each.process.exitcode
         how = f"signal {-code}" if code and code < 0 else f"exit code {code}"
         hint = "; the system may have been out of memory" if code == -signal.SIGKILL else ""
         sentence = f"its process died ({how}){hint}"
-        cell = each.cell
-        self._processes[self._processes.index(each)] = each.successor or _begun(each.setup)
-        each.successor = None
+        cell, worked = each.cell, each.worked
+        self._succeed(each)
+        if cell is None and worked:
+            return  # it had nothing to do any more
         if cell is None:
             raise UserError(f"a worker process did not start ({how}); `-v` shows what it printed")
         from ..one_cell.provenance import add_failure
@@ -243,7 +257,7 @@ class LocalProcesses:
         folder = self.plan.store.cell(cell.id)
         wrong = Failure(kind="killed", type="ProcessDied", message=sentence)
         add_failure(folder, cell, wrong, suite=self.plan.suite_id)
-        return CellDone(cell.id, cell.title, "failed", time.monotonic() - each.begun, sentence)
+        yield CellDone(cell.id, cell.title, "failed", time.monotonic() - each.begun, sentence)
 
 
 def _threads() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import queue
@@ -17,10 +18,10 @@ from ..api import CellInfo, RunInfo, Tracker
 from ..cells.cell import Cell, plain
 from ..cells.parameters import bracketed, signature
 from ..errors import UserError
-from ..events import Event, Listener, Progress
+from ..events import CellDone, Event, Listener, Progress
 from ..names import parse as parse_name
 from ..names import published
-from ..one_cell.provenance import resolved_recipe
+from ..one_cell.provenance import resolved_recipe, without_paths
 from ..plugins import Registry
 from ..plugins.contained import attempt, said
 
@@ -89,6 +90,8 @@ def tracked(
 
     def tell(event: Event) -> None:
         listener(event)
+        if isinstance(event, CellDone):  # what is told elsewhere has no paths of this machine
+            event = dataclasses.replace(event, sentence=without_paths(event.sentence))
         if cell := known.find(event.cell):
             if not beside:  # started only with the first event: there may be nothing to run
                 beside.extend(_Beside(each, run, say) for each in made)

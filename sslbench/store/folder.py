@@ -119,7 +119,7 @@ class CellFolder:
             path = Path(asked.argument).expanduser()
             argument = str(path.absolute()) if path.exists() else asked.argument
             name = str(dataclasses.replace(asked, argument=argument))
-            write_atomic(self.path / "place.json", canonical({"dataset": name}).encode())
+            write_atomic(self.path / "place.json", json.dumps({"dataset": name}).encode())
 
     def place(self) -> str | None:
         """The dataset's name with the path at which it lay; None where that is not known."""

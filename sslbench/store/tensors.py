@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..disk import opened, utf8
+from ..disk import cannot_read, opened, utf8
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,14 +25,18 @@ def read_tensors(path: Path, *, cell: str = "") -> tuple[dict[str, Tensor], dict
         FileNotFoundError: there is no such file.
         Damaged: it is not one of ours, its content and its checksum do not match, or it is not
             that of `cell`.
-        DiskError: the system refuses to read it.
+        CannotRead: the system refuses to read it.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
-        with opened(path) as held, safe_open(utf8(path, held), framework="pt") as file:
-            meta = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        with opened(path) as held:
+            try:
+                with safe_open(utf8(path, held), framework="pt") as file:
+                    meta = file.metadata() or {}
+                    tensors = {key: file.get_tensor(key) for key in list(file.keys())}
+            except (OSError, RuntimeError) as error:  # it is there: others opened too many files
+                raise cannot_read(path, OSError(None, str(error))) from error
     except (SafetensorError, ValueError) as error:
         raise Damaged(str(error)) from error
     if meta.get("sha256") != digest_of(tensors, meta.get("plain", "")):

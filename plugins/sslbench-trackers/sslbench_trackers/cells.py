@@ -98,7 +98,7 @@ def config(cell: CellInfo, run: RunInfo) -> dict[str, Any]:
         "recipe": dict(cell.recipe),
         "cell": cell.id,
         "suite": run.suite,
-        "store": str(run.store.absolute()),
+        "store": run.store.name,
         "sslbench": run.version,
     }
 

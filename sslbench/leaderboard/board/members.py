@@ -47,7 +47,7 @@ def members_of(material: Material) -> tuple[list[Member], list[LeftOut]]:
             left += [LeftOut(r.record_id, reason) for r in (cell.train, *cell.judged)]
         else:
             found.append(_member(cell, suite, left, material.attested.get(cell.id, "")))
-    found += [_blank(each, suite) for each in material.blanks]
+    found = _told_apart([*found, *(_blank(each, suite) for each in material.blanks)])
     places = [_canonical(name) for name in suite.datasets], _backbones(suite)
     order = {name: at for at, name in enumerate((*suite.methods, *suite.baselines))}
 
@@ -131,6 +131,19 @@ def _member(cell: _Attempts, suite: Suite, left: list[LeftOut], attested: str) -
         trials=suite.tuning.trials if suite.tuning and identity.trained else 0,
         attested=attested,
     )
+
+
+def _told_apart(members: Sequence[Member]) -> list[Member]:
+    """Members whose data sets have one name and other pictures are called by their fingerprints."""
+    prints: dict[str, set[Any]] = {}
+    for each in members:
+        prints.setdefault(each.dataset, set()).add(each.known.fingerprint)
+    return [
+        dataclasses.replace(each, dataset=f"{each.dataset} {str(each.known.fingerprint)[:8]}")
+        if parse_name(each.dataset).argument is not None and len(prints[each.dataset]) > 1
+        else each
+        for each in members
+    ]
 
 
 def _spelt(dataset: str, suite: Suite) -> str:

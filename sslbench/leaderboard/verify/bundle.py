@@ -18,6 +18,7 @@ from ...cells.identity import Identity
 from ...disk import make_folder, replacing, sha256_of
 from ...errors import UserError
 from ...records import canonical
+from ...store.tensors import digest_of
 from ..folder.folder import predicted
 
 if TYPE_CHECKING:
@@ -102,8 +103,14 @@ def _weights(folder: Leaderboard, store: Store) -> dict[str, Path]:
         if not path.is_file():
             lacking.append(title)
             continue
-        if cell.weights("model") is None:
+        loaded = cell.load("model")
+        if loaded is None:
             raise UserError(cell.lost())
+        if record.weights and digest_of(loaded[0]) != record.weights.get("model"):
+            raise UserError(
+                f"the model of {title} in the store {store.root} is not that of the leaderboard's "
+                "record; build the leaderboard again from this store"
+            )
         found[model_name(record.cell_id)] = path
     if lacking:
         more = f" and of {len(lacking) - 3} more" if len(lacking) > 3 else ""

@@ -63,9 +63,9 @@ def adopt(asked: WeightsRequest, options: Selection, registry: Registry) -> list
         )
         _check_name(cell, store)
         lines += [line for line in fitted.lines if line not in lines]
-        if saved.not_made and not lines[-1].startswith("not made"):
-            lines.append(f"not made, for they are no tensors: {listed(saved.not_made)}")
         found.append((cell, fitted))
+    if saved.not_made:
+        lines.append(f"left out unmade: {listed(saved.not_made)}")
     store.create()
     for cell, fitted in found:
         done = Workbench(_Adopted(builder, fitted), store, options.how, suite=suite_id).do(cell, [])

@@ -174,10 +174,12 @@ def _resized(
         if each is None or not name.endswith("pos_embed") or each.tensor.shape == own[name].shape:
             continue
         before, after = each.tensor.shape, own[name].shape
-        extra = after[1] - grid[0] * grid[1] if len(after) == 3 else -1
-        side = math.isqrt(max(0, before[1] - extra)) if len(before) == 3 else 0
-        if extra < 0 or before[2] != after[2] or side * side + extra != before[1]:
+        if len(before) != 3 or len(after) != 3 or before[2] != after[2]:
             continue  # which `_check_fit` names
+        extra = after[1] - grid[0] * grid[1]
+        side = math.isqrt(max(0, before[1] - extra))
+        if extra < 0 or side * side + extra != before[1]:
+            continue
         tensor = resample_abs_pos_embed(
             each.tensor.float(), new_size=list(grid), num_prefix_tokens=extra
         )

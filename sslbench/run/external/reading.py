@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ...disk import opened, utf8
 from ...errors import UserError
-from .unpickling import CONTENTS, TENSORS, TooMuch, check_archive, read_inert
+from .unpickling import CONTENTS, TENSORS, Held, TooMuch, check_archive, read_inert
 
 PICKLED = (".pth", ".pt", ".bin", ".tar", ".ckpt")
 SHOWN = 10  # names in a list
 DEPTH = 4  # levels of nested dictionaries
+LONGEST = 1000  # characters of a name
 # How files begin that are no weights -> what they are, and what would work.
 OTHERS = {
     b"<!doctype": "a page of HTML: the download gave a page; take the link to the file itself",
@@ -73,9 +74,9 @@ def read(path: Path) -> Contents:
             f"--encoder {path} ends in {suffix or 'nothing'}; files of weights that can be read "
             f"end in .safetensors, {', '.join(PICKLED)}"
         )
-    found = list(_tensors(content))
+    found = list(itertools.islice(_tensors(content, set()), TENSORS + 1))
     if len(found) > TENSORS:
-        raise _many(path, len(found))
+        raise _many(path)
     if not found:
         if not_made:
             raise _program(path, not_made[0])
@@ -87,16 +88,15 @@ def read(path: Path) -> Contents:
     return Contents(found, not_made)
 
 
-def _many(path: Path, count: int) -> UserError:
-    return UserError(
-        f"{path} holds {count:,} tensors, {TENSORS:,} are read; save those of one network alone"
-    )
+def _many(path: Path) -> UserError:
+    return UserError(f"{path} holds more than {TENSORS:,} tensors; save those of one network alone")
 
 
 def _check_kind(path: Path) -> None:
     """Refuses a file whose first bytes say that it is something else, whatever it is called."""
-    with path.open("rb") as file:
-        start = file.read(512)
+    start = _start(path)
+    if path.suffix.lower() == ".safetensors" and b"\0" in start[:8]:
+        return  # which is the length of its header, whatever it looks like
     for sign, what in OTHERS.items():
         if start.lstrip().lower().startswith(sign):
             raise UserError(f"--encoder {path} is {what}")
@@ -109,7 +109,7 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
         with opened(path) as held, safe_open(utf8(path, held), framework="pt") as file:
             names = list(file.keys())
             if len(names) > TENSORS:
-                raise _many(path, len(names))
+                raise _many(path)
             return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is not a readable safetensors file: {error}") from error
@@ -118,7 +118,7 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
 def _pickled(path: Path) -> tuple[Any, list[str]]:
     """Reads a file of torch.save: its tensors and plain data, and the names of other objects."""
     try:
-        zipped = zipfile.is_zipfile(path)
+        zipped = _start(path).startswith(b"PK\3\4")
         if zipped:
             check_archive(path)
         elif path.stat().st_size > CONTENTS and not _of_old_torch(path):
@@ -136,8 +136,7 @@ def _pickled(path: Path) -> tuple[Any, list[str]]:
                 raise UserError(f"{path} is not read: {fault}") from fault
         if wanted or "TorchScript" in said or ("weights_only" in said and "Unsupported" in said):
             raise _program(path, wanted[1] if wanted else "a whole program") from error
-        with path.open("rb") as file:
-            start = file.read(8)
+        start = _start(path)[:8]
         why = f"it begins with {start!r}"
         if start.startswith((b"PK", b"\x80")):
             why = f"it is not whole ({(said.strip().splitlines() or [type(error).__name__])[0][:200]})"
@@ -146,8 +145,13 @@ def _pickled(path: Path) -> tuple[Any, list[str]]:
 
 def _of_old_torch(path: Path) -> bool:
     """Whether a file begins as those of torch.save did before they were archives."""
-    with path.open("rb") as file:
-        return MAGIC in file.read(64)
+    return MAGIC in _start(path)[:64]
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file. CannotRead where the system refuses."""
+    with opened(path) as file:
+        return file.read(512)
 
 
 def _program(path: Path, what: str) -> UserError:
@@ -158,14 +162,17 @@ def _program(path: Path, what: str) -> UserError:
     )
 
 
-def _tensors(content: Any, place: str = "", depth: int = 0) -> Iterator[Saved]:
-    if not isinstance(content, Mapping) or depth > DEPTH:
+def _tensors(content: Any, met: set[int], place: str = "", depth: int = 0) -> Iterator[Saved]:
+    """The tensors of nested dictionaries, each of which is looked into once."""
+    if not isinstance(content, dict) or depth > DEPTH or id(content) in met:
         return
-    for key, value in content.items():
-        if isinstance(value, Tensor):
-            yield Saved(place, str(key), value.detach())
+    met.add(id(content))
+    for key, value in dict.items(content):  # a file may have given it another `items`
+        found = value.tensor if isinstance(value, Held) else value
+        if isinstance(found, Tensor):
+            yield Saved(place, str(key)[:LONGEST], found.detach())
         else:
-            yield from _tensors(value, f"{place}{key}.", depth + 1)
+            yield from _tensors(found, met, f"{place}{key}."[:LONGEST], depth + 1)
 
 
 def _some(content: Mapping[Any, Any]) -> str:

@@ -1,8 +1,10 @@
 """Reads tensors from a file of torch.save that also holds other objects, and makes none of these.
 
 A pickle is a list of instructions: it names classes and functions, and what to call them with. Here
-every name but a few leads to `Inert`, which takes any arguments and does nothing, so that no code of
-the file or of a library that it names is run. Sizes are checked before anything is read.
+every name but a few leads to `Inert`, which takes any arguments and does nothing, and what the few
+make is held by an object that takes no state: no code of the file, of torch or of a library that it
+names is run. The sizes in an archive are checked before it is read. The time is not bounded by that: a
+pickle can be made whose dictionary's key takes for ever to hash, in any reader.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import io
 import math
 import pickle
 import zipfile
-from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch import Tensor
 
 CONTENTS = 2**22  # bytes of the pickle itself, which grows with the number of objects
 TENSORS = 2**14  # of a file; the largest networks have some thousands, with their optimiser thrice
+DIMENSIONS = 64  # of a tensor, as many as torch allows
 
 
 class TooMuch(ValueError):
@@ -49,7 +52,9 @@ def check_archive(path: Path) -> None:
 
 
 def read_inert(path: Path) -> tuple[Any, list[str]]:
-    """The content of a file, with `Inert` for what is neither plain nor a tensor, and their names.
+    """The content of an archive, with `Held` for tensors and `Inert` for what is not plain.
+
+    Returns it with the names of what was not made.
 
     Raises:
         ValueError: it is not a file of torch.save that can be read so.
@@ -71,12 +76,12 @@ class Inert:
     """Stands for an object that was not made."""
 
     def __init__(self, *args: object, **more: object) -> None:
-        self.args = args
+        pass
 
     def __setstate__(self, state: object) -> None:
         pass
 
-    def __call__(self, *args: object, **more: object) -> Inert:
+    def __call__(self, *args: object, **more: object) -> object:
         return Inert()
 
     def append(self, item: object) -> None:
@@ -92,6 +97,30 @@ class Inert:
         pass
 
 
+class Held(Inert):
+    """Holds a tensor of the file, so that the file cannot give it a state."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+class _Maker(Inert):
+    """One of the few functions that are called."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self.function = function
+
+    def __call__(self, *args: object, **more: object) -> object:
+        return self.function(*args)
+
+
+class _Kind(Inert):
+    """A type of storage."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+
 class _Reader(pickle.Unpickler):
     """An unpickler for which only tensors and plain data exist."""
 
@@ -101,54 +130,51 @@ class _Reader(pickle.Unpickler):
         self.named: dict[str, None] = {}  # what was not made, in the order of the file
         self._made = 0
         self._storages: dict[str, Tensor] = {}
-        self._known: dict[tuple[str, str], Any] = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
-            ("torch._utils", "_rebuild_parameter"): _parameter,
-            ("torch", "Size"): tuple,
+        self._known: dict[tuple[str, str], object] = {
+            ("collections", "OrderedDict"): _Maker(lambda *args: {}),
+            ("torch._utils", "_rebuild_tensor_v2"): _Maker(self._tensor),
+            ("torch._utils", "_rebuild_parameter"): _Maker(lambda data, *more: data),
+            ("torch", "Size"): _Maker(lambda *args: ()),
         }
+        self._known |= {("torch", name): _Kind(dtype) for name, dtype in STORAGES.items()}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in self._known:
             return self._known[module, name]
-        if module == "torch" and (kind := STORAGES.get(name)) is not None:
-            return kind
         self.named[f"{module}.{name}"] = None
         return Inert
 
-    def persistent_load(self, pid: Any) -> Tensor:
+    def persistent_load(self, pid: Any) -> Inert:
         """The numbers of a storage [N], read once."""
         what, kind, key, _, length = pid
-        if what != "storage" or not isinstance(kind, torch.dtype) or not isinstance(key, str):
-            raise ValueError("it has a storage of an unknown kind")
+        if what != "storage" or not isinstance(kind, _Kind) or not isinstance(key, str):
+            return Inert()  # of a type that no plain tensor has
         if key not in self._storages:
             content = bytearray(self._archive.read(f"{self._root}data/{key}"))
-            flat = torch.frombuffer(content, dtype=kind) if content else torch.empty(0, dtype=kind)
-            self._storages[key] = flat
-        if len(self._storages[key]) != length or self._storages[key].dtype != kind:
+            empty = torch.empty(0, dtype=kind.dtype)
+            self._storages[key] = torch.frombuffer(content, dtype=kind.dtype) if content else empty
+        if len(self._storages[key]) != length or self._storages[key].dtype != kind.dtype:
             raise ValueError(f"its storage {key} is not what the list of its objects says")
-        return self._storages[key]
+        return Held(self._storages[key])
 
-    def _tensor(
-        self, storage: Any, offset: Any, size: Any, stride: Any, *more: Any
-    ) -> Tensor | Inert:
-        if not isinstance(storage, Tensor):
-            return Inert()  # of a kind that is not read here
+    def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *more: Any) -> Inert:
+        if not isinstance(storage, Held):
+            return Inert()
         self._made += 1
         if self._made > TENSORS:
             raise TooMuch(f"it has more than {TENSORS:,} tensors")
-        shape = _shape(size)
-        if math.prod(shape) > len(storage):
+        shape, steps = _numbers(size), _numbers(stride)
+        if math.prod(shape) > len(storage.tensor):
             raise TooMuch("a tensor is larger than its numbers in the file")
-        return storage.as_strided(shape, _shape(stride), int(offset))
+        return Held(storage.tensor.as_strided(shape, steps, *_numbers((offset,))))
 
 
-def _parameter(data: Any, *more: Any) -> Any:
-    return data
-
-
-def _shape(numbers: Any) -> tuple[int, ...]:
-    return tuple(int(number) for number in numbers)
+def _numbers(given: Any) -> tuple[int, ...]:
+    """A shape or strides. ValueError where they are none."""
+    sound = isinstance(given, tuple) and len(given) <= DIMENSIONS
+    if not sound or not all(type(number) is int and 0 <= number < 2**48 for number in given):
+        raise ValueError("a tensor has a shape that is none")
+    return tuple(given)
 
 
 STORAGES = {
