@@ -157,7 +157,7 @@ def test_help_is_whole() -> None:
 
           Exit codes: 0 success, 1 internal error, 2 usage error, 3 a cell failed, 4
           nothing is selected, 5 a check failed, 6 `leaderboard diff --fail-on-change`
-          found a change, 130 interrupted.
+          found a change, 130 interrupted, 141 the reader of the output left.
 
         Options:
           --plugin FILE.py  Load a plugin from one file. Repeatable; here or after the
@@ -298,7 +298,7 @@ def test_every_option_is_listed_here() -> None:
         "run": f"{selection} --device --jobs --no-predictions --watch --compile "
         "--checkpoint-seconds --skip-failed --track --quiet --verbose --json",
         "evaluate": f"{selection.removeprefix('--suite ')} --encoder --backbone --name --keys "
-        "--mean --std --device --jobs --no-predictions --track --quiet --verbose --json",
+        "--resize-positions --mean --std --device --jobs --no-predictions --track --quiet --verbose --json",
         "plan": f"{selection} --time --mde --device --json",
         "list": "--verbose --json",
         "show": "--store --json",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from processes import CONTEXT
 
@@ -73,7 +75,6 @@ DEEDS = {
     "normalize": "F.normalize = lambda x, **more: x",
     "batch norm": "nn.BatchNorm2d.forward = lambda self, x: x",
     "dtype": "torch.set_default_dtype(torch.float16)",
-    "threads": "torch.set_num_threads(2)",
     "environment": "os.environ['SSLBENCH_STORE'] = '/nowhere'",
     "folder": "os.chdir('/')",
     "warnings": "warnings.simplefilter('error')",
@@ -132,6 +133,18 @@ def test_what_a_plugin_changes_ends_with_its_cell(deed: str, alone: dict[str, An
     assert numbers() == alone
 
 
+@pytest.mark.slow
+def test_threads_that_a_plugin_sets_end_with_its_cell(alone: dict[str, Any]) -> None:
+    """In fresh processes: a fork that works on more threads than its parent hangs in OpenMP."""
+    Path("odd.py").write_text(PLUGIN.replace("DEED", "torch.set_num_threads(2)"))
+    line = [sys.executable, "-m", "sslbench", "run", "--suite", "tiny.yaml", "--jobs", "1"]
+    line += ["--methods", "odd,simclr", "--plugin", "odd.py"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {r.environment["threads"] for r in records("simclr")} == {torch.get_num_threads()}
+    assert numbers() == alone
+
+
 @pytest.mark.parametrize("raised", RAISED)
 def test_what_a_step_raises_fails_its_cell_with_its_text(raised: str) -> None:
     said = ran("odd,untrained", f"raise {raised}")
@@ -175,6 +188,7 @@ class Piped:
 
 
 def _call(line: list[str], output: int, ours: int) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started these tests
     with contextlib.suppress(OSError):
         os.close(ours)
     os.dup2(output, 1)
@@ -255,11 +269,13 @@ def test_other_commands_end_in_silence_when_their_reader_leaves(line: list[str])
 def test_a_terminal_that_closes_twice_does_not_kill(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[int] = []
     monkeypatch.setattr(progress, "kill", lambda: killed.append(1))
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started these tests
     with progress.Stop().listening(lambda text: None) as stop:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGHUP)
             assert stop.wait(5)
             time.sleep(0.05)
+    signal.signal(signal.SIGHUP, before)
     assert killed == []
 
 

@@ -107,7 +107,7 @@ def test_a_cell_whose_model_is_lost_is_not_trained_again(store):
     (lost.path / "model.safetensors").unlink()
     before = made(store)
     done = call("evaluate", "tiny.yaml", "--evaluators", "retrieval", code=3)
-    assert "has no model of this cell; `sslbench run` trains it" in " ".join(done.output.split())
+    assert f"the weights of cell {lost.id[:12]} are lost" in " ".join(done.output.split())
     assert made(store) - before == {("evaluation", "retrieval", "ok"): 11}
     assert not (lost.path / "model.safetensors").exists()
 

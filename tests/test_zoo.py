@@ -341,7 +341,7 @@ CAUGHT = [
         "misbehaves_in_use",
         "method quits",
         "trains_all_it_has",
-        "it calls sys.exit(enough) (misbehaves_in_use.py:28)",
+        "it did not train: SystemExit: enough",
     ),
     (
         "misbehaves_in_use",

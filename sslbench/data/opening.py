@@ -177,7 +177,7 @@ def _apart(asked: Name) -> tuple[dict[str, Any], dict[str, Any]]:
     wanted = {
         key: value
         for key, value in asked.params.items()
-        if key in SUBSETS and not isinstance(value, float)
+        if key in SUBSETS and not (isinstance(value, float) and 0 < value < 1)
     }
     return {key: value for key, value in asked.params.items() if key not in wanted}, wanted
 

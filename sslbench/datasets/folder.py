@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import unicodedata
@@ -16,7 +17,7 @@ import torch
 from .. import arrays
 from ..api import Card, Dataset, Images, Place
 from ..arrays import Integers, Stored, assemble, rows_of, side
-from ..disk import names_in, read_file
+from ..disk import DiskError, names_in, read_file
 from ..errors import MissingData, UserError
 from .listing import find_pictures, is_litter, said
 from .pictures import RULE, decode, is_picture, short_side
@@ -354,13 +355,14 @@ def _twins(parts: dict[str, tuple[Stored, Integers]], place: Place) -> list[str]
     note = place.scratch / f"twins-{key}.txt" if place.scratch else None
     try:
         both = int(read_file(note)) if note else -1
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, DiskError):
         both = -1
     if both < 0:
         seen = {*_hashes(train)}
         both = sum(row in seen for row in _hashes(test))
         if note:
-            arrays.write_small(note, str(both))
+            with contextlib.suppress(DiskError):  # it is counted again
+                arrays.write_small(note, str(both))
     return [f"{both:,} of its test pictures are in train too"] if both else []
 
 
