@@ -96,7 +96,7 @@ def read_predictions(path: Path, digest: str) -> Answers:
             if file.namelist() != [f"{name}.npy" for name in Answers._fields]:
                 raise ValueError(f"its arrays are not {' and '.join(Answers._fields)}")
             found = Answers(*(_array(file, info) for info in file.infolist()))
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"not a file of predictions: {error}") from error
     _check(found)
     if found.digest() != digest:
