@@ -53,7 +53,7 @@ def unpack(bundle: Path, into: Path) -> dict[str, Any]:
             _compare(entries, listed, len(manifest["files"]), bundle)
             for name, each in listed.items():
                 _copy(archive, entries[name], into / name, each, bundle)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise CheckFailed(f"{bundle} is damaged, or not a bundle: {error}") from error
     except OSError as error:
         raise UserError(f"{bundle} cannot be opened: {error.strerror or error}") from error
