@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import multiprocessing
 import os
 import random
 import shutil
@@ -25,6 +24,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from processes import Forks
 
 from sslbench.cli.app import program
 from sslbench.run import local
@@ -44,27 +46,6 @@ set: {{simclr.blur: 0.0, moco.blur: 0.0, moco.queue: 64}}
 """
 LINE = ["run", "--suite", "tiny.yaml", "--checkpoint-seconds", "0.05", "--jobs", "2"]
 INTERRUPTED = 130
-FORK = multiprocessing.get_context("fork")
-
-
-class Forks:
-    """In place of multiprocessing's context of fresh processes."""
-
-    def __init__(self) -> None:
-        self._parents: list[Any] = []
-
-    def Pipe(self) -> Any:  # noqa: N802 - as multiprocessing calls it
-        ours, theirs = FORK.Pipe()
-        self._parents.append(ours)
-        return ours, theirs
-
-    def Process(self, target: Any, args: Any, daemon: bool) -> Any:  # noqa: N802
-        def run(*args: Any) -> None:
-            for each in self._parents:
-                each.close()  # else it would never see the parent let go
-            target(*args)
-
-        return FORK.Process(target=run, args=args, daemon=daemon)
 
 
 class Run:
