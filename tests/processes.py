@@ -46,7 +46,7 @@ def forking(patch: pytest.MonkeyPatch) -> None:
     only = SimpleNamespace(get_context=lambda _: forks)
     patch.setattr("sslbench.run.local.multiprocessing", only)
     patch.setattr(
-        "sslbench.run.local._hush", lambda: None
+        "sslbench.run.worker._hush", lambda: None
     )  # output is this process's, and captured
 
 

@@ -13,7 +13,8 @@ from processes import Forks
 
 from sslbench.plan.selection import Selection
 from sslbench.run import local
-from sslbench.run.local import Setup, Spare
+from sslbench.run.local import Spare
+from sslbench.run.worker import Setup
 from sslbench.store import Store
 from sslbench.train.options import RunOptions
 

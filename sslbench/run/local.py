@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,30 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from ..cells.cell import Cell
 from ..cells.protocol import Judge
-from ..disk import DiskError
 from ..errors import UserError
-from ..events import CellDone, Event, Listener
+from ..events import CellDone, Listener
 from ..names import parse as parse_name
 from ..records import Failure
-from .memory import keep_freed
+from .worker import SIGNALS, Setup, serve
 
 if TYPE_CHECKING:
-    from ..one_cell.workbench import Workbench
     from ..plan.plan import Plan, Planned
     from ..plan.selection import Selection
     from ..plugins import Registry
 
 GRACE = 60.0  # seconds a process gets to save and stop
-# only the parent handles them, and tells its children
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a process needs to know before its first cell."""
-
-    options: Selection  # `how` names the device and the threads of this process
-    suite: str  # id
 
 
 @dataclass
@@ -322,107 +308,3 @@ def _start(threads: int, *, download: bool) -> _Process:
 def _tell(each: _Process, message: object) -> None:
     with contextlib.suppress(OSError):  # it is dead, which `_heard` notices
         each.connection.send(message)
-
-
-# ---- in the process --------------------------------------------------------------------------
-
-
-def serve(connection: Connection, download: bool) -> None:
-    """Runs cells in a worker process until the connection ends; its first message is a Setup."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if not os.environ.get("SSLBENCH_VERBOSE"):
-        _hush()
-    jobs: queue.Queue[Any] = queue.Queue()
-    stop = threading.Event()
-
-    def tell(message: Event | UserError) -> None:
-        try:
-            connection.send(message)
-        except OSError:
-            stop.set()  # the parent is gone: save, and leave
-
-    threading.Thread(target=_listen, args=(connection, jobs, stop), daemon=True).start()
-    if not download:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
-    keep_freed()
-    import timm  # noqa: F401 - takes seconds, while the plan may still be made
-
-    from ..one_cell import workbench  # noqa: F401 - likewise
-    from ..plugins.contained import said
-
-    if (setup := jobs.get()) is None:
-        return
-    try:
-        bench = _workbench(setup, tell, stop)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent says it
-        tell(UserError(f"a worker process cannot work: {said(error)}"))
-        return
-    while (job := jobs.get()) is not None:
-        try:
-            done = _done(bench, *job)
-        except DiskError as error:
-            tell(UserError(str(error)))
-            return
-        tell(done)
-
-
-def _done(bench: Workbench, cell: Cell, judges: tuple[Judge, ...]) -> CellDone:
-    """Runs a cell; whatever leaves it, but a DiskError, is recorded as its failure."""
-    begun = time.monotonic()
-    try:
-        return bench.do(cell, judges)
-    except DiskError:
-        raise
-    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
-        sentence = bench.broken_off(cell, error)
-        return CellDone(cell.id, cell.title, "failed", time.monotonic() - begun, sentence)
-
-
-def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Workbench:
-    options = setup.options
-    import torch
-
-    from ..one_cell.building import Builder
-    from ..one_cell.workbench import Workbench
-    from ..plugins import registry
-    from ..store import Store
-    from ..train.device import pick_device
-
-    how = options.how
-    torch.set_num_threads(how.threads or 1)
-    found = registry(installed=options.installed, files=options.plugins, block=options.block)
-    return Workbench(
-        Builder(found, options.place, pick_device(how.device)),
-        Store(options.store),
-        how,
-        suite=setup.suite,
-        listener=listener,
-        stop=stop.is_set,
-    )
-
-
-def _listen(connection: Connection, jobs: queue.Queue[Any], stop: threading.Event) -> None:
-    while True:
-        try:
-            message = connection.recv()
-        except (EOFError, OSError):
-            stop.set()  # the parent is gone: save, and leave
-            jobs.put(None)
-            return
-        if message == "stop":
-            stop.set()
-        else:
-            jobs.put(message)
-
-
-def _hush() -> None:
-    """Keeps what libraries print from the user's terminal."""
-    import logging
-    import warnings
-
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, sys.stdout.fileno() if sys.stdout else 1)
-    os.dup2(sink, sys.stderr.fileno() if sys.stderr else 2)
