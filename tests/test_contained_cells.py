@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -201,6 +202,17 @@ def _call(line: list[str], output: int, ours: int) -> None:
 LONG = ["run", "--suite", "tiny.yaml", "--epochs", "30", "--checkpoint-seconds", "0"]
 
 
+@contextlib.contextmanager
+def begun() -> Iterator[tuple[Piped, BinaryIO]]:
+    """A run that is in its second epoch, and what reads its output until the end of the block."""
+    ours, theirs = os.pipe()
+    run = Piped(LONG, theirs, ours)
+    with open(ours, "rb") as reader:  # noqa: PTH123
+        while b"epoch 2/" not in reader.readline():
+            pass
+        yield run, reader
+
+
 def goes_on() -> None:
     """The stopped run left a checkpoint and no failure, and the same command takes it up."""
     assert [r.status for r in records("simclr")] == ["interrupted"]
@@ -213,11 +225,8 @@ def goes_on() -> None:
 
 
 def test_a_reader_who_leaves_stops_the_run_as_ctrl_c_does() -> None:
-    ours, theirs = os.pipe()
-    run = Piped(LONG, theirs, ours)
-    with open(ours, "rb") as reader:  # noqa: PTH123
-        while b"epoch 2/" not in reader.readline():
-            pass
+    with begun() as (run, _):
+        pass
     assert run.ended() == 130, Path("stderr").read_text()
     assert "to continue: sslbench run --suite tiny.yaml" in Path("stderr").read_text().lower()
     goes_on()
@@ -225,11 +234,7 @@ def test_a_reader_who_leaves_stops_the_run_as_ctrl_c_does() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_to_the_leader_stops_the_run_and_nothing_fails(number: int) -> None:
-    ours, theirs = os.pipe()
-    run = Piped(LONG, theirs, ours)
-    with open(ours, "rb") as reader:  # noqa: PTH123
-        while b"epoch 2/" not in reader.readline():
-            pass
+    with begun() as (run, reader):
         os.kill(run.pid, number)
         rest = reader.read()
     assert run.ended() == 130, Path("stderr").read_text()
@@ -238,11 +243,7 @@ def test_a_signal_to_the_leader_stops_the_run_and_nothing_fails(number: int) -> 
 
 
 def test_a_parent_that_is_killed_leaves_a_checkpoint_and_no_failure() -> None:
-    ours, theirs = os.pipe()
-    run = Piped(LONG, theirs, ours)
-    with open(ours, "rb") as reader:  # noqa: PTH123
-        while b"epoch 2/" not in reader.readline():
-            pass
+    with begun() as (run, _):
         os.kill(run.pid, signal.SIGKILL)
         run.ended()
         deadline = time.monotonic() + 30

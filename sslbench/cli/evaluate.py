@@ -22,14 +22,8 @@ if TYPE_CHECKING:
     from ..plan.selection import Selection
     from ..plugins import Registry
 
-OF_ENCODER = (
-    "backbone",
-    "name",
-    "keys",
-    "mean",
-    "std",
-    "resize_positions",
-)  # of no use without --encoder
+# of no use without --encoder
+OF_ENCODER = ("backbone", "name", "keys", "mean", "std", "resize_positions")
 
 
 def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:

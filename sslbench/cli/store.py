@@ -246,8 +246,6 @@ def _save_encoder_again(folder: CellFolder, registry: Registry) -> None:
     from ..one_cell.loading import stored_encoder
     from ..one_cell.training import save_encoder
 
-    if folder.weights("model") is None:
-        raise UserError(folder.lost())
     module = stored_encoder(folder, registry, Place(default_roots(None)))
     with folder.lock(waiting=lambda: False) as held:
         if not held:
