@@ -86,4 +86,6 @@ def _notices(room: Path, names: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not sys.argv[1].endswith(".js"):
+        sys.exit(__doc__)
     main(Path(sys.argv[1]))
