@@ -54,6 +54,7 @@ class Batch(NamedTuple):
     epoch: int
     progress: float  # share of this fit done, [0, 1)
     also: Mapping[str, Batch] = MappingProxyType({})  # one batch of each further stream
+    labelled: bool = True  # whether any image here shows its label; known without asking the device
 
 
 class Update(NamedTuple):
@@ -183,6 +184,8 @@ class Method(nn.Module, ABC):
     # so that Q is a multiple of B and every row is replaced in time
     queues: ClassVar[tuple[str, ...]] = ()
     targets: ClassVar[tuple[str, ...]] = ()  # submodules that follow others, without a gradient
+    # why a step must read a number of the device before it can go on, where it must: a GPU idles
+    waits: ClassVar[str] = ""
     # a pretext hyperparameter -> what that method must have: "predict", or "backbone", which is
     # an encoder whose weights fit this method's
     asks: ClassVar[Mapping[str, tuple[str, ...]]] = {}

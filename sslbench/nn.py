@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -70,27 +73,63 @@ def ema(
     gathers statistics of its own.
     ValueError where the two differ in what is averaged or copied.
     """
-    old: list[Tensor] = list(target.parameters())
-    new: list[Tensor] = list(online.parameters())
-    if [p.shape for p in old] != [p.shape for p in new]:
+    old, new = _held(target), _held(online)
+    if [p.shape for p in old.parameters()] != [p.shape for p in new.parameters()]:
         raise ValueError("ema takes two networks of the same parameters; these differ")
     if buffers == "copy":
-        _copy_buffers(target, online)
+        _copy_buffers(old.buffers(), new.buffers())
     elif buffers != "keep":
         raise ValueError(f"ema's buffers are 'copy' or 'keep', got {buffers!r}")
-    torch._foreach_mul_(old, momentum)
-    torch._foreach_add_(old, new, alpha=1 - momentum)
+    torch._foreach_mul_(old.parameters(), momentum)
+    torch._foreach_add_(old.parameters(), new.parameters(), alpha=1 - momentum)
 
 
-def _copy_buffers(target: nn.Module, online: nn.Module) -> None:
-    old, new = list(target.buffers()), list(online.buffers())
+def _copy_buffers(old: list[Tensor], new: list[Tensor]) -> None:
     if [b.shape for b in old] != [b.shape for b in new]:
         raise ValueError(
             "ema copies buffers between two networks of the same; these differ, "
             'so pass buffers="keep"'
         )
-    for mine, theirs in zip(old, new, strict=True):
-        mine.copy_(theirs)
+    kinds = {b.dtype for b in old}  # lists of one type go to a device as one
+    for kind in sorted(kinds, key=str):
+        mine = [b for b in old if b.dtype == kind]
+        torch._foreach_copy_(mine, [b for a, b in zip(old, new, strict=True) if a.dtype == kind])
+
+
+class _Held(NamedTuple):
+    """Where a network keeps its tensors. To walk through its modules at each step takes long."""
+
+    places: list[tuple[dict[str, Any], str]]  # of parameters
+    buffer_places: list[tuple[dict[str, Any], str]]
+
+    def parameters(self) -> list[Tensor]:
+        return [held[key] for held, key in self.places]
+
+    def buffers(self) -> list[Tensor]:
+        return [held[key] for held, key in self.buffer_places]
+
+
+_HELD: WeakKeyDictionary[nn.Module, _Held] = WeakKeyDictionary()
+
+
+def _held(network: nn.Module) -> _Held:
+    """Where the network keeps its tensors, found once: its modules must not be exchanged later."""
+    if (found := _HELD.get(network)) is None:
+        found = _HELD[network] = _Held(
+            [*_places(network, "_parameters")], [*_places(network, "_buffers")]
+        )
+    return found
+
+
+def _places(network: nn.Module, kind: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """The dictionary and the key of each tensor; a shared one counts once, as in `parameters()`."""
+    seen = set[int]()
+    for module in network.modules():
+        held = getattr(module, kind)
+        for key, tensor in held.items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield held, key
 
 
 def warm(momentum: float, steps: int) -> float:
@@ -99,6 +138,59 @@ def warm(momentum: float, steps: int) -> float:
     Of a momentum of 0.999, 95 % of the average is still initial weights after 50 steps.
     """
     return min(momentum, (1 + steps) / (10 + steps))
+
+
+@torch.no_grad()
+def in_parts(network: nn.Module, x: Tensor, parts: int) -> Tensor:
+    """Passes a batch without gradient in so many parts, each with batch statistics of its own.
+
+    On a device equal parts pass as one, where only norms look at them one by one: small passes would
+    leave it idle.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if x.device.type == "cpu" or len(x) % parts or any(m.momentum is None for m in norms):
+        return torch.cat([network(part) for part in x.tensor_split(parts)])
+    with contextlib.ExitStack() as patches:
+        for norm in norms:
+            patches.enter_context(_forward_of(norm, partial(_norm_parts, norm, parts)))
+        found: Tensor = network(x)
+        return found
+
+
+@contextlib.contextmanager
+def _forward_of(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Lends a module another forward."""
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+def _norm_parts(norm: nn.modules.batchnorm._BatchNorm, parts: int, x: Tensor) -> Tensor:
+    """Batch norm in training mode of each of the parts [B / parts, C, ...] of x, without gradient."""
+    split = x.float().reshape(parts, -1, *x.shape[1:])  # [P, b, C, ...]
+    others = (1, *range(3, split.dim()))
+    variance, mean = torch.var_mean(split, others, correction=0, keepdim=True)  # [P, 1, C, ...]
+    scale = (variance + norm.eps).rsqrt()
+    if norm.affine:
+        shape = (-1, *[1] * (x.dim() - 2))
+        scale = scale * norm.weight.view(shape)
+        shift = norm.bias.view(shape) - mean * scale
+    else:
+        shift = -mean * scale
+    if norm.running_mean is not None and norm.running_var is not None:
+        size = x.numel() // (parts * x.shape[1])
+        new = norm.momentum
+        assert new is not None
+        assert norm.num_batches_tracked is not None
+        stay = (1 - new) ** torch.arange(parts, device=x.device).flip(0).float()
+        share = new * stay  # [P], of each part in the running mean
+        unbiased = variance * (size / max(size - 1, 1))
+        for running, own in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+            running.mul_((1 - new) ** parts).add_(share @ own.reshape(parts, -1))
+        norm.num_batches_tracked.add_(parts)
+    return torch.addcmul(shift, split, scale).flatten(0, 1).to(x.dtype)
 
 
 @torch.no_grad()

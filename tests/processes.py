@@ -27,13 +27,13 @@ class Forks:
         self._parents.append(ours)
         return ours, theirs
 
-    def Process(self, target: Callable[..., None], args: Any, daemon: bool) -> Any:  # noqa: N802
+    def Process(self, target: Callable[..., None], args: Any, name: str = "") -> Any:  # noqa: N802
         def run(*args: Any) -> None:
             for each in self._parents:
                 each.close()  # else it would never see the parent let go
             target(*args)
 
-        return CONTEXT.Process(target=run, args=args, daemon=daemon)
+        return CONTEXT.Process(target=run, args=args, name=name, daemon=True)
 
 
 def forking(patch: pytest.MonkeyPatch) -> None:

@@ -209,10 +209,10 @@ def test_help_of_run_is_whole_and_in_groups() -> None:
           --seeds 0,1,2      Seeds, instead of the suite's; 0-2 is a range.
 
         The protocol (a change gives it another id):
-          --epochs N                  Epochs of each stage of training.  [x>=0]
-          --batch N                   Images per step.  [x>=1]
-          --precision fp32|bf16|fp16  Precision of training.
-          --set METHOD.PARAM=VALUE    Set a hyperparameter or recipe field. Repeatable.
+          --epochs N                Epochs of each stage of training.  [x>=0]
+          --batch N                 Images per step.  [x>=1]
+          --precision P             Precision of training: fp32, tf32, bf16 or fp16.
+          --set METHOD.PARAM=VALUE  Set a hyperparameter or recipe field. Repeatable.
 
         Where things lie:
           --store DIR    The store: the folder with cells and their records.  [default:
@@ -230,6 +230,8 @@ def test_help_of_run_is_whole_and_in_groups() -> None:
           --watch EVALUATOR:EPOCHS  Judge on the held-out tenth of the training images
                                     every so many epochs, such as knn:5.
           --compile                 Compile the backbones with torch.compile.
+          --deterministic           Let a GPU repeat itself to the bit, which is slower.
+                                    A CPU always does.
           --checkpoint-seconds S    Save a running cell every S seconds.  [default:
                                     60.0; x>=0]
           --skip-failed             Do not try failed cells again.
@@ -296,7 +298,7 @@ def test_every_option_is_listed_here() -> None:
                 found[f"{name} {sub}"] = options_of(inner)
     assert {name: options for name, options in found.items() if options} == {
         "run": f"{selection} --device --jobs --no-predictions --watch --compile "
-        "--checkpoint-seconds --skip-failed --track --quiet --verbose --json",
+        "--deterministic --checkpoint-seconds --skip-failed --track --quiet --verbose --json",
         "evaluate": f"{selection.removeprefix('--suite ')} --encoder --backbone --name --keys "
         "--resize-positions --mean --std --device --jobs --no-predictions --track --quiet --verbose --json",
         "plan": f"{selection} --time --mde --device --json",
@@ -443,7 +445,7 @@ def test_an_interruption_outside_a_run_exits_with_130(monkeypatch: pytest.Monkey
         ("run --set moco.lr", "error: --set 'moco.lr' is not METHOD.PARAMETER=VALUE"),
         ("run --set moco.temperature=warm", "expects a number above 0, got 'warm'"),
         ("run --evaluators knn[kk=3]", "did you mean 'k'"),
-        ("run --precision fp8", "precision 'fp8' is not one of fp32, bf16, fp16"),
+        ("run --precision fp8", "precision 'fp8' is not one of fp32, tf32, bf16, fp16"),
         ("run --seeds 0,x", "'x' is not a whole number; seeds look like 0,1,2 or 0-4"),
         ("run --seeds -1", "'-1' is not a whole number"),
         ("run --device tpu", "--device"),

@@ -37,7 +37,7 @@ def test_a_fork_leaves_when_its_parent_lets_go():
     forks, begun = Forks(), []
     for _ in range(2):  # the second is born with the end that leads to the first
         ours, theirs = forks.Pipe()
-        process = forks.Process(target=waiting, args=(theirs,), daemon=True)
+        process = forks.Process(target=waiting, args=(theirs,))
         process.start()
         theirs.close()
         begun.append((ours, process))

@@ -397,7 +397,8 @@ def test_out_of_memory_names_the_batch_and_the_option(tmp_path, monkeypatch):
     monkeypatch.setattr(train.Loop, "_apply", exhausted)
     done = workbench(tmp_path).do(cell_of("simclr"), [])
     assert done.sentence == (
-        "out of memory with batch 32; try --set simclr.batch=N with a smaller N, or --batch N"
+        "out of memory in training with batch 32; try --set simclr.batch=N with a smaller N, or "
+        "--batch N"
     )
 
 

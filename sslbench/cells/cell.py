@@ -15,7 +15,7 @@ from ..records import canonical, digest
 from .identity import Identity, is_adopted, pretext_of
 
 FIELDS = {f.name: f for f in dataclasses.fields(Recipe)}
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)

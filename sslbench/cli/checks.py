@@ -82,8 +82,10 @@ def _product(device: torch.device, kind: torch.dtype, side: int) -> float:
     import torch
 
     def wait() -> None:
-        if device.type in ("cuda", "mps"):
-            getattr(torch, device.type).synchronize()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
 
     matrix = torch.full((side, side), 0.5, device=device, dtype=kind)
     found: list[float] = []

@@ -112,6 +112,7 @@ def _devices() -> Iterator[DoctorCheck]:
     import torch
 
     from ..one_cell.environment import cpu_name
+    from ..train.device import broken, idle_gpu
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     asked = os.environ.get("OMP_NUM_THREADS")
@@ -122,16 +123,19 @@ def _devices() -> Iterator[DoctorCheck]:
     yield precisions(torch.device("cpu"))
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for index in range(count):
-        properties = torch.cuda.get_device_properties(index)
+        device, properties = torch.device("cuda", index), torch.cuda.get_device_properties(index)
+        if why := broken(device):
+            yield DoctorCheck(f"cuda:{index}", "ERROR", why)
+            continue
         yield DoctorCheck(
             f"cuda:{index}", "ok", f"{properties.name}, {size(properties.total_memory)}"
         )
-        yield precisions(torch.device("cuda", index))
+        yield precisions(device)
     if torch.backends.mps.is_available():
         yield DoctorCheck("mps", "ok", "available")
         yield precisions(torch.device("mps"))
     elif not count:
-        yield DoctorCheck("gpu", "note", "none: cells run on the CPU")
+        yield DoctorCheck("gpu", "note", idle_gpu() or "none: cells run on the CPU")
 
 
 # ---- data ------------------------------------------------------------------------------------

@@ -204,7 +204,9 @@ _changes = under(
         help="Epochs of each stage of training.",
     ),
     click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Images per step."),
-    click.option("--precision", metavar="fp32|bf16|fp16", help="Precision of training."),
+    click.option(
+        "--precision", metavar="P", help="Precision of training: fp32, tf32, bf16 or fp16."
+    ),
     click.option(
         "--set",
         "set_",

@@ -70,6 +70,11 @@ def doing(given: Mapping[str, Any], names: Sequence[str], **more: Any) -> RunOpt
     ),
     click.option("--compile", is_flag=True, help="Compile the backbones with torch.compile."),
     click.option(
+        "--deterministic",
+        is_flag=True,
+        help="Let a GPU repeat itself to the bit, which is slower. A CPU always does.",
+    ),
+    click.option(
         "--checkpoint-seconds",
         type=click.FloatRange(min=0),
         default=60.0,
@@ -97,7 +102,16 @@ def run(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **give
     state.verbose = state.verbose or verbose
     with quiet_libraries(verbose=state.verbose):
         how = doing(
-            given, ("device", "jobs", "watch", "compile", "checkpoint_seconds", "predictions")
+            given,
+            (
+                "device",
+                "jobs",
+                "watch",
+                "compile",
+                "deterministic",
+                "checkpoint_seconds",
+                "predictions",
+            ),
         )
         options = asked(state, given, how=how, skip_failed=given["skip_failed"])
         check(options, state.registry)
@@ -174,11 +188,24 @@ def _planned(options: Selection, registry: Registry, *, loud: bool, err: bool) -
 
     plan = make_plan(options, registry)
     todo = len(plan.open)
+    if todo:
+        _check_device(plan, err=err)
     if loud and todo:
         cells = count(len(plan.cells), "cell")
         then = f", then {plan.waiting} whose settings they choose" if plan.waiting else ""
         say(f"suite {plan.suite_id}: {cells}, {todo} to do{then}; store {plan.store.root}", err=err)
     return plan
+
+
+def _check_device(plan: Plan, *, err: bool) -> None:
+    """Refuses what the device cannot do, as far as that is known before a cell runs."""
+    from ..train.device import idle_gpu, pick_device, unfit
+
+    device = pick_device(plan.options.how.device)
+    if device.type != "cuda" and (why := unfit(device, plan.suite.precision)):
+        raise UserError(f"--precision: {why}")
+    if plan.options.how.device == "auto" and (unused := idle_gpu()):
+        say(f"note: {unused}", err=err)
 
 
 def _run(

@@ -89,7 +89,7 @@ class DeepCluster(Method):
 
     def step(self, batch):
         logits = self.head(self.backbone(batch.views))  # [B, K]
-        loss = F.cross_entropy(logits, self.cluster[batch.index])
+        loss = F.cross_entropy(logits.float(), self.cluster[batch.index])
         yield Update(loss, log={"nmi": self.nmi})
 
     def clusters(self, x):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..api import Count, Method, Natural, Positive, Recipe, Share, Strengths
-from ..nn import copy_frozen, ema, full_precision, mlp
+from ..nn import copy_frozen, ema, full_precision, in_parts, mlp
 from ..views import Views, contrastive
 
 
@@ -98,8 +98,7 @@ class MoCo(Method):
     def keys(self, x):
         """[B, D] of the target, in shuffled parts: a query's batch statistics must not name its key."""
         order = torch.randperm(len(x), device=x.device)
-        parts = x[order].tensor_split(min(self.splits, len(x) // 2) or 1)  # of 2 or more
-        shuffled = torch.cat([self.target(part) for part in parts])
+        shuffled = in_parts(self.target, x[order], min(self.splits, len(x) // 2) or 1)
         return torch.empty_like(shuffled).index_copy_(0, order, shuffled)
 
     def enqueue(self, k):

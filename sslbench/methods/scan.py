@@ -128,6 +128,7 @@ class SCAN(Method):
     epoch is selected on the test split.
     """
 
+    waits = "it takes no step where no image of the batch is confident"
     version = 3
     stages = {"agree": Agree}
     asks = {"pretext": ("backbone",)}
@@ -209,11 +210,11 @@ class SCAN(Method):
         weak, strong = batch.views
         with torch.no_grad():
             sure, label = self.predict(weak).float().softmax(1).max(1)  # [B]
-        chosen = sure > self.confidence
-        if chosen.any():
+        chosen = (sure > self.confidence).nonzero()[:, 0]  # waits for the device
+        if len(chosen):
             logits = self.online(strong)[chosen]
             loss = self_labelled(logits, label[chosen], balance=self.balance)
-            yield Update(loss, log={"confident": chosen.float().mean()})
+            yield Update(loss, log={"confident": torch.tensor(len(chosen) / len(sure))})
             if self.target is not None:
                 # it names weak views in training mode: its statistics are its own
                 ema(self.target, self.online, self.momentum, buffers="keep")

@@ -50,10 +50,9 @@ class Supervised(Method):
         return crop_flip(self.size, scale=(self.crop, 1.0))
 
     def step(self, batch):
-        seen = batch.label >= 0
-        if seen.any():
+        if batch.labelled:
             logits = self.head(self.backbone(batch.views))  # [B, K]
-            yield F.cross_entropy(logits, batch.label, ignore_index=-1)
+            yield F.cross_entropy(logits.float(), batch.label, ignore_index=-1)
 
     def uniform(self):
         return math.log(self.head.out_features)

@@ -17,6 +17,10 @@ from packaging.requirements import Requirement
 from .. import __version__
 from ..plugins import Entry
 from ..plugins.passed import kit_passed
+from ..train.device import driver
+from ..train.options import RunOptions
+
+NOTHING_ASKED = RunOptions()
 
 
 def component(entry: Entry, version: int, *, store: Path) -> dict[str, Any]:
@@ -52,10 +56,10 @@ def _required(dist: str) -> dict[str, str]:
     return found
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, how: RunOptions = NOTHING_ASKED) -> dict[str, Any]:
     """What a rerun must share to give the same bits. None of it is part of the identity."""
     cuda = device.type == "cuda"
-    return {
+    found = {
         "sslbench": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -69,6 +73,19 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
+    }
+    asked = {name: True for name in ("compile", "deterministic") if getattr(how, name)}
+    return {**found, **(_of_cuda(device) if cuda else {}), **asked}
+
+
+def _of_cuda(device: torch.device) -> dict[str, Any]:
+    """What decides on the kernels that a GPU runs."""
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "driver": driver(),
+        "capability": "{}.{}".format(*torch.cuda.get_device_capability(device)),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
     }
 
 

@@ -120,7 +120,7 @@ def _judged(
     except (Exception, SystemExit) as error:  # the other evaluators go on
         if isinstance(error, DiskError) and not isinstance(error, CannotRead):
             raise  # no record could be written either
-        wrong = failure(error, cell, None)
+        wrong = failure(error, cell, None, judge=judge.protocol)
         record = Record(
             **common, status="failed", sentence=wrong.message, error=wrong, finished=now()
         )

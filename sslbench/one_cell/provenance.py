@@ -32,7 +32,18 @@ from .subject import encoder_of
 
 # The folders of an absolute path; not those of an address, as in https://
 ABSOLUTE = re.compile(r"(?<![\w./\\-])(?:~?/|[A-Za-z]:\\)(?:[^/\\\s'\"`:,;()<>|]+[/\\])+")
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+# what libraries say of memory: CUDA's and MPS's allocators, cuBLAS, cuDNN, and a CPU's
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "cudnn_status_internal_error_device_allocation_failed",
+    "cusolver_status_alloc_failed",
+    "cudaerrormemoryallocation",
+)
+NOT_DETERMINISTIC = "does not have a deterministic implementation"
 
 
 def provenance(means: Means, cell: Cell) -> dict[str, Any]:
@@ -57,7 +68,7 @@ def provenance(means: Means, cell: Cell) -> dict[str, Any]:
             "backbone": {**of(backbone, 1), "timm": metadata.version("timm")},
             "dataset": {**of(dataset, data.version), "skipped": len(data.skipped)},
         },
-        "environment": environment(means.device),
+        "environment": environment(means.device, means.how),
     }
 
 
@@ -150,8 +161,33 @@ def add_failure(folder: CellFolder, cell: Cell, wrong: Failure, *, suite: str) -
     keep(folder, record)
 
 
-def failure(error: BaseException, cell: Cell, where: tuple[str, int, int] | None) -> Failure:
-    """Describes an exception for a record, with what would help where that is known."""
+def _out_of_memory(cell: Cell, where: tuple[str, int, int] | None, judge: str) -> str:
+    """The sentence for memory that did not suffice, by what was running."""
+    if judge:
+        return (
+            f"out of memory while {judge} judged it; its training is kept. Judge it where more is "
+            "free: with fewer --jobs, with no other process on the device, or with --device cpu"
+        )
+    if cell.recipe is None or where is None:
+        return "out of memory before a step was taken; run fewer --jobs, or take a smaller backbone"
+    name = cell.method.rpartition("/")[2]
+    return (
+        f"out of memory in training with batch {cell.recipe.batch}; try --set {name}.batch=N with a "
+        "smaller N, or --batch N"
+    )
+
+
+def failure(
+    error: BaseException,
+    cell: Cell,
+    where: tuple[str, int, int] | None,
+    *,
+    judge: str = "",
+) -> Failure:
+    """Describes an exception for a record, with what would help where that is known.
+
+    `judge` is the protocol of the evaluator that was running, if one was.
+    """
     ours = isinstance(error, ValueError | UserError)  # whose text is a sentence
     message = str(error) if ours else f"{type(error).__name__}: {error}"
     if isinstance(error, ValidationError):  # of a record's field, such as a metric that is NaN
@@ -163,10 +199,12 @@ def failure(error: BaseException, cell: Cell, where: tuple[str, int, int] | None
         sign in str(error).lower() for sign in OUT_OF_MEMORY
     ):
         kind = "oom"
-        batch = f"batch {cell.recipe.batch}" if cell.recipe else "this batch"
-        name = cell.method.rpartition("/")[2]
+        message = _out_of_memory(cell, where, judge)
+    elif NOT_DETERMINISTIC in str(error):
+        operation = str(error).partition(NOT_DETERMINISTIC)[0].strip()
         message = (
-            f"out of memory with {batch}; try --set {name}.batch=N with a smaller N, or --batch N"
+            f"{operation} cannot repeat itself to the bit on this device; run it without "
+            "--deterministic, or with --device cpu"
         )
     stage, epoch, step = where or (None, None, None)
     trace = "".join(traceback.format_exception(error))[-8000:]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..api import Backbone, DataInfo, Method
+from ..api import DataInfo, Method
 from ..cells.cell import Cell
 from ..disk import DiskError
 from ..errors import Interrupted
@@ -15,6 +15,7 @@ from ..names import parse as parse_name
 from ..records import Record, Stage, Warned, now, thinned
 from ..store import CellFolder
 from ..store.tensors import digest_of
+from ..train.device import compiled
 from ..train.feed import Feed
 from ..train.health import Checkup
 from ..train.loop import Session, fit_main
@@ -102,11 +103,10 @@ def _train(
     if cell.recipe is not None:
         assert isinstance(module, Method)
         health = checkup.start()
-        if means.how.compile:
-            compile_backbones(module)
         session = _session(means, cell, folder, feed, pretraining.info, pretext)
         sessions.append(session)
-        fit_main(session, module, cell.recipe)
+        with compiled(module, means.how.compile):
+            fit_main(session, module, cell.recipe)
         stages, curves, warnings = session.stages, session.curves, session.warnings
         steps = cell.recipe.epochs * (len(feed) // cell.recipe.batch)
     module.eval()
@@ -174,10 +174,3 @@ def _of_outside(means: Means, cell: Cell) -> list[Warned]:
         Warned(code=parse_name(cell.method).base, message=each)
         for each in (said, *means.builder.warnings)
     ]
-
-
-def compile_backbones(method: Method) -> None:
-    """Compiles every backbone of a method in place, but not `step`."""
-    for module in method.modules():
-        if isinstance(module, Backbone):
-            module.compile()

@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..events import CellDone, Listener
 from ..names import parse as parse_name
 from ..records import Failure
-from .worker import SIGNALS, Setup, serve
+from .worker import LEAVING, SIGNALS, Setup, serve
 
 if TYPE_CHECKING:
     from ..plan.plan import Plan, Planned
@@ -199,7 +199,9 @@ class LocalProcesses:
                 continue
             if isinstance(message, UserError):
                 raise message
-            if isinstance(message, CellDone):
+            if message == LEAVING:
+                each.successor = each.successor or _begun(each.setup)
+            elif isinstance(message, CellDone):
                 each.cell, each.worked = None, True
                 self._retire(each)
                 yield message
@@ -285,7 +287,7 @@ def _start(threads: int, *, download: bool) -> _Process:
     """Starts a process. Its thread count must be in its environment before it imports torch."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, download), daemon=True)
+    process = context.Process(target=serve, args=(theirs, download), name="sslbench worker")
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, str(threads)))

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ..one_cell.workbench import Workbench
     from ..plan.selection import Selection
 
+LEAVING = "leaving"  # told before the result of the last cell that a process can do
 # only the parent handles them, and tells its children
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -44,7 +46,7 @@ def serve(connection: Connection, download: bool) -> None:
     jobs: queue.Queue[Any] = queue.Queue()
     stop = threading.Event()
 
-    def tell(message: Event | UserError) -> None:
+    def tell(message: Event | UserError | str) -> None:
         try:
             connection.send(message)
         except OSError:
@@ -63,16 +65,38 @@ def serve(connection: Connection, download: bool) -> None:
         return
     try:
         bench = _workbench(setup, tell, stop)
+    except UserError as error:
+        tell(error)
+        return
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent says it
         tell(UserError(f"a worker process cannot work: {said(error)}"))
         return
+    try:
+        _work(bench, jobs, tell)
+    except (DiskError, UserError) as error:
+        tell(UserError(str(error)))
+
+
+def _work(
+    bench: Workbench, jobs: queue.Queue[Any], tell: Callable[[Event | UserError | str], None]
+) -> None:
+    """Runs cells as they come; leaves when there are no more, or when its device is of no more use.
+
+    UserError for a cell whose precision the device lacks.
+    """
+    from ..train.device import broken, give_back, unfit
+
+    device = bench.builder.device
     while (job := jobs.get()) is not None:
-        try:
-            done = _done(bench, *job)
-        except DiskError as error:
-            tell(UserError(str(error)))
+        if why := unfit(device, job[0].precision):
+            raise UserError(why)
+        done = _done(bench, *job)
+        if done.status == "failed" and broken(device):
+            tell(LEAVING)  # what failed has poisoned the device for this process
+            tell(done)
             return
         tell(done)
+        give_back(device)
 
 
 def _done(bench: Workbench, cell: Cell, judges: tuple[Judge, ...]) -> CellDone:
@@ -95,13 +119,17 @@ def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Workb
     from ..one_cell.workbench import Workbench
     from ..plugins import registry
     from ..store import Store
-    from ..train.device import pick_device
+    from ..train.device import broken, pick_device, prepare
 
     how = options.how
     torch.set_num_threads(how.threads or 1)
+    device = pick_device(how.device)
+    prepare(device, deterministic=how.deterministic)
+    if why := broken(device):
+        raise UserError(why)
     found = registry(installed=options.installed, files=options.plugins, block=options.block)
     return Workbench(
-        Builder(found, options.place, pick_device(how.device)),
+        Builder(found, options.place, device),
         Store(options.store),
         how,
         suite=setup.suite,

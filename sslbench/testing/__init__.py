@@ -19,6 +19,7 @@ from . import made_up
 from .backbones import BACKBONE_CHECKS, BackboneTrial
 from .datasets import DATASET_CHECKS, DatasetTrial
 from .evaluators import EVALUATOR_CHECKS, JudgeTrial
+from .gpu import keeps_a_gpu_busy
 from .kit import Check, Kit, Result, open_kit
 from .methods import (
     ENCODER_CHECKS,
@@ -69,6 +70,7 @@ __all__ = [
     "checks",
     "conformance",
     "encodes_each_image_alone",
+    "keeps_a_gpu_busy",
     "learns",
     "made_up",
     "open_kit",

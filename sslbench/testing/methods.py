@@ -19,6 +19,7 @@ from ..names import parse
 from ..one_cell.subject import encoder_of
 from ..train.feed import kept_generators, seed_all
 from ..train.state import tensors_of
+from .gpu import keeps_a_gpu_busy
 from .promise import require
 from .trial import CPU, Fit, Loss, Trial
 
@@ -266,10 +267,11 @@ METHOD_CHECKS = (
     resumes_exactly,
     seeds_nothing,
     sees_no_hidden_label,
+    keeps_a_gpu_busy,
     learns,
 )
 
 
-def checks(trial: Trial) -> Sequence[Callable[..., None]]:
+def checks(trial: Trial) -> Sequence[Callable[..., str | None]]:
     """The checks for this entry."""
     return METHOD_CHECKS if trial.parts.recipe else ENCODER_CHECKS

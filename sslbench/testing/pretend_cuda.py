@@ -262,7 +262,10 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any], *, to_device: bool) 
         plain["device"] = torch.device("cpu")
     if "pin_memory" in plain:
         plain["pin_memory"] = False
-    return func(*tree_map(inner, args), **plain)
+    args = tree_map(inner, args)
+    if func.overloadpacket.__name__ in ("_softmax", "_log_softmax") and args[2]:
+        args = (args[0].float(), args[1], False)  # a CPU does not convert on the way
+    return func(*args, **plain)
 
 
 def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor | None:
@@ -306,7 +309,7 @@ def _note(
         strange = [x for x in tensors if not isinstance(x, Pretended) and x.dim()]
         if strange and any(isinstance(x, Pretended) for x in tensors):
             seen.mixed[what] += 1
-    if name in DELICATE and any(x.dtype in HALF for x in tensors):
+    if name in DELICATE and isinstance(found, Tensor) and found.dtype in HALF:
         seen.half[what] += 1
 
 
@@ -385,8 +388,10 @@ def _patches(gpu: Gpu) -> Iterator[Any]:
             name="a pretended GPU", total_memory=gpu.total, major=9, minor=0
         ),
         "memory_allocated": lambda _=None: gpu.held,
+        "memory_reserved": lambda _=None: gpu.held,
         "max_memory_allocated": lambda _=None: gpu.peak,
         "reset_peak_memory_stats": lambda _=None: setattr(gpu, "peak", gpu.held),
+        "current_stream": lambda _=None: None,
         "empty_cache": lambda: None,
         "synchronize": waits,
         "get_rng_state": lambda _=0: default.get_state(),

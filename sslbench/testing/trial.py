@@ -82,8 +82,10 @@ class Trial:
         small = ({"epochs": epochs, "batch": 32}, _shrunk(self.name, large))
         return resolve(self.name, self.registry, setting, Settings((small, *asked)))
 
-    def bench(self, store: str, stop: Callable[[], bool] = lambda: False) -> Workbench:
-        builder = Builder(self.registry, Place(), CPU)
+    def bench(
+        self, store: str, stop: Callable[[], bool] = lambda: False, device: torch.device = CPU
+    ) -> Workbench:
+        builder = Builder(self.registry, Place(), device)
         return Workbench(builder, Store(self.folder / store), RunOptions(), stop=stop)
 
     def fit(self, store: str, cell: Cell, *, steps: int = 0) -> Fit:

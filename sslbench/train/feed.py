@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,18 +42,24 @@ def kept_generators(device: torch.device) -> Iterator[None]:
         np.random.set_state(theirs)
 
 
+class Taken(NamedTuple):
+    """The images of one stream at one step, on the device."""
+
+    images: Tensor  # uint8 [B, 3, H, W]
+    rows: Tensor  # [B], their positions
+    labelled: bool  # whether any of them shows its label
+
+
 class Feed:
     """Gives batches of uint8 images by position. The images stay on the device when they fit."""
 
     def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
         self.device = device
         self.labels = labels.to(device)  # [N]
+        self.shown = labels.cpu() >= 0  # [N], on the host
         self.images = images  # [N, 3, H, W]
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if images.numel() < SHARE * free:
-                self.images = images.to(device)
-        elif device.type != "cpu":
+        self.resident = device.type != "cuda" or images.numel() < SHARE * free_memory(device)
+        if self.resident:
             self.images = images.to(device)
 
     def __len__(self) -> int:
@@ -59,12 +67,76 @@ class Feed:
 
     def take(self, index: Tensor) -> Tensor:
         """A batch [B, 3, H, W] on the device; `index` is on the CPU."""
-        if self.images.device == self.device:
+        if self.resident:
             return self.images.index_select(0, index.to(self.device))
-        taken = self.images.index_select(0, index)
-        if self.device.type == "cuda":
-            taken = taken.pin_memory()
-        return taken.to(self.device, non_blocking=True)
+        return self.images.index_select(0, index).to(self.device)
+
+    def batches(
+        self, drawn: Mapping[str, Tensor], first: int
+    ) -> Generator[dict[str, Taken], None, None]:
+        """Yields the batch of every stream at each step from `first` on, in the order drawn.
+
+        `drawn` has positions [steps, B], on the host. They go to the device at once, so that no
+        step has to wait for it. Close the iterator when you leave it early: a thread may be
+        fetching the next batch.
+        """
+        there = {name: sent(order, self.device) for name, order in drawn.items()}
+        shown = {name: self.shown[order].any(1).tolist() for name, order in drawn.items()}
+        steps = range(first, len(next(iter(drawn.values()))))
+        given = self._there(there, steps) if self.resident else self._ahead(drawn, steps)
+        for step, images in zip(steps, given, strict=True):
+            yield {
+                name: Taken(images[name], order[step], shown[name][step])
+                for name, order in there.items()
+            }
+
+    def _there(self, drawn: Mapping[str, Tensor], steps: range) -> Iterator[dict[str, Tensor]]:
+        """Batches of images that are on the device."""
+        for step in steps:
+            yield {k: self.images.index_select(0, order[step]) for k, order in drawn.items()}
+
+    def _ahead(self, drawn: Mapping[str, Tensor], steps: range) -> Iterator[dict[str, Tensor]]:
+        """Batches that a thread gathers into pinned memory, one ahead of the step that trains."""
+        shape = self.images.shape[1:]
+        pinned = [
+            {
+                name: torch.empty(order.shape[1], *shape, dtype=self.images.dtype, pin_memory=True)
+                for name, order in drawn.items()
+            }
+            for _ in range(2)
+        ]
+        copied = [torch.cuda.Event() for _ in pinned]  # type: ignore[no-untyped-call]
+
+        def gather(step: int) -> None:
+            copied[step % 2].synchronize()  # what lay there is on the device
+            for name, order in drawn.items():
+                torch.index_select(self.images, 0, order[step], out=pinned[step % 2][name])
+
+        with ThreadPoolExecutor(1, "feed") as thread:
+            ready = thread.submit(gather, steps.start) if steps else None
+            for step in steps:
+                assert ready is not None
+                ready.result()
+                parts = pinned[step % 2]
+                given = {k: part.to(self.device, non_blocking=True) for k, part in parts.items()}
+                copied[step % 2].record()
+                if step + 1 < steps.stop:
+                    ready = thread.submit(gather, step + 1)
+                yield given
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a GPU has to spare, with those that this process holds and does not use."""
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + max(unused, 0))
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Copies host numbers to a device without waiting for it."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def main_order(length: int, *, steps: int, batch: int, epoch: Epoch, seed: int) -> Tensor:

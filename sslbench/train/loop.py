@@ -23,12 +23,15 @@ from ..errors import Interrupted
 from ..events import EpochDone, Listener, Progress
 from ..records import Stage, Warned
 from ..store import CellFolder
-from .feed import Feed, kept_generators, orders, seed_all
+from .device import arithmetic, uncompiled
+from .feed import Feed, Taken, kept_generators, orders, seed_all
 from .health import Guard
 from .optim import Optimisation
 from .options import RunOptions
+from .saving import Saver
 from .state import frozen, resting, restore, set_frozen, set_resting, tensors_of
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precisions of autocast
 GPU_CHECK = 50  # steps between looks at the loss where looking would wait for the device
 
 
@@ -88,6 +91,10 @@ class Loop:
         self.scaler = torch.amp.GradScaler(
             session.device.type, enabled=session.cell.precision == "fp16"
         )
+        self.saver = Saver(session.folder)
+        self._groups: dict[str, list[nn.Parameter]] = {}  # of the method, asked once an epoch
+        self._stepped = False
+        self.optimisation.on_step(self._note_step)
         self._at: _At | None = None
         self._pending: list[tuple[int, int, Tensor]] = []  # losses not looked at yet
         self._held: dict[str, list[Tensor]] = {}  # logged values still on the device
@@ -169,7 +176,7 @@ class Loop:
         try:
             for m in modules:
                 m.eval()
-            with kept_generators(self.session.device):
+            with kept_generators(self.session.device), uncompiled(self.method):
                 return encode(encoder, self.session.feed, self.session.device)
         finally:
             for m, names in modes:
@@ -198,35 +205,34 @@ class Loop:
                 batch=self.recipe.batch,
                 origin=self.session.origin,
             )
-            while at.step < self.steps:
-                self._train_step(at, drawn)
-                at.step += 1
-                self._after_step(at)
+            self._groups = {name: list(own) for name, own in self.method.groups().items()}
+            with contextlib.closing(self.session.feed.batches(drawn, at.step)) as batches:
+                for taken in batches:
+                    self._train_step(at, taken)
+                    at.step += 1
+                    self._after_step(at)
         self._look()
         self._end_epoch(at)
 
-    def _train_step(self, at: _At, drawn: Mapping[str, Tensor]) -> None:
+    def _train_step(self, at: _At, taken: Mapping[str, Taken]) -> None:
         number, step = at.epoch.number, at.step
         self.session.where = (self.path, number, step)
         seen = number * self.steps + step
         self.optimisation.set(seen)
         self.session.reseed(self.path, number, step)
-        batch = self._batch(at.epoch, drawn, step, seen / (self.recipe.epochs * self.steps))
+        batch = self._batch(at.epoch, taken, seen / (self.recipe.epochs * self.steps))
         self.guard.before(seen, len(batch.index))
         self._advance(batch, at)
 
-    def _batch(
-        self, epoch: Epoch, drawn: Mapping[str, Tensor], step: int, progress: float
-    ) -> Batch:
+    def _batch(self, epoch: Epoch, taken: Mapping[str, Taken], progress: float) -> Batch:
         feed = self.session.feed
         made: dict[str, Batch] = {}
-        for name, order in drawn.items():
-            index = order[step]
+        for name, (images, index, labelled) in taken.items():
             view = self.views.get(name, self.views["main"])
             with torch.no_grad():
-                views = view(feed.take(index))
-            on = index.to(feed.device)
-            made[name] = Batch(views, on, feed.labels[on], epoch.number, progress)
+                views = view(images)
+            labels = feed.labels.index_select(0, index)
+            made[name] = Batch(views, index, labels, epoch.number, progress, labelled=labelled)
             self.images += len(index)
         main = made.pop("main", None)
         if main is None:
@@ -256,7 +262,7 @@ class Loop:
             answer = self._apply(update, at)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.session.cell.precision)
+        dtype = HALF.get(self.session.cell.precision)
         if dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.session.device.type, dtype=dtype)
@@ -268,7 +274,7 @@ class Loop:
             raise RuntimeError(
                 f"{name}.step yielded inside torch.no_grad(): close that block before the yield"
             )
-        ours = self.session.cell.precision != "fp32"
+        ours = self.session.cell.precision in HALF
         if torch.is_autocast_enabled(self.session.device.type) != ours:
             torch.set_autocast_enabled(self.session.device.type, ours)
             raise RuntimeError(
@@ -282,26 +288,27 @@ class Loop:
             shown = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
             raise TypeError(f"{type(self.method).__name__}.step yielded {shown}, not a scalar loss")
         self._note(update, at)
-        groups = self.method.groups()
-        if update.group not in groups:
+        if update.group not in self._groups:
             raise ValueError(
-                f"step yielded an update for group {update.group!r}; groups() has {sorted(groups)}"
+                f"step yielded an update for group {update.group!r}; "
+                f"groups() has {sorted(self._groups)}"
             )
-        parameters = [p for p in groups[update.group] if p.requires_grad]
+        parameters = [p for p in self._groups[update.group] if p.requires_grad]
         if not parameters or not loss.requires_grad:
             return False
         self.scaler.scale(loss).backward(inputs=parameters)  # type: ignore[no-untyped-call]
         if self.recipe.clip is not None:
             self.scaler.unscale_(self.optimisation.optimizer)
             self.optimisation.clip(parameters)
-        before = self.scaler.get_scale() if self.scaler.is_enabled() else 0.0
-        self.scaler.step(self.optimisation.optimizer)
+        self._stepped = False
+        self.scaler.step(self.optimisation.optimizer)  # not where a gradient is infinite
         self.guard.touched()
         self.optimisation.optimizer.zero_grad(set_to_none=True)
-        if not self.scaler.is_enabled():
-            return True
         self.scaler.update()
-        return self.scaler.get_scale() >= before
+        return self._stepped
+
+    def _note_step(self) -> None:
+        self._stepped = True
 
     # ---- looking at the loss ----
 
@@ -340,8 +347,8 @@ class Loop:
 
     def _look(self) -> None:
         """Raises on the first loss that is not finite; sums logged values still on the device."""
-        for epoch, step, loss in self._pending:
-            value = float(loss)
+        losses = [loss for _, _, loss in self._pending]
+        for (epoch, step, _), value in zip(self._pending, _numbers(losses), strict=True):
             if not math.isfinite(value):
                 last = "none before it" if self._last_finite is None else f"{self._last_finite:.6g}"
                 raise Diverged(
@@ -352,7 +359,7 @@ class Loop:
         self._pending.clear()
         if self._held and self._at:
             for key, values in self._held.items():
-                self._add(self._at, key, torch.stack(values).double().tolist())
+                self._add(self._at, key, _numbers(values))
             self._held.clear()
 
     def _after_step(self, at: _At) -> None:
@@ -416,7 +423,7 @@ class Loop:
             return {}  # resumed after it
         self._watched = number
         names = resting(self.method)
-        with self._paused(), kept_generators(session.device):
+        with self._paused(), kept_generators(session.device), uncompiled(self.method):
             self.method.eval()
             seen = dict(session.watch(self.method.encoder()))
         set_resting(self.method, names)
@@ -489,7 +496,7 @@ class Loop:
                 memory = s.pool.untyped_storage().data_ptr()
                 tensors[f"stream/{name}"] = s.pool.clone() if memory in held else s.pool
                 held.add(memory)
-        self.session.folder.save(self._file, tensors, plain)
+        self.saver.save(self._file, tensors, plain)
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
@@ -527,6 +534,7 @@ class Loop:
 
     def finished(self) -> Stage:
         """Ends the fit: adds its curves and warnings to the session, and returns its cost."""
+        self.saver.wait()
         self._tick()
         prefix = "" if self.path == "main" else f"{self.path}."
         self.session.curves |= {prefix + key: curve for key, curve in self.curves.items()}
@@ -545,8 +553,9 @@ def fit_main(session: Session, method: Method, recipe: Recipe) -> None:
     """Fits the method of a cell."""
     loop = Loop(session, method, recipe)
     session.reseed("main", "fit")
-    method.fit(loop)
-    session.stages.append(loop.finished())
+    with contextlib.closing(loop.saver), arithmetic(session.cell.precision):
+        method.fit(loop)
+        session.stages.append(loop.finished())
 
 
 def fit_stage(session: Session, method: Method, recipe: Recipe, path: str) -> None:
@@ -563,8 +572,9 @@ def fit_stage(session: Session, method: Method, recipe: Recipe, path: str) -> No
     before = len(session.stages), set(session.curves), len(session.warnings)
     loop = Loop(session, method, recipe, path)
     session.reseed(path, "fit")
-    method.fit(loop)
-    session.stages.append(loop.finished())
+    with contextlib.closing(loop.saver), arithmetic(session.cell.precision):
+        method.fit(loop)
+        session.stages.append(loop.finished())
     session.folder.save(
         name,
         tensors_of(method),
@@ -587,6 +597,12 @@ def encode(
         index = torch.arange(start, min(start + batch, len(feed)))
         parts.append(encoder(feed.take(index).float() / 255).float().cpu())  # [B, D]
     return torch.cat(parts)
+
+
+def _numbers(values: Sequence[Tensor]) -> list[float]:
+    """Scalars of a device, read at once."""
+    found: list[float] = torch.stack([v.float() for v in values]).tolist() if values else []
+    return found
 
 
 def _views(method: Method) -> dict[str, View]:

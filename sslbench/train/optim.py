@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -116,8 +116,19 @@ class Optimisation:
             return None
         if not self.recipe.clip_each:
             return nn.utils.clip_grad_norm_(list(parameters), self.recipe.clip)
-        each = [nn.utils.clip_grad_norm_(p, self.recipe.clip) for p in parameters]
-        return torch.stack(each).norm() if each else None
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:
+            return None
+        each = torch.stack(torch._foreach_norm(gradients))
+        factors = (self.recipe.clip / (each + 1e-6)).clamp_(max=1.0)
+        torch._foreach_mul_(gradients, list(factors.unbind()))
+        norm: Tensor = each.norm()
+        return norm
+
+    def on_step(self, act: Callable[[], None]) -> None:
+        """Calls `act` after each step that the optimiser takes."""
+        own = getattr(self.optimizer, "_base_optimizer", self.optimizer)  # timm's Lookahead has one
+        own.register_step_post_hook(lambda *_: act())
 
     def forget(self, module: nn.Module) -> None:
         """Drops what the optimiser remembers of the module's parameters."""

@@ -25,13 +25,13 @@ def concerns(name):
     return METHOD_CHECKS if name in TRAINED else ENCODER_CHECKS
 
 
-# A loss that is another is seen by the goldens. Whether each falls is for the patient, but of one
-# method that is simple and one that has stages.
-LEARNING = {"simclr", "scan"}
+# A loss that is another is seen by the goldens. Whether each falls, and what each asks of a GPU, is
+# for the patient, but of one method that is simple and one that has stages.
+PATIENT = {testing.learns: {"simclr", "scan"}, testing.keeps_a_gpu_busy: {"simclr", "scan"}}
 
 
 def patience(name, check):
-    return [pytest.mark.slow] if check is testing.learns and name not in LEARNING else []
+    return [pytest.mark.slow] if name not in PATIENT.get(check, {name}) else []
 
 
 EACH = [

@@ -25,7 +25,7 @@ def test_supervised_is_the_cross_entropy_of_the_shown_labels_on_untrained(made, 
 
 def test_supervised_takes_no_step_where_every_label_is_hidden(made, batch_of):
     method = made("supervised")
-    assert list(method.step(batch_of(method))) == []
+    assert list(method.step(batch_of(method)._replace(labelled=False))) == []
 
 
 def test_the_loss_of_a_guess_is_the_logarithm_of_the_classes(made):

@@ -1,0 +1,37 @@
+"""How much a step asks of a GPU: a budget of operations for each method."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sslbench.testing.gpu import asked_of_a_gpu
+from sslbench.testing.pretend_cuda import CannotPretend
+
+from .helpers import FOLDER, FULL, TRAINED
+
+BUDGETS = FOLDER / "golden" / "operations.json"
+GROWTH = 1.1
+MAIN = {"simclr"}
+NAMES = [name for name in TRAINED if name in FULL]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in MAIN else pytest.mark.slow) for name in NAMES],
+)
+def test_a_step_stays_within_its_budget(name, trial_of, request):
+    """`--regold` writes the budget anew: do that where more work is worth it, and say why."""
+    try:
+        asked = asked_of_a_gpu(trial_of(name), "fp32")
+    except CannotPretend as error:
+        pytest.skip(str(error))
+    assert asked.status == "ok", asked.sentence
+    # the first step of a fit also fills what optimisers remember
+    most = max(seen.count for seen in asked.steps[1:])
+    known = json.loads(BUDGETS.read_text()) if BUDGETS.exists() else {}
+    if request.config.getoption("--regold"):
+        BUDGETS.write_text(json.dumps({**known, name: most}, indent=1, sort_keys=True) + "\n")
+        return
+    assert most <= GROWTH * known[name], f"{most} operations a step, {known[name]} before"
