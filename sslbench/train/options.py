@@ -22,6 +22,6 @@ class RunOptions:
     threads: int | None = None  # of each process; None: an equal share of the CPU's
     checkpoint_seconds: float = 60.0
     watch: Watch | None = None
-    compile: bool = False  # torch.compile the backbones
+    compile: bool = False  # torch.compile the backbones and, on a GPU, the views
     predictions: bool = True  # keep what judges predicted for each image
     train: bool = True  # False: a cell that is not trained, or has lost its model, is left alone

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .batch import check_share, choose, column, lend, on_chosen, to_bytes, to_float, uniform
+from .batch import act_on, check_share, choose, column, lend, on_chosen, to_bytes, to_float, uniform
+from .fixed_jitter import CONTRAST, HUE, LUMA, SATURATION, jittered, schedule
+from .phases import Drawn, Side, TwoPhase, mask
 
 Strength = float | tuple[float, float]  # factors within 1 +- strength, or between the two
-
-_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
 
 # ---- given factors -------------------------------------------------------------------------
@@ -20,7 +21,8 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 def grey(images: Tensor) -> Tensor:
     """Luma (ITU-R 601, torchvision's weights), [B, 1, H, W]."""
     red, green, blue = torch.split(images, 1, 1)
-    return torch.mul(red, 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+    of_red, of_green, of_blue = LUMA
+    return torch.mul(red, of_red).add_(green, alpha=of_green).add_(blue, alpha=of_blue)
 
 
 def grayscale(images: Tensor) -> Tensor:
@@ -100,20 +102,20 @@ def jitter(images: Tensor, factors: Tensor, order: Tensor, *, rows: Tensor | Non
         rows: positions of the images that are changed; all when None
     """
     rows = torch.arange(len(images)) if rows is None else rows
-    place = (order[rows] == _HUE).int().argmax(1)  # [n]
+    place = (order[rows] == HUE).int().argmax(1)  # [n]
     sections = place.bincount(minlength=4).tolist()
     rows = rows[place.argsort(stable=True)]
     there = lend(rows, images)
     out = images.index_select(0, there)  # [n, 3, H, W]
     factors, order = factors[rows], order[rows]
-    kind = order[order != _HUE].view(-1, 3)  # [n, 3], in each image's order
+    kind = order[order != HUE].view(-1, 3)  # [n, 3], in each image's order
     factor = factors.gather(1, kind)
-    to_luma = (1 - factor).mul_(kind == _SATURATION)
-    to_mean = (1 - factor).mul_(kind == _CONTRAST)
+    to_luma = (1 - factor).mul_(kind == SATURATION)
+    to_mean = (1 - factor).mul_(kind == CONTRAST)
     steps = lend(torch.stack([factor, to_luma, to_mean]), images)[..., None, None, None]
-    turns = torch.split(column(factors[:, _HUE], images), sections)
+    turns = torch.split(column(factors[:, HUE], images), sections)
     parts = torch.split(out, sections)
-    turning = bool(factors[:, _HUE].any())
+    turning = bool(factors[:, HUE].any())
     for i, (part, turn) in enumerate(zip(parts, turns, strict=True)):
         if turning and len(part):
             _turn_hue(part, turn)
@@ -165,7 +167,7 @@ def equalize(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ColorJitter:
+class ColorJitter(TwoPhase):
     """Changes brightness, contrast, saturation and hue by random factors, in a random order.
 
     torchvision's semantics; every image draws its own factors and its own order.
@@ -185,13 +187,25 @@ class ColorJitter:
         three = (self.brightness, self.contrast, self.saturation)
         return [_factors(s) for s in three] + [_shifts(self.hue)]
 
-    def __call__(self, images: Tensor) -> Tensor:
-        images = to_float(images)
-        count = len(images)
+    def draw(self, count: int, side: Side) -> Drawn:
         rows = choose(count, self.p)
         order = torch.rand(count, 4).argsort(1)
         factors = torch.stack([uniform(count, *bounds) for bounds in self._ranges()], 1)
+        return rows, order, factors
+
+    def on_host(self, images: Tensor, drawn: Drawn) -> Tensor:
+        rows, order, factors = drawn
+        images = to_float(images)
         return jitter(images, factors, order, rows=rows) if len(rows) else images
+
+    def numbers(self, drawn: Drawn, count: int, side: Side) -> list[Tensor]:
+        rows, order, factors = drawn
+        still = torch.tensor([1.0, 1.0, 1.0, 0.0])
+        factors = torch.where(mask(rows, count)[:, None] > 0, factors, still)
+        return schedule(factors, order, turning=self._ranges()[HUE] != (0, 0))
+
+    def on_device(self, images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        return jittered(to_float(images), numbers)
 
 
 def _factors(strength: Strength) -> tuple[float, float]:
@@ -212,7 +226,7 @@ def _shifts(strength: Strength) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Grayscale:
+class Grayscale(TwoPhase):
     """Puts the luma in all three channels."""
 
     p: float = 1.0
@@ -220,12 +234,22 @@ class Grayscale:
     def __post_init__(self) -> None:
         check_share(self.p)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return on_chosen(to_float(images), self.p, lambda part, _: grayscale(part))
+    def draw(self, count: int, side: Side) -> Drawn:
+        return (choose(count, self.p),)
+
+    def on_host(self, images: Tensor, drawn: Drawn) -> Tensor:
+        return act_on(to_float(images), drawn[0], lambda part, _: grayscale(part))
+
+    def numbers(self, drawn: Drawn, count: int, side: Side) -> list[Tensor]:
+        chosen = mask(drawn[0], count).view(-1, 1, 1)
+        return [torch.lerp(torch.eye(3), torch.tensor(LUMA).expand(3, 3), chosen)]
+
+    def on_device(self, images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        return torch.bmm(numbers[0], to_float(images).flatten(2)).view(images.shape)
 
 
 @dataclass(frozen=True)
-class Solarize:
+class Solarize(TwoPhase):
     """Inverts values of at least `threshold`."""
 
     p: float = 1.0
@@ -234,8 +258,19 @@ class Solarize:
     def __post_init__(self) -> None:
         check_share(self.p)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return on_chosen(to_float(images), self.p, lambda part, _: solarize(part, self.threshold))
+    def draw(self, count: int, side: Side) -> Drawn:
+        return (choose(count, self.p),)
+
+    def on_host(self, images: Tensor, drawn: Drawn) -> Tensor:
+        return act_on(to_float(images), drawn[0], lambda part, _: solarize(part, self.threshold))
+
+    def numbers(self, drawn: Drawn, count: int, side: Side) -> list[Tensor]:
+        threshold = torch.full((count, 1, 1, 1), float("inf"))
+        return [threshold.index_fill_(0, drawn[0], self.threshold)]
+
+    def on_device(self, images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        images = to_float(images)
+        return torch.where(images >= numbers[0], 1 - images, images)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batch import check, check_share, choose, integers, lend, on_chosen, pieces, to_float
+from .batch import act_on, check, check_share, choose, integers, lend, pieces, to_float
+from .phases import Drawn, Side, TwoPhase, mask
 
 Size = int | tuple[int, int]  # side of a square, or (height, width); pixels
 
@@ -126,8 +128,42 @@ def _central_box(side: tuple[int, int], ratio: tuple[float, float]) -> list[floa
     return [float((high - height) // 2), float((wide - width) // 2), float(height), float(width)]
 
 
+def placed(boxes: Tensor, flip: Tensor, side: Side, size: Side) -> list[Tensor]:
+    """Numbers for `resampled`: the places, in every box, of the result's pixels and of the image's.
+
+    The unit is the distance up to which a pixel counts, the origin the image's middle. Pixels outside
+    the box are far away. Axes have the length of the longest.
+
+    Returns:
+        [2, B, made, 1] and [2, B, 1, there], of which the first halves are for rows
+    """
+    made, there = torch.tensor(size).view(2, 1, 1), torch.tensor(side).view(2, 1, 1)
+    start, length = boxes.double().t().reshape(2, 2, -1, 1)  # each [2, B, 1]; top, left; tall, wide
+    scale = length / made
+    reach = scale.clamp(min=1)
+    i = torch.arange(int(made.max()), dtype=torch.float64)
+    turned = torch.stack([torch.zeros_like(flip), flip])[..., None]  # [2, B, 1]
+    i = torch.where(turned, made - 1 - i, i)
+    pixel = torch.arange(int(there.max())) + 0.5
+    inside = (pixel > start) & (pixel < start + length)
+    far = torch.where(inside, (pixel - there / 2) / reach, 1e6)
+    centre = ((i + 0.5) * scale + start - there / 2) / reach
+    return [centre.float()[..., None], far.float()[:, :, None]]
+
+
+def resampled(images: Tensor, centre: Tensor, pixel: Tensor, size: Side) -> Tensor:
+    """Resamples as `resample` does, with the numbers of `placed`: float32 [B, 3, height, width]."""
+    high, wide = images.shape[2:]
+    height, width = size
+    weights = (1 - (centre - pixel).abs_()).relu_()  # [2, B, made, there]
+    rows, columns = weights.div_(weights.sum(3, keepdim=True))
+    images = to_float(images).reshape(-1, 3 * high, wide)
+    slim = torch.bmm(images, columns[:, :width, :wide].mT).view(-1, 3, high, width)
+    return torch.matmul(rows[:, None, :height, :high], slim)
+
+
 @dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(TwoPhase):
     """Crops a box of random area and aspect, resizes it, and mirrors it with chance `flip`."""
 
     size: Size
@@ -143,10 +179,24 @@ class RandomResizedCrop:
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio is a rising pair of positive aspects, got {self.ratio}")
 
-    def __call__(self, images: Tensor) -> Tensor:
-        check(images)
-        boxes = crop_boxes(len(images), (images.shape[2], images.shape[3]), self.scale, self.ratio)
-        return resample(images, boxes, self.size, torch.rand(len(images)) < self.flip)
+    def draw(self, count: int, side: Side) -> Drawn:
+        boxes = crop_boxes(count, side, self.scale, self.ratio)
+        return boxes, torch.rand(count) < self.flip
+
+    def on_host(self, images: Tensor, drawn: Drawn) -> Tensor:
+        boxes, flip = drawn
+        return resample(images, boxes, self.size, flip)
+
+    def numbers(self, drawn: Drawn, count: int, side: Side) -> list[Tensor]:
+        boxes, flip = drawn
+        return placed(boxes, flip, side, sides(self.size))
+
+    def on_device(self, images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        centre, pixel = numbers
+        return resampled(images, centre, pixel, sides(self.size))
+
+    def side_after(self, side: Side) -> Side:
+        return sides(self.size)
 
 
 @dataclass(frozen=True)
@@ -224,7 +274,7 @@ def shift_crop(images: Tensor, corners: Tensor, padding: int, mode: str = "const
 
 
 @dataclass(frozen=True)
-class HorizontalFlip:
+class HorizontalFlip(TwoPhase):
     """Mirrors images from left to right."""
 
     p: float = 0.5
@@ -232,8 +282,18 @@ class HorizontalFlip:
     def __post_init__(self) -> None:
         check_share(self.p)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return on_chosen(to_float(images), self.p, lambda part, _: part.flip(-1))
+    def draw(self, count: int, side: Side) -> Drawn:
+        return (choose(count, self.p),)
+
+    def on_host(self, images: Tensor, drawn: Drawn) -> Tensor:
+        return act_on(to_float(images), drawn[0], lambda part, _: part.flip(-1))
+
+    def numbers(self, drawn: Drawn, count: int, side: Side) -> list[Tensor]:
+        return [mask(drawn[0], count).view(-1, 1, 1, 1)]
+
+    def on_device(self, images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        images = to_float(images)
+        return torch.lerp(images, images.flip(-1), numbers[0])
 
 
 @dataclass(frozen=True)
