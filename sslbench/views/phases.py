@@ -78,13 +78,19 @@ def apply(views: tuple[TwoPhase, ...], images: Tensor, phase: Phase = act) -> Te
             images = view.on_host(images, view.draw(count, side))
             side = view.side_after(side)
         return images
+    numbers = drawn(views, count, side)
+    layout = tuple(tuple(each.shape for each in own) for own in numbers)
+    with exact(images.device):
+        return phase(views, layout, images, lent(numbers, images.device))
+
+
+def drawn(views: Sequence[TwoPhase], count: int, side: Side) -> list[list[Tensor]]:
+    """Draws for the views in turn: the numbers of each, on the host."""
     numbers = []
     for view in views:
         numbers.append(view.numbers(view.draw(count, side), count, side))
         side = view.side_after(side)
-    layout = tuple(tuple(each.shape for each in own) for own in numbers)
-    with exact(images.device):
-        return phase(views, layout, images, lent(numbers, images.device))
+    return numbers
 
 
 def lent(numbers: Sequence[Sequence[Tensor]], device: torch.device) -> Tensor:
