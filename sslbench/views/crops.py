@@ -137,18 +137,19 @@ def placed(boxes: Tensor, flip: Tensor, side: Side, size: Side) -> list[Tensor]:
     Returns:
         [2, B, made, 1] and [2, B, 1, there], of which the first halves are for rows
     """
-    made, there = torch.tensor(size).view(2, 1, 1), torch.tensor(side).view(2, 1, 1)
-    start, length = boxes.double().t().reshape(2, 2, -1, 1)  # each [2, B, 1]; top, left; tall, wide
+    made, there = torch.tensor([size, side], dtype=torch.float32)[..., None, None]  # each [2, 1, 1]
+    start, length = boxes.float().t().reshape(2, 2, -1, 1)  # each [2, B, 1]; top, left; tall, wide
     scale = length / made
     reach = scale.clamp(min=1)
-    i = torch.arange(int(made.max()), dtype=torch.float64)
-    turned = torch.stack([torch.zeros_like(flip), flip])[..., None]  # [2, B, 1]
-    i = torch.where(turned, made - 1 - i, i)
-    pixel = torch.arange(int(there.max())) + 0.5
-    inside = (pixel > start) & (pixel < start + length)
-    far = torch.where(inside, (pixel - there / 2) / reach, 1e6)
-    centre = ((i + 0.5) * scale + start - there / 2) / reach
-    return [centre.float()[..., None], far.float()[:, :, None]]
+    middle = start + (length - there) / 2
+    pixel = torch.arange(max(side)) + (0.5 - there / 2)  # [2, 1, there]
+    # a pixel outside is half a pixel or more from the box
+    beyond = pixel.sub(middle).abs_().sub_(length / 2).relu_()  # [2, B, there]
+    place = pixel.div(reach).add_(beyond, alpha=1e6)
+    ways = torch.stack([torch.ones(len(flip)), 1 - 2 * flip.float()])[..., None]  # [2, B, 1]
+    i = torch.arange(max(size)) + (0.5 - made / 2)
+    centre = i.mul(ways * scale / reach).add_(middle / reach)  # [2, B, made]
+    return [centre[..., None], place[:, :, None]]
 
 
 def resampled(images: Tensor, centre: Tensor, pixel: Tensor, size: Side) -> Tensor:

@@ -13,8 +13,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # the hue is last
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, torchvision's weights
+
+# what f, the share of the luma and that of its mean are in a matrix on colours, and in one on their mean
+_NONE = (0.0,) * 9
+_BASIS = (
+    (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, *_NONE),
+    (*LUMA * 3, *_NONE),
+    (*_NONE, *LUMA * 3),
+)
 
 # Let y in [0, 6) be the hue in sixths of a circle from red towards green. A channel's value lies
 # between the smallest and the largest channel at the share `offset + way |y - own|`, cut to [0, 1].
@@ -30,19 +38,17 @@ def schedule(factors: Tensor, order: Tensor, *, turning: bool) -> list[Tensor]:
         order: [B, 4], a permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue
         turning: whether hues are turned at all; then there are six slots, else three
     """
-    kind = order[order != HUE].view(-1, 3)  # [B, 3], in each image's order
+    kind = order if turning else order[order != HUE].view(-1, 3)  # in each image's order
     factor = factors.gather(1, kind)
-    to_luma = (1 - factor).mul_(kind == SATURATION)
-    to_mean = (1 - factor).mul_(kind == CONTRAST)
-    steps = torch.stack([factor, to_luma, to_mean])  # [3, B, 3]
+    shares = [(1 - factor).mul_(kind == of) for of in (SATURATION, CONTRAST)]
+    steps = torch.stack([factor, *shares], 2)  # [B, 3 or 4, 3]
     if turning:
-        place = (order == HUE).int().argmax(1, keepdim=True)  # [B, 1]
-        before = torch.arange(3) < place  # [B, 3]
-        still = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)
-        steps = torch.cat([torch.where(b, steps, still) for b in (before, ~before)], 2)
-    f, a, b = steps.mT[..., None, None]  # each [slots, B, 1, 1]
-    luma = torch.tensor(LUMA).expand(3, 3)
-    numbers = [f * torch.eye(3) + a * luma, b * luma]  # each [slots, B, 3, 3]
+        place, slot = order.argmax(1).view(-1, 1, 1), torch.arange(3)[:, None]
+        still = torch.tensor([1.0, 0.0, 0.0])
+        before = torch.where(slot < place, steps[:, :3], still)
+        steps = torch.cat([before, torch.where(slot < place, still, steps[:, 1:])], 1)
+    matrices = torch.mm(steps.reshape(-1, 3), torch.tensor(_BASIS))
+    numbers = [matrices.view(len(order), -1, 2, 3, 3)]  # [B, slots, 2, 3, 3]
     if turning:
         of_channels = torch.tensor([_OWN, _WAY, _OFFSET])[..., None]  # [3, 3, 1]
         numbers += [6 * factors[:, HUE, None, None], torch.tensor(_MIX), of_channels, torch.ones(1)]
@@ -51,9 +57,10 @@ def schedule(factors: Tensor, order: Tensor, *, turning: bool) -> list[Tensor]:
 
 def jittered(images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
     """Does to float images what `jitter` does, with the numbers of `schedule`."""
-    matrices, of_means, *turn = numbers
+    steps, *turn = numbers
     colours = images.flatten(2)  # [B, 3, HW]
-    for i, (matrix, of_mean) in enumerate(zip(matrices, of_means, strict=True)):
+    for i in range(steps.shape[1]):
+        matrix, of_mean = steps[:, i].unbind(1)  # each [B, 3, 3]
         if turn and i == 3:
             colours = _turned(colours, *turn)
         mean = torch.bmm(of_mean, colours.mean(2, keepdim=True))  # [B, 3, 1]
