@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sslbench import views as V
 from sslbench.testing.pretend_cuda import CannotPretend, pretend_cuda
-from sslbench.views import crops, graphs, phases
+from sslbench.views import graphs, phases
+from sslbench.views.resample import placed, resampled
 
 EPS = 4e-6  # three steps of colour stretch an error of 2e-7 up to six times; hue doubles it
 
@@ -85,8 +86,8 @@ def test_a_crop_in_fixed_shapes_is_as_near_to_the_exact_one_as_that_of_a_cpu():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (4, 3, 256, 300), dtype=torch.uint8)
     boxes, flip = V.RandomResizedCrop(224).draw(4, (256, 300))
-    numbers = crops.placed(boxes, flip, (256, 300), (224, 224))
-    fixed = crops.resampled(images, *numbers, (224, 224))
+    numbers = placed(boxes, flip, (256, 300), (224, 224))
+    fixed = resampled(images, *numbers, (224, 224))
     usual = V.resample(images, boxes, 224, flip)
     for i, (top, left, high, wide) in enumerate(boxes.int().tolist()):
         box = images[i : i + 1, :, top : top + high, left : left + wide].double() / 255

@@ -24,7 +24,6 @@ from .colour import (
     autocontrast,
     equalize,
     grayscale,
-    jitter,
     posterize,
     solarize,
 )
@@ -48,12 +47,13 @@ from .crops import (
     Resize,
     crop_boxes,
     cut,
-    resample,
     shift_crop,
 )
 from .filters import GaussianBlur, Sharpness, Sobel, adjust_sharpness, blur
 from .graphs import captured, compiled
+from .jitter import jitter
 from .randaugment import RandAugment
+from .resample import resample
 
 __all__ = [
     "AutoContrast",

@@ -8,21 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .batch import act_on, check_share, choose, column, lend, on_chosen, to_bytes, to_float, uniform
-from .fixed_jitter import CONTRAST, HUE, LUMA, SATURATION, jittered, schedule
+from .batch import act_on, check_share, choose, column, on_chosen, to_bytes, to_float, uniform
+from .jitter import HUE, LUMA, grey, jitter, jittered, schedule, turn_hue
 from .phases import Drawn, Side, TwoPhase, mask
 
 Strength = float | tuple[float, float]  # factors within 1 +- strength, or between the two
 
 
 # ---- given factors -------------------------------------------------------------------------
-
-
-def grey(images: Tensor) -> Tensor:
-    """Luma (ITU-R 601, torchvision's weights), [B, 1, H, W]."""
-    red, green, blue = torch.split(images, 1, 1)
-    of_red, of_green, of_blue = LUMA
-    return torch.mul(red, of_red).add_(green, alpha=of_green).add_(blue, alpha=of_blue)
 
 
 def grayscale(images: Tensor) -> Tensor:
@@ -60,71 +53,8 @@ def blend(images: Tensor, other: Tensor, share: Tensor) -> Tensor:
 def adjust_hue(images: Tensor, shift: Tensor | float) -> Tensor:
     """Turns the hue by `shift` ([B] or one for all) of a full circle, in torchvision's HSV."""
     images = to_float(images).clone()
-    _turn_hue(images, column(shift, images))
+    turn_hue(images, column(shift, images))
     return images
-
-
-def _turn_hue(images: Tensor, shift: Tensor) -> None:
-    """Turns the hue in place. The values of the largest and the smallest channel stay.
-
-    Let M and m be those values. In all six sectors the hue's angle from red is
-    1 + (g + b - r - m) / (M - m) sixths of a circle, towards green where g >= b and else towards
-    blue. A channel whose own hue is d circles away becomes m + (M - m) clamp(2 - 6 d, 0, 1). This
-    needs no branches, each of which costs ten passes on a CPU.
-    """
-    red, green, blue = torch.split(images, 1, 1)  # [B, 1, H, W]
-    most = torch.maximum(red, green)
-    torch.maximum(most, blue, out=most)
-    least = torch.minimum(red, green)
-    torch.minimum(least, blue, out=least)
-    chroma = most.sub_(least)
-    angle = (green + blue).sub_(red).sub_(least)
-    # where chroma is 0, so is the numerator
-    angle.div_(chroma.clamp(min=1e-12)).add_(1).div_(6)
-    hue = torch.copysign(angle, green - blue).add_(shift)
-    own = torch.tensor([0, -1 / 3, 1 / 3]).view(3, 1, 1)  # red, green, blue
-    torch.add(hue, lend(own, images), out=images)
-    images.sub_(images.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
-    images.mul_(chroma).add_(least)
-
-
-def jitter(images: Tensor, factors: Tensor, order: Tensor, *, rows: Tensor | None = None) -> Tensor:
-    """Changes brightness, contrast, saturation and hue, in an order of each image's own.
-
-    The first three all are x f + t (1 - f), where t is black, the mean luma or the luma, so that
-    three such steps with each image's numbers serve every order. Images are sorted by the place of
-    the hue in their order, so that each image's hue is turned once.
-
-    Args:
-        images: float [B, 3, H, W]
-        factors: [B, 4], where that of the hue is a shift; on the host
-        order: [B, 4], a permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue; on the host
-        rows: positions of the images that are changed; all when None
-    """
-    rows = torch.arange(len(images)) if rows is None else rows
-    place = (order[rows] == HUE).int().argmax(1)  # [n]
-    sections = place.bincount(minlength=4).tolist()
-    rows = rows[place.argsort(stable=True)]
-    there = lend(rows, images)
-    out = images.index_select(0, there)  # [n, 3, H, W]
-    factors, order = factors[rows], order[rows]
-    kind = order[order != HUE].view(-1, 3)  # [n, 3], in each image's order
-    factor = factors.gather(1, kind)
-    to_luma = (1 - factor).mul_(kind == SATURATION)
-    to_mean = (1 - factor).mul_(kind == CONTRAST)
-    steps = lend(torch.stack([factor, to_luma, to_mean]), images)[..., None, None, None]
-    turns = torch.split(column(factors[:, HUE], images), sections)
-    parts = torch.split(out, sections)
-    turning = bool(factors[:, HUE].any())
-    for i, (part, turn) in enumerate(zip(parts, turns, strict=True)):
-        if turning and len(part):
-            _turn_hue(part, turn)
-        if i < 3:
-            f, a, b = steps[:, :, i]  # [n, 1, 1, 1]
-            luma = grey(out)
-            mean = luma.mean((2, 3), keepdim=True)
-            out.mul_(f).add_(luma.mul_(a).add_(mean * b)).clamp_(0, 1)
-    return images.index_copy(0, there, out)
 
 
 def solarize(images: Tensor, threshold: Tensor | float) -> Tensor:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import act_on, check_share, choose, column, lend, on_chosen, pieces, to_float, uniform
-from .colour import blend, grey
+from .colour import blend
+from .jitter import grey
 from .phases import Drawn, Side, TwoPhase
 
 
