@@ -234,6 +234,12 @@ def test_compiled_and_captured_views_are_the_views_on_a_cpu(make, view):
     assert all(map(torch.equal, made(make(view), images), made(view, images)))
 
 
+def test_compiled_views_give_on_a_gpu_what_a_cpu_gives(gpu):
+    images = pictures(5)
+    view = V.compiled(V.asymmetric(32), backend="eager")
+    close(made(view, images.to("cuda")), made(V.asymmetric(32), images))
+
+
 # ---- on a real GPU -------------------------------------------------------------------------
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
