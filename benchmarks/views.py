@@ -1,6 +1,7 @@
 """Compares our batched SimCLR view in speed with torchvision's, image by image, on one thread.
 
     python benchmarks/views.py --size 32 --batch 256
+    python benchmarks/views.py --size 224 --batch 16 --ops   # what a GPU is asked, without one
 
 Rounds are interleaved, so that a busy machine slows both; the ratio is the median over rounds.
 """
@@ -18,6 +19,7 @@ from torch import Tensor
 from torchvision import transforms as T
 
 from sslbench import views
+from sslbench.testing.pretend_cuda import pretend_cuda
 
 
 def batched(size: int, blur: bool) -> Callable[[Tensor], Tensor]:
@@ -64,6 +66,30 @@ def compare(options: argparse.Namespace, blur: bool) -> None:
     )
 
 
+def count(options: argparse.Namespace) -> None:
+    """Prints the operations of views on a GPU, and the bytes that they move for each value."""
+    side, small = options.size, views.small_side(options.size)
+    chains = {
+        "contrastive": views.contrastive(side),
+        "contrastive, solarised": views.contrastive(side, solarise=0.2),
+        "small crop": views.contrastive(small, scale=(0.05, 0.14)),
+        "crop and flip": views.crop_flip(side),
+        "crop and RandAugment": views.Chain(views.crop_flip(side), views.RandAugment()),
+    }
+    torch.manual_seed(0)
+    source = options.source or side
+    images = torch.randint(0, 256, (options.batch, 3, source, source), dtype=torch.uint8)
+    for name, chain in chains.items():
+        with pretend_cuda() as gpu:
+            there = images.to("cuda")
+            with gpu.watched() as seen:
+                values = chain(there).numel()
+        print(
+            f"{name}: {seen.count} operations, {seen.bytes / values:.0f} bytes for each value of "
+            f"the view, {sum(seen.copies.values())} copies to the device"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=32, help="pixels, side of the view")
@@ -71,8 +97,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--ops", action="store_true", help="count operations on a pretended GPU")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.ops:
+        count(options)
+        return
     for blur in (False, True):
         compare(options, blur)
 

@@ -229,7 +229,8 @@ def test_help_of_run_is_whole_and_in_groups() -> None:
           --no-predictions          Do not keep what judges predicted for each image.
           --watch EVALUATOR:EPOCHS  Judge on the held-out tenth of the training images
                                     every so many epochs, such as knn:5.
-          --compile                 Compile the backbones with torch.compile.
+          --compile                 Compile backbones and, on a GPU, views with
+                                    torch.compile.
           --deterministic           Let a GPU repeat itself to the bit, which is slower.
                                     A CPU always does.
           --checkpoint-seconds S    Save a running cell every S seconds.  [default:

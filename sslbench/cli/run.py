@@ -68,7 +68,9 @@ def doing(given: Mapping[str, Any], names: Sequence[str], **more: Any) -> RunOpt
         metavar="EVALUATOR:EPOCHS",
         help="Judge on the held-out tenth of the training images every so many epochs, such as knn:5.",
     ),
-    click.option("--compile", is_flag=True, help="Compile the backbones with torch.compile."),
+    click.option(
+        "--compile", is_flag=True, help="Compile backbones and, on a GPU, views with torch.compile."
+    ),
     click.option(
         "--deterministic",
         is_flag=True,

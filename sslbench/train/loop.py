@@ -23,6 +23,7 @@ from ..errors import Interrupted
 from ..events import EpochDone, Listener, Progress
 from ..records import Stage, Warned
 from ..store import CellFolder
+from ..views import compiled
 from .device import arithmetic, uncompiled
 from .feed import Feed, Taken, kept_generators, orders, seed_all
 from .health import Guard
@@ -85,6 +86,8 @@ class Loop:
         self.steps = len(session.feed) // recipe.batch
         self.optimisation = Optimisation(method, recipe, steps_per_epoch=max(self.steps, 1))
         self.views = _views(method)
+        if session.how.compile:
+            self.views = {name: compiled(view) for name, view in self.views.items()}
         self.seconds, self.images = 0.0, 0
         self.curves: dict[str, list[tuple[float, float]]] = {}
         self.guard = Guard(method, epochs=recipe.epochs, steps=self.steps, batch=recipe.batch)

@@ -22,7 +22,7 @@ class RunOptions:
     threads: int | None = None  # of each process; None: an equal share of the CPU's
     checkpoint_seconds: float = 60.0
     watch: Watch | None = None
-    compile: bool = False  # torch.compile the backbones, while they train
+    compile: bool = False  # torch.compile the backbones while they train and, on a GPU, the views
     deterministic: bool = False  # a GPU repeats itself to the bit, more slowly
     predictions: bool = True  # keep what judges predicted for each image
     train: bool = True  # False: a cell that is not trained, or has lost its model, is left alone

@@ -3,6 +3,9 @@
 A view is a small frozen dataclass with `__call__`; every image draws its own random numbers. Beside
 it a function applies the operation with given numbers (`resample`, `adjust_hue` ...). Between
 operations images stay float, where PIL rounds to 8 bits after each.
+
+Numbers are drawn on the host, alike for every device. On a GPU the steps of a chain then run in fixed
+shapes (`phases`); `compiled` and `captured` make one program of them.
 """
 
 from .affine import Rotate, ShearX, ShearY, Translate, affine, rotate, shear_x, shear_y, translate
@@ -21,7 +24,6 @@ from .colour import (
     autocontrast,
     equalize,
     grayscale,
-    jitter,
     posterize,
     solarize,
 )
@@ -45,11 +47,13 @@ from .crops import (
     Resize,
     crop_boxes,
     cut,
-    resample,
     shift_crop,
 )
 from .filters import GaussianBlur, Sharpness, Sobel, adjust_sharpness, blur
+from .graphs import captured, compiled
+from .jitter import jitter
 from .randaugment import RandAugment
+from .resample import resample
 
 __all__ = [
     "AutoContrast",
@@ -87,6 +91,8 @@ __all__ = [
     "autocontrast",
     "blur",
     "blur_kernel",
+    "captured",
+    "compiled",
     "contrastive",
     "crop_boxes",
     "crop_flip",

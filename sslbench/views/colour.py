@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .batch import check_share, choose, column, lend, on_chosen, to_bytes, to_float, uniform
+from .batch import act_on, check_share, choose, column, on_chosen, to_bytes, to_float, uniform
+from .jitter import HUE, LUMA, grey, jitter, jittered, schedule, turn_hue
+from .phases import Drawn, Side, TwoPhase, mask
 
 Strength = float | tuple[float, float]  # factors within 1 +- strength, or between the two
 
-_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
-
 
 # ---- given factors -------------------------------------------------------------------------
-
-
-def grey(images: Tensor) -> Tensor:
-    """Luma (ITU-R 601, torchvision's weights), [B, 1, H, W]."""
-    red, green, blue = torch.split(images, 1, 1)
-    return torch.mul(red, 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
 def grayscale(images: Tensor) -> Tensor:
@@ -58,71 +53,8 @@ def blend(images: Tensor, other: Tensor, share: Tensor) -> Tensor:
 def adjust_hue(images: Tensor, shift: Tensor | float) -> Tensor:
     """Turns the hue by `shift` ([B] or one for all) of a full circle, in torchvision's HSV."""
     images = to_float(images).clone()
-    _turn_hue(images, column(shift, images))
+    turn_hue(images, column(shift, images))
     return images
-
-
-def _turn_hue(images: Tensor, shift: Tensor) -> None:
-    """Turns the hue in place. The values of the largest and the smallest channel stay.
-
-    Let M and m be those values. In all six sectors the hue's angle from red is
-    1 + (g + b - r - m) / (M - m) sixths of a circle, towards green where g >= b and else towards
-    blue. A channel whose own hue is d circles away becomes m + (M - m) clamp(2 - 6 d, 0, 1). This
-    needs no branches, each of which costs ten passes on a CPU.
-    """
-    red, green, blue = torch.split(images, 1, 1)  # [B, 1, H, W]
-    most = torch.maximum(red, green)
-    torch.maximum(most, blue, out=most)
-    least = torch.minimum(red, green)
-    torch.minimum(least, blue, out=least)
-    chroma = most.sub_(least)
-    angle = (green + blue).sub_(red).sub_(least)
-    # where chroma is 0, so is the numerator
-    angle.div_(chroma.clamp(min=1e-12)).add_(1).div_(6)
-    hue = torch.copysign(angle, green - blue).add_(shift)
-    own = torch.tensor([0, -1 / 3, 1 / 3]).view(3, 1, 1)  # red, green, blue
-    torch.add(hue, lend(own, images), out=images)
-    images.sub_(images.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
-    images.mul_(chroma).add_(least)
-
-
-def jitter(images: Tensor, factors: Tensor, order: Tensor, *, rows: Tensor | None = None) -> Tensor:
-    """Changes brightness, contrast, saturation and hue, in an order of each image's own.
-
-    The first three all are x f + t (1 - f), where t is black, the mean luma or the luma, so that
-    three such steps with each image's numbers serve every order. Images are sorted by the place of
-    the hue in their order, so that each image's hue is turned once.
-
-    Args:
-        images: float [B, 3, H, W]
-        factors: [B, 4], where that of the hue is a shift; on the host
-        order: [B, 4], a permutation of 0 brightness, 1 contrast, 2 saturation, 3 hue; on the host
-        rows: positions of the images that are changed; all when None
-    """
-    rows = torch.arange(len(images)) if rows is None else rows
-    place = (order[rows] == _HUE).int().argmax(1)  # [n]
-    sections = place.bincount(minlength=4).tolist()
-    rows = rows[place.argsort(stable=True)]
-    there = lend(rows, images)
-    out = images.index_select(0, there)  # [n, 3, H, W]
-    factors, order = factors[rows], order[rows]
-    kind = order[order != _HUE].view(-1, 3)  # [n, 3], in each image's order
-    factor = factors.gather(1, kind)
-    to_luma = (1 - factor).mul_(kind == _SATURATION)
-    to_mean = (1 - factor).mul_(kind == _CONTRAST)
-    steps = lend(torch.stack([factor, to_luma, to_mean]), images)[..., None, None, None]
-    turns = torch.split(column(factors[:, _HUE], images), sections)
-    parts = torch.split(out, sections)
-    turning = bool(factors[:, _HUE].any())
-    for i, (part, turn) in enumerate(zip(parts, turns, strict=True)):
-        if turning and len(part):
-            _turn_hue(part, turn)
-        if i < 3:
-            f, a, b = steps[:, :, i]  # [n, 1, 1, 1]
-            luma = grey(out)
-            mean = luma.mean((2, 3), keepdim=True)
-            out.mul_(f).add_(luma.mul_(a).add_(mean * b)).clamp_(0, 1)
-    return images.index_copy(0, there, out)
 
 
 def solarize(images: Tensor, threshold: Tensor | float) -> Tensor:
@@ -165,7 +97,7 @@ def equalize(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ColorJitter:
+class ColorJitter(TwoPhase):
     """Changes brightness, contrast, saturation and hue by random factors, in a random order.
 
     torchvision's semantics; every image draws its own factors and its own order.
@@ -185,13 +117,25 @@ class ColorJitter:
         three = (self.brightness, self.contrast, self.saturation)
         return [_factors(s) for s in three] + [_shifts(self.hue)]
 
-    def __call__(self, images: Tensor) -> Tensor:
-        images = to_float(images)
-        count = len(images)
+    def draw(self, count: int, side: Side) -> Drawn:
         rows = choose(count, self.p)
         order = torch.rand(count, 4).argsort(1)
         factors = torch.stack([uniform(count, *bounds) for bounds in self._ranges()], 1)
+        return rows, order, factors
+
+    def on_host(self, images: Tensor, drawn: Drawn) -> Tensor:
+        rows, order, factors = drawn
+        images = to_float(images)
         return jitter(images, factors, order, rows=rows) if len(rows) else images
+
+    def numbers(self, drawn: Drawn, count: int, side: Side) -> list[Tensor]:
+        rows, order, factors = drawn
+        still = torch.tensor([1.0, 1.0, 1.0, 0.0])
+        factors = torch.where(mask(rows, count)[:, None] > 0, factors, still)
+        return schedule(factors, order, turning=self._ranges()[HUE] != (0, 0))
+
+    def on_device(self, images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        return jittered(to_float(images), numbers)
 
 
 def _factors(strength: Strength) -> tuple[float, float]:
@@ -212,7 +156,7 @@ def _shifts(strength: Strength) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Grayscale:
+class Grayscale(TwoPhase):
     """Puts the luma in all three channels."""
 
     p: float = 1.0
@@ -220,12 +164,22 @@ class Grayscale:
     def __post_init__(self) -> None:
         check_share(self.p)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return on_chosen(to_float(images), self.p, lambda part, _: grayscale(part))
+    def draw(self, count: int, side: Side) -> Drawn:
+        return (choose(count, self.p),)
+
+    def on_host(self, images: Tensor, drawn: Drawn) -> Tensor:
+        return act_on(to_float(images), drawn[0], lambda part, _: grayscale(part))
+
+    def numbers(self, drawn: Drawn, count: int, side: Side) -> list[Tensor]:
+        chosen = mask(drawn[0], count).view(-1, 1, 1)
+        return [torch.lerp(torch.eye(3), torch.tensor(LUMA).expand(3, 3), chosen)]
+
+    def on_device(self, images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        return torch.bmm(numbers[0], to_float(images).flatten(2)).view(images.shape)
 
 
 @dataclass(frozen=True)
-class Solarize:
+class Solarize(TwoPhase):
     """Inverts values of at least `threshold`."""
 
     p: float = 1.0
@@ -234,8 +188,19 @@ class Solarize:
     def __post_init__(self) -> None:
         check_share(self.p)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return on_chosen(to_float(images), self.p, lambda part, _: solarize(part, self.threshold))
+    def draw(self, count: int, side: Side) -> Drawn:
+        return (choose(count, self.p),)
+
+    def on_host(self, images: Tensor, drawn: Drawn) -> Tensor:
+        return act_on(to_float(images), drawn[0], lambda part, _: solarize(part, self.threshold))
+
+    def numbers(self, drawn: Drawn, count: int, side: Side) -> list[Tensor]:
+        threshold = torch.full((count, 1, 1, 1), float("inf"))
+        return [threshold.index_fill_(0, drawn[0], self.threshold)]
+
+    def on_device(self, images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        images = to_float(images)
+        return torch.where(images >= numbers[0], 1 - images, images)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from .batch import to_bytes, to_float
 from .colour import ColorJitter, Grayscale, Solarize
 from .crops import RandomResizedCrop
 from .filters import GaussianBlur
+from .phases import Phase, TwoPhase, act, apply, is_two_phase
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -34,10 +36,19 @@ class Chain:
         return f"Chain({', '.join(map(repr, self.ops))})"
 
     def __call__(self, images: Tensor) -> Any:
-        result: Any = to_float(images) if not self.ops else images
-        for op in self.ops:
-            result = op(result)
-        return result
+        return chained(self.ops, images)
+
+
+def chained(views: tuple[View, ...], images: Tensor, phase: Phase = act) -> Any:
+    """Applies views in turn; neighbours of two phases share one copy of numbers to the device."""
+    result: Any = images if views else to_float(images)
+    for two_phase, some in groupby(views, is_two_phase):
+        if two_phase:
+            result = apply(cast(tuple[TwoPhase, ...], tuple(some)), result, phase)
+        else:
+            for view in some:
+                result = view(result)
+    return result
 
 
 @dataclass(frozen=True)

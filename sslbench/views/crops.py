@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,86 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batch import check, check_share, choose, integers, lend, on_chosen, pieces, to_float
-
-Size = int | tuple[int, int]  # side of a square, or (height, width); pixels
-
-# Above this side, on a CPU, `resample` is faster image by image than by matrix products.
-_DENSE_SIDE = 64  # pixels
-
-
-def sides(size: Size) -> tuple[int, int]:
-    """Returns a size as (height, width); ValueError where one is not positive."""
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise ValueError(f"a size is one or more pixels a side, got {size}")
-    return height, width
-
-
-def resample(images: Tensor, boxes: Tensor, size: Size, flip: Tensor | None = None) -> Tensor:
-    """Crops each image to its own box, resizes that to `size`, and mirrors it where `flip` says so.
-
-    It is bilinear, antialiased when shrinking, and reads nothing outside the box, like torchvision's
-    resized_crop with antialias but without rounding to 8 bits. Small images, and all on a GPU, take
-    two batched matrix products with row and column weights, in pieces of at most 256 MB. Images
-    above 64 pixels a side on a CPU go one by one, so that only the box is read.
-
-    Args:
-        images: uint8 or float [B, 3, H, W]
-        boxes: [B, 4] of top, left, height, width; whole pixels inside the image
-        flip: bool [B]
-    """
-    check(images)
-    height, width = sides(size)
-    if flip is None:
-        flip = torch.zeros(len(images), dtype=torch.bool)
-    out = images.new_empty(len(images), 3, height, width, dtype=torch.float32)
-    if images.device.type == "cpu" and max(*images.shape[2:], height, width) > _DENSE_SIDE:
-        _resample_one_by_one(images, boxes, flip, out)
-    else:
-        _resample_densely(images, boxes, flip, out)
-    return out.clamp_(0, 1)
-
-
-def _resample_one_by_one(images: Tensor, boxes: Tensor, flip: Tensor, out: Tensor) -> None:
-    tops = zip(images, boxes.int().tolist(), flip.tolist(), out, strict=True)
-    for image, (top, left, height, width), mirrored, home in tops:
-        crop = to_float(image[None, :, top : top + height, left : left + width])
-        crop = F.interpolate(crop, home.shape[1:], mode="bilinear", antialias=True)[0]
-        home.copy_(crop.flip(-1) if mirrored else crop)
-
-
-def _resample_densely(images: Tensor, boxes: Tensor, flip: Tensor, out: Tensor) -> None:
-    height, width = images.shape[2:]
-    boxes, flip = lend(boxes.float(), images), lend(flip.float(), images)
-    still = torch.zeros_like(flip)
-    unit = 255.0 if images.dtype == torch.uint8 else 1.0
-    for run in pieces(images, 3 * max(height * width, out.shape[2] * out.shape[3])):
-        part = images[run].float()
-        top, left, tall, wide = boxes[run, :, None, None].unbind(1)  # [b, 1, 1]
-        rows = _weights(top, tall, still[run], (out.shape[2], height))  # [b, h, H]
-        columns = _weights(left, wide, flip[run], (out.shape[3], width))  # [b, w, W]
-        # autocast leaves a product with `out` in float32; bfloat16 would cost three of eight bits
-        slim = part.new_empty(len(part), 3 * height, out.shape[3])
-        torch.bmm(part.reshape(-1, 3 * height, width), columns.mT.div(unit), out=slim)
-        slim = slim.view(len(part), 3, height, -1)  # [b, 3, H, w]
-        torch.matmul(rows[:, None], slim, out=out[run])  # [b, 3, h, w]
-
-
-def _weights(start: Tensor, length: Tensor, mirrored: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Weights [b, out, all] by which pixels in [start, start + length) give those of the result.
-
-    They are triangles as wide as the result's pixels are far apart, but at least one pixel.
-    """
-    made, there = shape
-    scale = length / made  # [b, 1, 1]
-    i = torch.arange(made, device=start.device, dtype=torch.float32)[:, None]
-    i = i + mirrored[:, None, None] * (made - 1 - 2 * i)  # [b, out, 1]
-    pixel = torch.arange(there, device=start.device, dtype=torch.float32).add_(0.5)  # [all]
-    distance = (i.add_(0.5).mul_(scale).add_(start) - pixel).abs_().div_(scale.clamp(min=1))
-    inside = (pixel > start).float().mul_(pixel < start + length)  # [b, 1, all]
-    weights = distance.neg_().add_(1).clamp_(min=0).mul_(inside)
-    return weights.div_(weights.sum(2, keepdim=True))
+from .batch import act_on, check, check_share, choose, integers, lend, to_float
+from .phases import Drawn, Side, TwoPhase, mask
+from .resample import Size, placed, resample, resampled, sides
 
 
 def crop_boxes(
@@ -127,7 +51,7 @@ def _central_box(side: tuple[int, int], ratio: tuple[float, float]) -> list[floa
 
 
 @dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(TwoPhase):
     """Crops a box of random area and aspect, resizes it, and mirrors it with chance `flip`."""
 
     size: Size
@@ -143,10 +67,24 @@ class RandomResizedCrop:
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio is a rising pair of positive aspects, got {self.ratio}")
 
-    def __call__(self, images: Tensor) -> Tensor:
-        check(images)
-        boxes = crop_boxes(len(images), (images.shape[2], images.shape[3]), self.scale, self.ratio)
-        return resample(images, boxes, self.size, torch.rand(len(images)) < self.flip)
+    def draw(self, count: int, side: Side) -> Drawn:
+        boxes = crop_boxes(count, side, self.scale, self.ratio)
+        return boxes, torch.rand(count) < self.flip
+
+    def on_host(self, images: Tensor, drawn: Drawn) -> Tensor:
+        boxes, flip = drawn
+        return resample(images, boxes, self.size, flip)
+
+    def numbers(self, drawn: Drawn, count: int, side: Side) -> list[Tensor]:
+        boxes, flip = drawn
+        return placed(boxes, flip, side, sides(self.size))
+
+    def on_device(self, images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        centre, pixel = numbers
+        return resampled(images, centre, pixel, sides(self.size))
+
+    def side_after(self, side: Side) -> Side:
+        return sides(self.size)
 
 
 @dataclass(frozen=True)
@@ -224,7 +162,7 @@ def shift_crop(images: Tensor, corners: Tensor, padding: int, mode: str = "const
 
 
 @dataclass(frozen=True)
-class HorizontalFlip:
+class HorizontalFlip(TwoPhase):
     """Mirrors images from left to right."""
 
     p: float = 0.5
@@ -232,8 +170,18 @@ class HorizontalFlip:
     def __post_init__(self) -> None:
         check_share(self.p)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return on_chosen(to_float(images), self.p, lambda part, _: part.flip(-1))
+    def draw(self, count: int, side: Side) -> Drawn:
+        return (choose(count, self.p),)
+
+    def on_host(self, images: Tensor, drawn: Drawn) -> Tensor:
+        return act_on(to_float(images), drawn[0], lambda part, _: part.flip(-1))
+
+    def numbers(self, drawn: Drawn, count: int, side: Side) -> list[Tensor]:
+        return [mask(drawn[0], count).view(-1, 1, 1, 1)]
+
+    def on_device(self, images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        images = to_float(images)
+        return torch.lerp(images, images.flip(-1), numbers[0])
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batch import check_share, column, lend, on_chosen, pieces, to_float, uniform
-from .colour import blend, grey
+from .batch import act_on, check_share, choose, column, lend, on_chosen, pieces, to_float, uniform
+from .colour import blend
+from .jitter import grey
+from .phases import Drawn, Side, TwoPhase
 
 
 def blur(images: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
@@ -20,18 +23,25 @@ def blur(images: Tensor, kernel: int, sigma: Tensor | float) -> Tensor:
     """
     images = to_float(images)
     count, _, height, width = images.shape
-    reach = kernel // 2
-    taps = torch.arange(kernel, dtype=torch.float32) - reach
     sigma = torch.as_tensor(sigma, dtype=torch.float32).expand(count)
-    weights = taps.div(sigma[:, None]).square_().mul_(-0.5).softmax(1)  # [B, k]
-    weights = lend(weights, images)[..., None, None, None]  # [B, k, 1, 1, 1]
-    mode = "reflect" if min(height, width) > reach else "replicate"
+    weights = lend(_gaussian(sigma, kernel), images)[..., None, None, None]  # [B, k, 1, 1, 1]
     out = torch.empty_like(images)
     for run in pieces(images, 3 * height * width):
-        part = F.pad(images[run], (reach,) * 4, mode=mode)
+        part = _padded(images[run], kernel // 2)
         part = _weighted(part, weights[run], 2, height)
         out[run] = _weighted(part, weights[run], 3, width)
     return out.clamp_(0, 1)
+
+
+def _gaussian(sigma: Tensor, kernel: int) -> Tensor:
+    """The taps [B, k] of Gaussians of widths `sigma` [B]."""
+    taps = torch.arange(kernel, dtype=torch.float32) - kernel // 2
+    return taps.div(sigma[:, None]).square_().mul_(-0.5).softmax(1)
+
+
+def _padded(images: Tensor, reach: int) -> Tensor:
+    mode = "reflect" if min(images.shape[2:]) > reach else "replicate"
+    return F.pad(images, (reach,) * 4, mode=mode)
 
 
 def _weighted(padded: Tensor, weights: Tensor, dim: int, side: int) -> Tensor:
@@ -50,7 +60,7 @@ def _weighted(padded: Tensor, weights: Tensor, dim: int, side: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class GaussianBlur:
+class GaussianBlur(TwoPhase):
     """Blurs by a Gaussian of random width."""
 
     kernel: int  # taps, odd
@@ -64,11 +74,28 @@ class GaussianBlur:
         if not 0 < self.sigma[0] <= self.sigma[1]:
             raise ValueError(f"sigma is a rising pair of positive widths, got {self.sigma}")
 
-    def __call__(self, images: Tensor) -> Tensor:
-        sigma = uniform(len(images), *self.sigma)
-        return on_chosen(
-            to_float(images), self.p, lambda part, rows: blur(part, self.kernel, sigma[rows])
+    def draw(self, count: int, side: Side) -> Drawn:
+        return uniform(count, *self.sigma), choose(count, self.p)
+
+    def on_host(self, images: Tensor, drawn: Drawn) -> Tensor:
+        sigma, rows = drawn
+        return act_on(
+            to_float(images), rows, lambda part, rows: blur(part, self.kernel, sigma[rows])
         )
+
+    def numbers(self, drawn: Drawn, count: int, side: Side) -> list[Tensor]:
+        sigma, rows = drawn
+        weights = torch.zeros(count, self.kernel)
+        weights[:, self.kernel // 2] = 1  # leaves an image as it is
+        weights[rows] = _gaussian(sigma[rows], self.kernel)
+        return [weights.repeat_interleave(3, 0)]  # [3B, k]
+
+    def on_device(self, images: Tensor, numbers: Sequence[Tensor]) -> Tensor:
+        images = to_float(images)
+        weights = numbers[0][:, None, None]  # [3B, 1, 1, k]
+        each = _padded(images, self.kernel // 2).flatten(0, 1)[None]  # [1, 3B, ...]
+        each = F.conv2d(each, weights.mT, groups=len(weights))
+        return F.conv2d(each, weights, groups=len(weights)).view(images.shape)
 
 
 def adjust_sharpness(images: Tensor, factor: Tensor | float) -> Tensor:
