@@ -19,7 +19,7 @@ from . import made_up
 from .backbones import BACKBONE_CHECKS, BackboneTrial
 from .datasets import DATASET_CHECKS, DatasetTrial
 from .evaluators import EVALUATOR_CHECKS, JudgeTrial
-from .gpu import keeps_a_gpu_busy
+from .gpu import judges_alike_on_a_gpu, keeps_a_gpu_busy
 from .kit import Check, Kit, Result, open_kit
 from .methods import (
     ENCODER_CHECKS,
@@ -70,6 +70,7 @@ __all__ = [
     "checks",
     "conformance",
     "encodes_each_image_alone",
+    "judges_alike_on_a_gpu",
     "keeps_a_gpu_busy",
     "learns",
     "made_up",

@@ -22,6 +22,7 @@ from ..plugins import Registry
 from ..store import answers
 from ..train.feed import kept_generators, seed_all
 from ..train.state import tensors_of
+from .gpu import judges_alike_on_a_gpu
 from .made_up import MadeUp, corrupted, noisy, pictured, uneven
 from .promise import require
 from .trial import CPU
@@ -222,4 +223,5 @@ EVALUATOR_CHECKS = (
     repeats_itself_and_changes_nothing,
     chooses_nothing_on_test,
     learns_nothing_from_test,
+    judges_alike_on_a_gpu,
 )

@@ -37,7 +37,15 @@ class MadeUp:
     fingerprint: str = "made up"
     reads: list[str] = field(default_factory=list)  # splits whose features were read, in order
     lenders: dict[str, Evaluator] = field(default_factory=dict)  # evaluators that lend probes
-    device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def on(self, device: torch.device) -> MadeUp:
+        """The same on a device, where its encoder and that of other datasets then are."""
+        for each in (self, *self.others.values()):
+            each.device = device
+            if each.encoder is not None:
+                each.encoder.to(device)
+        return self
 
     @property
     def dim(self) -> int:
@@ -57,7 +65,7 @@ class MadeUp:
         assert self.encoder is not None
         for part in torch.split(images, 64):
             with torch.no_grad():
-                yield self.encoder(part.float() / 255)
+                yield self.encoder(part.to(self.device).float() / 255).cpu()
 
     def maps(self, split: str) -> list[Tensor]:
         return self.levels[split]

@@ -402,6 +402,7 @@ def _patches(gpu: Gpu) -> Iterator[Any]:
     for name, said in says.items():
         yield patch.object(torch.cuda, name, said)
     yield patch.object(torch.cuda, "default_generators", (default,))
+    yield patch.object(torch.backends.cudnn, "version", lambda: None)
 
     def made(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> Tensor:
         found = tensor(data, *args, **kwargs)

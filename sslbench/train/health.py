@@ -172,15 +172,23 @@ class Checkup:
         """Counts the images of each cluster, [K]; with many clusters it sorts more images."""
         if not isinstance(self.module, Method):
             return None
-        sort = self.module.clusters
-        logits = output(sort, self.feed, IMAGES, what="clusters")
-        if logits is None or logits.shape[1] < 2:
+        sort, k = self.module.clusters, 0
+
+        def names(x: Tensor) -> Tensor | None:
+            nonlocal k
+            if (logits := sort(x)) is None:
+                return None
+            k = logits.shape[1]
+            return logits.argmax(1, keepdim=True)  # [B, 1]: the logits may be many
+
+        found = output(names, self.feed, IMAGES, what="clusters")
+        if found is None or k < 2:
             return None
-        wanted = min(CROWD**2 * logits.shape[1], SORTED, len(self.feed))
-        if wanted > len(logits):
-            logits = output(sort, self.feed, wanted, what="clusters")
-            assert logits is not None
-        return torch.bincount(logits.argmax(1), minlength=logits.shape[1])
+        wanted = min(CROWD**2 * k, SORTED, len(self.feed))
+        if wanted > len(found):
+            found = output(names, self.feed, wanted, what="clusters")
+            assert found is not None
+        return torch.bincount(found[:, 0].long(), minlength=k)
 
     @property
     def _told(self) -> bool:

@@ -21,7 +21,7 @@ from sslbench.api import Judgement
 from sslbench.cells.protocol import resolve_judge
 from sslbench.cli.card import NEEDED, evaluator
 from sslbench.plugins import registry
-from sslbench.testing import EVALUATOR_CHECKS, JudgeTrial
+from sslbench.testing import EVALUATOR_CHECKS, JudgeTrial, judges_alike_on_a_gpu
 from sslbench.testing.evaluators import gives_what_it_declares
 from sslbench.testing.made_up import MadeUp
 
@@ -98,13 +98,23 @@ def _answers(share: float, of: int) -> float:
 
 
 # mlp sweeps rates and decays in every check; its golden, and what it reads of test, are for everybody
-PATIENT = [
-    pytest.param(name, marks=[pytest.mark.slow] * (name == "mlp"), id=name) for name in JUDGES
+# On a GPU two are for everybody.
+QUICK = ("knn", "clustering")
+
+
+def patience(name: str, check: Callable[..., None]) -> list[pytest.MarkDecorator]:
+    slow = name not in QUICK if check is judges_alike_on_a_gpu else name == "mlp"
+    return [pytest.mark.slow] * slow
+
+
+EACH = [
+    pytest.param(name, check, marks=patience(name, check), id=f"{name}-{check.__name__}")
+    for name in JUDGES
+    for check in EVALUATOR_CHECKS
 ]
 
 
-@pytest.mark.parametrize("check", EVALUATOR_CHECKS)
-@pytest.mark.parametrize("name", PATIENT)
+@pytest.mark.parametrize(("name", "check"), EACH)
 def test_it_keeps_what_every_judge_promises(name: str, check: Callable[..., None]) -> None:
     beside = {"beside": r"layer\d+|best_layer|other"} if check is gives_what_it_declares else {}
     check(trial(name), **beside)
