@@ -18,8 +18,8 @@ from __future__ import annotations
 from . import made_up
 from .backbones import BACKBONE_CHECKS, BackboneTrial
 from .datasets import DATASET_CHECKS, DatasetTrial
-from .evaluators import EVALUATOR_CHECKS, JudgeTrial
-from .gpu import judges_alike_on_a_gpu, keeps_a_gpu_busy
+from .evaluators import EVALUATOR_CHECKS, JudgeTrial, judges_alike_on_a_gpu
+from .gpu import keeps_a_gpu_busy
 from .kit import Check, Kit, Result, open_kit
 from .methods import (
     ENCODER_CHECKS,

@@ -22,12 +22,13 @@ from ..plugins import Registry
 from ..store import answers
 from ..train.feed import kept_generators, seed_all
 from ..train.state import tensors_of
-from .gpu import judges_alike_on_a_gpu
 from .made_up import MadeUp, corrupted, noisy, pictured, uneven
+from .pretend_cuda import CUDA, CannotPretend, pretend_cuda
 from .promise import require
 from .trial import CPU
 
 CLOCKS = re.compile(r"\b(s|ms|us|ns|min|h)\b|/s\b")  # units of times, which differ between runs
+NEAR = 0.05  # of a score on a GPU: sums in another order end k-means elsewhere
 BY_LOT = 0.7  # the share of its score on honest labels that it may reach on random labels
 
 
@@ -214,6 +215,25 @@ def _noting(labels: Callable[[str], Any], read: set[str]) -> Callable[[str], Any
         return labels(split)
 
     return noted
+
+
+def judges_alike_on_a_gpu(trial: JudgeTrial) -> str | None:
+    """On a pretended GPU it mixes no devices, and measures what it measures on a CPU."""
+    measured = {metric.name for metric in trial.judge().metrics if metric.unit}  # times, bytes
+    try:
+        with pretend_cuda() as gpu, gpu.watched() as seen:
+            there = trial.judged(trial.subject().on(CUDA)).metrics
+    except CannotPretend as error:
+        return f"not checked: {error}"
+    require(not seen.mixed, f"it mixes devices: {list(seen.mixed)[:3]}")
+    for name, value in trial.honest.metrics.items():
+        if name in measured:
+            continue
+        require(name in there, f"{name} is measured on a CPU alone")
+        here, found = float(value.value), float(there[name].value)
+        near = math.isclose(here, found, rel_tol=NEAR, abs_tol=NEAR)
+        require(near, f"{name} is {found:.6g} on a GPU, {here:.6g} on a CPU")
+    return None
 
 
 EVALUATOR_CHECKS = (

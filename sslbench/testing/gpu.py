@@ -1,9 +1,8 @@
-"""Checks of what methods and evaluators do on a GPU, on a pretended one."""
+"""Checks of what a method asks of a GPU, on a pretended one."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from unittest.mock import patch
 
 from ..train.loop import Loop
@@ -11,12 +10,8 @@ from .pretend_cuda import CUDA, CannotPretend, Seen, pretend_cuda
 from .promise import require
 from .trial import Trial
 
-if TYPE_CHECKING:
-    from .evaluators import JudgeTrial
-
 PRECISIONS = ("fp32", "fp16")  # bf16 is fp16 without its scaler
 STEPS = 3  # of each fit
-NEAR = 0.05  # of a score: sums in another order end k-means elsewhere
 
 
 class Asked(NamedTuple):
@@ -71,22 +66,3 @@ def keeps_a_gpu_busy(trial: Trial) -> str | None:
                 "the class attribute `waits`",
             )
     return f"it waits for the device: {wait}" if wait else None
-
-
-def judges_alike_on_a_gpu(trial: JudgeTrial) -> str | None:
-    """On a pretended GPU it mixes no devices, and measures what it measures on a CPU."""
-    measured = {metric.name for metric in trial.judge().metrics if metric.unit}  # times, bytes
-    try:
-        with pretend_cuda() as gpu, gpu.watched() as seen:
-            there = trial.judged(trial.subject().on(CUDA)).metrics
-    except CannotPretend as error:
-        return f"not checked: {error}"
-    require(not seen.mixed, f"it mixes devices: {list(seen.mixed)[:3]}")
-    for name, value in trial.honest.metrics.items():
-        if name in measured:
-            continue
-        require(name in there, f"{name} is measured on a CPU alone")
-        here, found = float(value.value), float(there[name].value)
-        near = math.isclose(here, found, rel_tol=NEAR, abs_tol=NEAR)
-        require(near, f"{name} is {found:.6g} on a GPU, {here:.6g} on a CPU")
-    return None
