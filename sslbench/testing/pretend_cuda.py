@@ -357,6 +357,12 @@ class _Event:
         return True
 
 
+class _Stream:
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def wait_stream(self, stream: Any) -> None: ...
+    def wait_event(self, event: Any) -> None: ...
+
+
 def _patches(gpu: Gpu) -> Iterator[Any]:
     """Functions of torch that ask the driver, and those that read memory by its address."""
     tensor, as_tensor, default = torch.tensor, torch.as_tensor, torch.default_generator
@@ -385,6 +391,7 @@ def _patches(gpu: Gpu) -> Iterator[Any]:
             name="a pretended GPU", total_memory=gpu.total, major=9, minor=0
         ),
         "memory_allocated": lambda _=None: gpu.held,
+        "memory_reserved": lambda _=None: gpu.held,
         "max_memory_allocated": lambda _=None: gpu.peak,
         "reset_peak_memory_stats": lambda _=None: setattr(gpu, "peak", gpu.held),
         "empty_cache": lambda: None,
@@ -393,6 +400,9 @@ def _patches(gpu: Gpu) -> Iterator[Any]:
         "set_rng_state": lambda state, _=0: default.set_state(state),
         "get_rng_state_all": lambda: [default.get_state()],
         "Event": _Event,
+        "Stream": _Stream,
+        "current_stream": _Stream,
+        "stream": contextlib.nullcontext,
     }
     for name, said in says.items():
         yield patch.object(torch.cuda, name, said)
