@@ -308,7 +308,7 @@ class _Fit:
 
     def _there(self, at: np.ndarray) -> Tensor:
         """Weights [C, P + 1] of SciPy's variables."""
-        flat = torch.from_numpy(at).to(self.rows.device).view(len(self.weights), -1)
+        flat = sent(torch.from_numpy(at), self.rows.device).view(len(self.weights), -1)
         return self._times(self._factor if self._factor.ndim == 1 else self._factor.mT, flat)
 
     def _back(self, slope: Tensor) -> np.ndarray:
@@ -327,7 +327,7 @@ class _Fit:
 
 def _inverse_roots(grams: Tensor) -> Tensor:
     """Factors F [C, P, P] so that F F' is the inverse of each of `grams`, nearly."""
-    eye = torch.eye(grams.shape[1]).to(grams)
+    eye = torch.eye(grams.shape[1], dtype=grams.dtype, device=grams.device)
     scales = [gram.diagonal().rsqrt() for gram in grams]
     scaled = [gram * s * s[:, None] for gram, s in zip(grams, scales, strict=True)]
     tried = [torch.linalg.cholesky_ex(gram + 1e-6 * eye) for gram in scaled]
