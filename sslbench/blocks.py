@@ -178,10 +178,9 @@ def moments(rows: Rows) -> tuple[Tensor, Tensor]:
 
 def _near(features: Tensor, device: torch.device) -> Tensor:
     """The features on the device if they fit, sent once for all who ask while they live."""
-    features = features.detach() if features.requires_grad else features
     if features.device.type == device.type:
         return features
-    if features.device.type != "cpu" or device.type != "cuda":
+    if features.device.type != "cpu" or device.type != "cuda" or features.requires_grad:
         return features.to(device)
     found = _SENT.get(features)
     if found is None and fits(features.numel() * features.element_size(), device, SHARED):

@@ -85,7 +85,7 @@ def neighbours(features: Tensor, k: int, *, itself: bool = True) -> Tensor:
         most = n if itself else n - 1
         raise ValueError(f"{k} neighbours were asked for among {n} points; ask for 1 to {most}")
     _check_finite(features, "the search for neighbours")
-    points = Rows(features, turn=unit).kept()
+    points = Rows(features.detach(), turn=unit).kept()
     index = nearest(points, points, wanted)[1]  # [N, wanted]
     row = torch.arange(n, device=index.device)[:, None]
     order = (index != row).to(torch.int8).argsort(dim=1, stable=True)  # itself to the front
@@ -227,7 +227,7 @@ def _by_faiss(device: torch.device, k: int) -> bool:
 
 def _points(features: Tensor | Rows, spherical: bool) -> Rows:
     _check_finite(features, "k-means")
-    rows = as_rows(features)
+    rows = features if isinstance(features, Rows) else Rows(features.detach())
     return (rows.turned(unit) if spherical else rows).kept()
 
 

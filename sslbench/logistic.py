@@ -41,11 +41,8 @@ class Probe:
 
     def __call__(self, features: Tensor | Rows) -> Tensor:
         rows = features if isinstance(features, Rows) else Rows(features, self.mean.device)
-        logits = torch.empty(len(rows), len(self.bias), device=self.mean.device)
         size = rows.block(8 * len(self.bias), cpu=max(256, 4 * _BLOCK // rows.width))
-        for at, part in rows.blocks(size):
-            logits[at] = self._logits(part)
-        return logits
+        return torch.cat([self._logits(part) for _, part in rows.blocks(size)])
 
     def _logits(self, features: Tensor) -> Tensor:
         return torch.addmm(
