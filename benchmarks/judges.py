@@ -27,6 +27,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from sslbench import cluster
+from sslbench.blocks import Rows
 from sslbench.evaluators.linear import GRID
 from sslbench.logistic import fit_probes
 
@@ -180,8 +181,10 @@ def kmeans(data: Features, rounds: int) -> None:
 
         def ours(k: int = k, updates: int = updates, start: Tensor = start) -> float:
             generator = torch.Generator().manual_seed(0)
+            rows = Rows(points)
+            squares = cluster._squares(rows)
             found = cluster._lloyd(
-                points, start[None], updates, spherical=False, generator=generator
+                rows, squares, start[None], updates, spherical=False, generator=generator
             )
             return found[0].inertia
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .measures import ULP, power
+from .blocks import WHOLE, Rows, as_rows, fits, largest, moments, sent
+from .measures import ULP, power_of
 
 TOLERANCE = 1e-6  # distance from the minimum, as a share of the objective
 FAR = (0.1, 1e-2)  # the same, where the first fit takes its curvature anew
@@ -20,7 +21,9 @@ STEPS = 100  # of Newton
 PRODUCTS = 5000  # with the Hessian, of one fit
 _ROTATED = 4096  # features above which their spectrum costs more than it saves
 _APART = 1 << 24  # numbers in the classes' factors, above which classes share one
-_BLOCK = 1 << 21  # numbers in an intermediate matrix
+_BLOCK = 1 << 21  # numbers in an intermediate matrix on the CPU
+_RESIDENT = 0.75  # of a GPU's free memory that the rows may take: each step reads them all
+_KEPT = 0.25  # that the probabilities may take, which else are computed for each product
 
 
 @dataclass(frozen=True)
@@ -36,24 +39,26 @@ class Probe:
     objective: float  # mean cross entropy + l2 / 2 * |weight|^2
     converged: bool  # the distance from the minimum is proven to be within the tolerance
 
-    def __call__(self, features: Tensor) -> Tensor:
-        rows = max(256, 4 * _BLOCK // features.shape[1])
-        return torch.cat([self._logits(part) for part in torch.split(features, rows)])
+    def __call__(self, features: Tensor | Rows) -> Tensor:
+        rows = features if isinstance(features, Rows) else Rows(features, self.mean.device)
+        size = rows.block(8 * len(self.bias), cpu=max(256, 4 * _BLOCK // rows.width))
+        return torch.cat([self._logits(part) for _, part in rows.blocks(size)])
 
     def _logits(self, features: Tensor) -> Tensor:
-        features = features.to(self.mean.device, torch.float32) * self.power
-        return torch.addmm(self.bias, (features - self.mean) / self.scale, self.weight.T)
+        return torch.addmm(
+            self.bias, (features * self.power - self.mean) / self.scale, self.weight.T
+        )
 
 
 def fit_probes(
-    features: Tensor,
+    features: Tensor | Rows,
     labels: Tensor,
     l2s: Sequence[float],
     classes: int,
     *,
     tolerance: float = TOLERANCE,
 ) -> Iterator[Probe]:
-    """Fits logistic regression at each regularisation in turn, on the device of the features.
+    """Fits logistic regression at each regularisation in turn, on the device of the rows.
 
     `features` [N, D], `labels` int64 [N]. Minimises mean cross entropy + l2/2 * |weights|^2 over
     standardised features. Each fit starts from the one before: give the strongest first, and take
@@ -72,23 +77,24 @@ def fit_probes(
             f"a linear probe met l2 {min(l2s)} and labels from {int(labels.min())} to "
             f"{int(labels.max())}; l2 is above 0 and labels run from 0 to {classes - 1}"
         )
-    return _path(features, labels, l2s, classes, tolerance)
+    rows = as_rows(features)
+    return _path(rows, sent(labels, rows.device), l2s, classes, tolerance)
 
 
 def _path(
-    features: Tensor, labels: Tensor, l2s: Sequence[float], classes: int, tolerance: float
+    features: Rows, labels: Tensor, l2s: Sequence[float], classes: int, tolerance: float
 ) -> Iterator[Probe]:
     shown = torch.bincount(labels, minlength=classes) > 0
     present, target = shown.nonzero()[:, 0], (shown.cumsum(0) - 1)[labels]
     points = _Points(features)
-    count, size = len(present), points.rows.shape[1]
+    count, size = len(present), points.rows.width
     weights = torch.zeros(count, size, dtype=torch.float64, device=features.device)
     for l2 in l2s:
         for near in (tolerance,) if weights.any() else (*FAR, tolerance):
             fit = _Fit(points.rows, target, float(l2), weights)
             converged = fit.descend(max(near, tolerance))
             weights = fit.weights
-        weight = torch.zeros(classes, features.shape[1], device=features.device)
+        weight = torch.zeros(classes, features.width, device=features.device)
         weight[present] = points.turned(weights[:, :-1]).float()
         bias = torch.full((classes,), -float("inf"), device=features.device)
         bias[present] = weights[:, -1].float()
@@ -97,38 +103,43 @@ def _path(
 
 
 class _Points:
-    """Standardised features along the eigenvectors of their covariance, and a column of ones."""
+    """Standardised features along the eigenvectors of their covariance, and a column of ones.
 
-    rows: Tensor  # float32 [N, P + 1]
+    The one copy of the features that a fit makes. It is on the device, or where it would take too
+    much of that, on the host.
+    """
+
+    rows: Rows  # float32 [N, P + 1]
     mean: Tensor  # float64 [D]
     scale: Tensor  # float64 [D]
     power: Tensor  # [D]
 
-    def __init__(self, features: Tensor) -> None:
-        features = features.float()
-        self.power = power(features, 0)[0]
-        features = features * self.power if (self.power != 1).any() else features
-        n, d = features.shape
-        mean, scale = features.mean(0), features.std(0, unbiased=False)
-        flat = scale <= ULP * features.abs().amax(0)  # constant: rounding is not to be amplified
+    def __init__(self, features: Rows) -> None:
+        widest = largest(features)
+        self.power = power_of(widest)[0]
+        if (self.power != 1).any():
+            features = features.turned(lambda part: part * self.power)
+        mean, scale = moments(features)
+        flat = scale.float() <= ULP * (widest[0] * self.power)  # constant: no rounding amplified
         # rounded as the probe has them, which subtracts in float32
-        self.mean = torch.where(flat, features[0], mean).double()
-        self.scale = torch.where(flat, torch.ones_like(scale), scale).double()
+        first = features.take(torch.zeros(1, dtype=torch.long))[0]
+        self.mean = torch.where(flat, first, mean.float()).double()
+        self.scale = torch.where(flat, torch.ones_like(first), scale.float()).double()
+        n, d = len(features), features.width
         self._basis = None if d > _ROTATED else self._spectrum(features)
         width = d if self._basis is None else self._basis.shape[1]
-        self.rows = torch.ones(n, width + 1, device=features.device)
-        some = max(256, _BLOCK // d)
-        for part, out in zip(
-            torch.split(features, some), torch.split(self.rows, some), strict=True
-        ):
+        rows = _room(n, width + 1, features.device)
+        for at, part in features.blocks(features.block(32 * d, cpu=max(256, _BLOCK // d))):
             whole = (part.double() - self.mean) / self.scale
-            out[:, :-1] = whole if self._basis is None else whole @ self._basis
+            rows[at, :-1] = whole if self._basis is None else whole @ self._basis
+        self.rows = Rows(rows, features.device)
 
-    def _spectrum(self, features: Tensor) -> Tensor:
+    def _spectrum(self, features: Rows) -> Tensor:
         """Eigenvectors [D, P], without those along which nothing varies: pictures have many."""
-        n, d = features.shape
-        some = features if n <= 8 * d else features[:: n // (8 * d)]
-        some = (some.double() - self.mean) / self.scale
+        n, d = len(features), features.width
+        step = 1 if n <= 8 * d else n // (8 * d)
+        some = features.take(torch.arange(0, n, step)).double()
+        some.sub_(self.mean).div_(self.scale)
         variance, basis = torch.linalg.eigh(some.T @ some / len(some))  # rising
         if len(some) < n:
             variance = torch.ones_like(variance)
@@ -138,6 +149,13 @@ class _Points:
     def turned(self, weights: Tensor) -> Tensor:
         """Weights [C, D] of the standardised features, of those [C, P] of the rows."""
         return weights if self._basis is None else weights @ self._basis.T
+
+
+def _room(n: int, width: int, device: torch.device) -> Tensor:
+    """Ones [N, P + 1] on the device, or on the host where the device can read them by itself."""
+    if device.type != "cuda" or fits(4 * n * width, device, _RESIDENT):
+        return torch.ones(n, width, device=device)
+    return torch.ones(n, width, pin_memory=True)
 
 
 class _Spent(Exception):
@@ -151,12 +169,12 @@ class _Fit:
     at the start, so that the Hessian there is near the identity.
     """
 
-    def __init__(self, rows: Tensor, target: Tensor, l2: float, start: Tensor) -> None:
+    def __init__(self, rows: Rows, target: Tensor, l2: float, start: Tensor) -> None:
         self.rows, self.target, self.l2 = rows, target, l2
         self.products = 0
-        some = max(256, _BLOCK // max(start.shape))
-        self._parts, self._truths = torch.split(rows, some), torch.split(target, some)
-        self._chances: list[Tensor] = []
+        self._size = rows.block(32 * sum(start.shape), cpu=max(256, _BLOCK // max(start.shape)))
+        self._keeps = fits(4 * len(rows) * len(start), rows.device, _KEPT)
+        self._chances: dict[int, Tensor] = {}  # of blocks, where they fit
         self._at: np.ndarray | None = None  # where chances are known
         self.value, _, self.distance = self._evaluate(start)
         self.weights = start
@@ -204,18 +222,27 @@ class _Fit:
         if self.products > PRODUCTS:
             raise _Spent
         if self._at is None or not np.array_equal(self._at, at):
-            weights = (self._origin + self._there(at)).float()
-            self._chances = [(weights @ part.T).softmax(0) for part in self._parts]
-            self._at = at.copy()
+            self._bent_at = (self._origin + self._there(at)).float()
+            self._chances, self._at = {}, at.copy()
         weights = self._there(way)
         turn, bent = weights.float(), torch.zeros_like(weights, dtype=torch.float32)
-        for part, chance in zip(self._parts, self._chances, strict=True):
+        for place, part in self.rows.blocks(self._size):
+            chance = self._chance(place.start, part)
             change = turn @ part.T
             change -= (change * chance).sum(0)
             bent.addmm_(change.mul_(chance), part)
         whole = bent.double().div_(len(self.rows))
         whole[:, :-1] += self.l2 * weights[:, :-1]
         return self._back(whole)
+
+    def _chance(self, place: int, part: Tensor) -> Tensor:
+        """Probabilities [C, n] of a block where the Hessian is taken."""
+        if (known := self._chances.get(place)) is not None:
+            return known
+        chance = (self._bent_at @ part.T).softmax(0)
+        if self._keeps:
+            self._chances[place] = chance
+        return chance
 
     def _evaluate(self, weights: Tensor) -> tuple[float, Tensor, float]:
         """In float64, of weights [C, P + 1]: the objective, its gradient and its distance to go.
@@ -226,8 +253,8 @@ class _Fit:
         loss = weights.new_zeros(())
         slope = torch.zeros_like(weights)
         bend = weights.new_zeros(len(weights), len(weights))  # of the biases
-        for part, truth in zip(self._parts, self._truths, strict=True):
-            points = part.double()
+        for at, part in self.rows.blocks(self._size):
+            points, truth = part.double(), self.target[at]
             log = (weights @ points.T).log_softmax(0)  # classes first: the products are faster
             loss -= log.gather(0, truth[None]).sum()
             wrong = log.exp_()  # probabilities, less 1 at the truth
@@ -237,11 +264,15 @@ class _Fit:
         slope /= len(self.rows)
         slope[:, :-1] += self.l2 * weights[:, :-1]
         squares = weights[:, :-1].square().sum()
-        value = float(loss / len(self.rows) + self.l2 / 2 * squares)
         bend.div_(len(self.rows)).diagonal().add_(1e-12)  # all biases together move nothing
         level = slope[:, -1]
-        bias = float(level @ torch.linalg.solve(bend, level)) / 2
-        return value, slope, bias + float(slope[:, :-1].square().sum()) / (2 * self.l2)
+        found = [
+            loss / len(self.rows) + self.l2 / 2 * squares,
+            level @ torch.linalg.solve_ex(bend, level)[0],
+            slope[:, :-1].square().sum(),
+        ]
+        value, bias, steep = torch.stack(found).tolist()  # the one read
+        return value, slope, bias / 2 + steep / (2 * self.l2)
 
     def _factors(self) -> Tensor:
         """Inverse factors F of the Hessian's blocks at the start, so that F F' is their inverse.
@@ -249,37 +280,32 @@ class _Fit:
         [C, P + 1, P + 1] a block for each class, [1, P + 1, P + 1] one that classes share where there
         are many numbers, or [P + 1] its diagonal where there are too many.
         """
-        n, size = self.rows.shape
-        apart = len(self.weights) * size**2 <= _APART
-        many = _SPARSE // (size**2 * (len(self.weights) if apart else 1))
-        every = max(1, n // max(many, 4 * size))
-        rows = self.rows[::every]
-        chance = (self.weights.float() @ rows.T).softmax(0)
-        spread = chance - chance.square()  # [C, N]
+        n, size, count = len(self.rows), self.rows.width, len(self.weights)
+        apart = count * size**2 <= _APART
+        many = _SPARSE // (size**2 * (count if apart else 1))
+        rows = self.rows.every(max(1, n // max(many, 4 * size)))
         ridge = torch.full((size,), self.l2, device=rows.device)
         ridge[-1] = 1e-9  # the bias is free
-        if not apart:
-            spread = spread.mean(0, keepdim=True)
-        if size > _ROTATED + 1:
-            diagonal = (spread @ rows.square())[0] / len(rows) + ridge
-            return diagonal.double().rsqrt()
-        found = []
-        for each in spread:
-            gram = (rows * each[:, None]).T @ rows / len(rows) + ridge.diag()
-            scale = gram.diagonal().double().rsqrt()
-            gram = gram.double() * scale * scale[:, None]
-            for more in (1e-6, 1e-4, 1e-2):  # float32 may have left it indefinite
-                root, wrong = torch.linalg.cholesky_ex(gram + more * torch.eye(size).to(gram))
-                if not wrong:
-                    break
-            eye = torch.eye(size, dtype=root.dtype, device=root.device)
-            upper = torch.linalg.solve_triangular(root.mT, eye, upper=True)
-            found.append(scale[:, None] * upper)
-        return torch.stack(found)
+        diagonal = size > _ROTATED + 1
+        shape = (1, size) if diagonal else (count if apart else 1, size, size)
+        total = torch.zeros(shape, device=rows.device)
+        for _, part in rows.blocks(rows.block(16 * (size + count), cpu=WHOLE // size)):
+            chance = (self.weights.float() @ part.T).softmax(0)
+            spread = chance - chance.square()  # [C, n]
+            if len(total) == 1:
+                spread = spread.mean(0, keepdim=True)
+            if diagonal:
+                total += spread @ part.square()
+                continue
+            for gram, each in zip(total, spread, strict=True):
+                gram += (part * each[:, None]).T @ part
+        if diagonal:
+            return (total[0] / len(rows) + ridge).double().rsqrt()
+        return _inverse_roots((total / len(rows) + ridge.diag()).double())
 
     def _there(self, at: np.ndarray) -> Tensor:
         """Weights [C, P + 1] of SciPy's variables."""
-        flat = torch.from_numpy(at).to(self.rows.device).view(len(self.weights), -1)
+        flat = sent(torch.from_numpy(at), self.rows.device).view(len(self.weights), -1)
         return self._times(self._factor if self._factor.ndim == 1 else self._factor.mT, flat)
 
     def _back(self, slope: Tensor) -> np.ndarray:
@@ -294,3 +320,27 @@ class _Fit:
         if len(factor) == 1:
             return rows @ factor[0]
         return (rows[:, None] @ factor)[:, 0]
+
+
+def _inverse_roots(grams: Tensor) -> Tensor:
+    """Factors F [C, P, P] so that F F' is the inverse of each of `grams`, nearly."""
+    eye = torch.eye(grams.shape[1], dtype=grams.dtype, device=grams.device)
+    scales = [gram.diagonal().rsqrt() for gram in grams]
+    scaled = [gram * s * s[:, None] for gram, s in zip(grams, scales, strict=True)]
+    tried = [torch.linalg.cholesky_ex(gram + 1e-6 * eye) for gram in scaled]
+    wrong = torch.stack([each.info for each in tried]).tolist()  # the one read
+    found = []
+    for each, bad, gram, scale in zip(tried, wrong, scaled, scales, strict=True):
+        root = _firmer(gram, eye) if bad else each.L
+        found.append(scale[:, None] * torch.linalg.solve_triangular(root.mT, eye, upper=True))
+    return torch.stack(found)
+
+
+def _firmer(gram: Tensor, eye: Tensor) -> Tensor:
+    """The root of a matrix that float32 left indefinite, firmed."""
+    for more in (1e-4, 1e-2):
+        root, wrong = torch.linalg.cholesky_ex(gram + more * eye)
+        if not wrong:
+            break
+    found: Tensor = root
+    return found

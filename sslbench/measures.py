@@ -34,9 +34,16 @@ def power(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     are to the bit, and those of an extreme one score what they would score there.
     """
     least, most = x.amin(dim, keepdim=True), x.amax(dim, keepdim=True)
-    exponent = torch.frexp(torch.maximum(-least, most).cpu()).exponent  # Metal has no frexp
+    return power_of(torch.maximum(-least, most))
+
+
+def power_of(largest: Tensor) -> Tensor:
+    """The same, of the largest magnitudes."""
+    home = largest.cpu() if largest.device.type == "mps" else largest  # Metal has no frexp
+    exponent = torch.frexp(home).exponent
     exponent = torch.where(exponent.abs() > _ORDINARY, -exponent.clamp(-126, 126), 0)
-    return torch.ldexp(torch.ones(exponent.shape), exponent).to(x)
+    # 2 to the exponent, exactly and on every device: a float32 of these bits
+    return (exponent.int() + 127).bitwise_left_shift(23).view(torch.float32).to(largest)
 
 
 def unit(x: Tensor, dim: int = 1) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .api import Judged, Subject, Value
+from .blocks import broken
 from .errors import Unsuited
 
 
@@ -36,10 +37,9 @@ def labelled(subject: Subject, data: Judged, split: Literal["train", "test"]) ->
             f"the {split} split has {len(labels)} labels and {len(features)} features; "
             "extract the features again"
         )
-    broken = int((~features.isfinite()).any(1).sum())
-    if broken:
+    if bad := broken(features):
         raise ValueError(
-            f"the features of {split} cannot be judged: {broken} of {len(features)} rows hold NaN "
+            f"the features of {split} cannot be judged: {bad} of {len(features)} rows hold NaN "
             "or infinity; train again with a lower learning rate"
         )
     known = labels >= 0

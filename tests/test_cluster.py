@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from sklearn.cluster import KMeans
 
 from sslbench import cluster
+from sslbench.blocks import Rows
 from sslbench.cluster import kmeans, match, neighbours, pca_whiten
 
 
@@ -17,6 +18,14 @@ def blobs(n=600, d=8, k=6, *, spread=0.3, seed=0):
     centres = 2 * torch.randn(k, d, generator=generator)
     truth = torch.arange(n) % k
     return centres[truth] + spread * torch.randn(n, d, generator=generator), truth
+
+
+def _run(points, start, iterations):
+    rows, generator = Rows(points), torch.Generator().manual_seed(0)
+    squares = cluster._squares(rows)
+    return cluster._lloyd(
+        rows, squares, start[None], iterations, spherical=False, generator=generator
+    )[0]
 
 
 def inertia(points, clusters):
@@ -38,9 +47,7 @@ def test_kmeans_inertia_is_no_worse_than_scikit_learns(n, d, k, spread):
 def test_lloyds_steps_are_scikit_learns_from_the_same_start(k):
     points, _ = blobs(1000, 5, 4, spread=1.5)
     start = points[:k].clone()
-    ours = cluster._lloyd(
-        points, start[None], 7, spherical=False, generator=torch.Generator().manual_seed(0)
-    )[0]
+    ours = _run(points, start, 7)
     model = KMeans(k, init=start.numpy(), n_init=1, max_iter=7, tol=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that seven iterations are few
@@ -85,10 +92,8 @@ def test_every_point_moves_its_centroid_beyond_256_points_a_cluster(k):
 @pytest.mark.parametrize("k", [8, 80])
 def test_empty_clusters_take_half_of_a_large_one(k):
     points, _ = blobs(1200, 6, 6, spread=0.5)
-    start = points[:1].repeat(k, 1)[None]  # all at one place: all but one are empty
-    found = cluster._lloyd(
-        points, start, 50, spherical=False, generator=torch.Generator().manual_seed(0)
-    )[0]
+    start = points[:1].repeat(k, 1)  # all at one place: all but one are empty
+    found = _run(points, start, 50)
     assert torch.bincount(found.assignment, minlength=k).min() > 0
     assert found.inertia < 1.5 * kmeans(points, k, iterations=50, seed=0).inertia
 
@@ -263,10 +268,12 @@ def test_whitening_into_more_dimensions_than_there_are_is_refused():
         pca_whiten(torch.randn(3, 8), 5)
 
 
-def test_sums_by_products_are_those_of_a_loop(monkeypatch):
+def test_a_pass_of_an_accelerator_finds_and_sums_as_a_loop_does(monkeypatch):
     monkeypatch.setattr(cluster, "_BLOCK", 1)
-    points, own = torch.randn(2500, 7), torch.randint(5, (2500,))
-    found = torch.full((6, 7), 9.0, dtype=torch.float64)
-    cluster._sum_by_products(points, own, found)
-    loop = torch.stack([points[own == k].double().sum(0) for k in range(6)])
-    assert torch.allclose(found, loop, atol=1e-4)
+    points, centroids = torch.randn(2500, 7), torch.randn(2, 6, 7)
+    assignment, sums, counts = cluster._passed(Rows(points), centroids)
+    for own, found, many, centres in zip(assignment, sums, counts, centroids, strict=True):
+        assert torch.equal(own, torch.cdist(points, centres).argmin(1))
+        assert torch.equal(many, torch.bincount(own, minlength=6))
+        loop = torch.stack([points[own == k].double().sum(0) for k in range(6)])
+        assert torch.allclose(found, loop, atol=1e-4)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject, Value
+from sslbench.blocks import Rows
 from sslbench.cluster import Clusters, kmeans, match
 from sslbench.errors import UserError
 from sslbench.measures import unit
@@ -72,8 +73,8 @@ class Clustering(Evaluator):
         k, warnings = min(data.classes, len(truth)), []
         if k < data.classes:
             warnings.append(f"{len(truth)} test images for {data.classes} classes: k={k} was taken")
-        device = "cpu" if subject.device.type == "mps" else subject.device
-        directions = unit(features.to(device))
+        device = torch.device("cpu") if subject.device.type == "mps" else subject.device
+        directions = Rows(features, device, turn=unit).kept()
         clusters = kmeans(directions, k, restarts=self.restarts, iterations=ITERATIONS, seed=seed)
         metrics = _agreement(truth, clusters.assignment.cpu(), "", data.classes)
         logits = subject.predict("test")
@@ -89,7 +90,7 @@ class Clustering(Evaluator):
         return Judgement(metrics, {}, tuple(warnings))
 
     def _over(
-        self, directions: Tensor, truth: Tensor, first: Clusters, seed: int
+        self, directions: Rows, truth: Tensor, first: Clusters, seed: int
     ) -> tuple[dict[str, Value], list[str]]:
         """Of more and more clusters; `first` are the k of the main columns."""
         from sklearn import metrics as oracle
@@ -121,7 +122,7 @@ def many_to_one(truth: Tensor, assignment: Tensor) -> Value:
     return proportion(table.argmax(1)[assignment] == truth)
 
 
-def _stability(directions: Tensor, k: int, seed: int) -> Value:
+def _stability(directions: Rows, k: int, seed: int) -> Value:
     from sklearn.metrics import adjusted_rand_score
 
     runs = [

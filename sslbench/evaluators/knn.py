@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from sslbench.api import Evaluator, Judged, Judgement, Metric, Predictions, Subject
+from sslbench.blocks import Rows, sent
 from sslbench.cluster import nearest
 from sslbench.errors import Unsuited, UserError
 from sslbench.measures import unit
@@ -14,6 +16,7 @@ from sslbench.scores import Labelled, accuracies, class_warnings, labelled
 
 GRID = (1, 5, 10, 20, 50, 100, 200)
 DEFAULT = 20  # where no held-out image can choose
+_VOTES = 4096  # queries that a CPU counts together
 
 
 class KNN(Evaluator):
@@ -50,11 +53,12 @@ class KNN(Evaluator):
         self.k, self.temperature = k, temperature
 
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
-        train = _unit(labelled(subject, data, "train"), subject)
-        k, warnings = self._choose(train, data.classes)
-        test = _unit(labelled(subject, data, "test"), subject)
-        votes = self._votes(test.features, train, (k,), data.classes)
-        scores = next(votes)[1]
+        train = labelled(subject, data, "train")
+        k, warnings = self._choose(train, subject, data.classes)
+        test = labelled(subject, data, "test")
+        queries, bank = _directions(test.features, subject), _directions(train.features, subject)
+        votes = self._votes(queries, bank, train.labels, (k,), data.classes)
+        scores = torch.cat([part.cpu() for _, _, part in votes])
         metrics = accuracies(scores, test.labels)
         if "top5" in metrics and k < 5:
             warnings += (f"top5 is the best {k}, for so many neighbours were asked (k={k})",)
@@ -62,7 +66,9 @@ class KNN(Evaluator):
         said = Predictions(scores.argmax(1), test.labels)
         return Judgement(metrics, {"k": k}, warnings, predictions=said)
 
-    def _choose(self, train: Labelled, classes: int) -> tuple[int, tuple[str, ...]]:
+    def _choose(
+        self, train: Labelled, subject: Subject, classes: int
+    ) -> tuple[int, tuple[str, ...]]:
         images, held = len(train.labels), int(train.held_out.sum())
         if self.k is not None:
             if self.k > images:
@@ -74,37 +80,42 @@ class KNN(Evaluator):
         if held in (0, images):
             k = min(DEFAULT, images)
             return k, (f"no held-out tenth to choose k on: k={k} was taken",)
-        bank = Labelled(*(part[~train.held_out] for part in train))
-        queries = Labelled(*(part[train.held_out] for part in train))
-        grid = [k for k in GRID if k <= len(bank.labels)]
-        right = {
-            k: int((scores.argmax(1) == queries.labels).sum())
-            for k, scores in self._votes(queries.features, bank, grid, classes)
-        }
-        return max(grid, key=lambda k: (right[k], -k)), ()
+        rows = _directions(train.features, subject)
+        bank, queries = rows.some(~train.held_out), rows.some(train.held_out)
+        truth = sent(train.labels[train.held_out], rows.device)
+        labels = train.labels[~train.held_out]
+        grid = [k for k in GRID if k <= len(bank)]
+        right = {k: torch.zeros((), dtype=torch.long, device=rows.device) for k in grid}
+        for at, k, scores in self._votes(queries, bank, labels, grid, classes):
+            right[k] += (scores.argmax(1) == truth[at]).sum()
+        many = torch.stack(list(right.values())).tolist()
+        return max(zip(many, grid, strict=True), key=lambda found: (found[0], -found[1]))[1], ()
 
     def _votes(
-        self, queries: Tensor, bank: Labelled, grid: Sequence[int], classes: int
-    ) -> Iterator[tuple[int, Tensor]]:
-        """For each k of the rising `grid` the scores [M, C], one tensor that keeps growing.
+        self, queries: Rows, bank: Rows, labels: Tensor, grid: Sequence[int], classes: int
+    ) -> Iterator[tuple[slice, int, Tensor]]:
+        """For blocks of queries and each k of the rising `grid` the scores [m, C].
 
         -inf for a class without a neighbour.
         """
-        similarity, index = nearest(queries, bank.features, grid[-1])  # [M, k]
-        # the same factor on every class of a query: it keeps a small temperature from underflow
-        weight = ((similarity - similarity[:, :1]).double() / self.temperature).exp()
-        weight = weight.clamp(min=1e-300)
-        voter = bank.labels[index]  # [M, k]
-        scores = weight.new_zeros(len(queries), classes)
-        done = 0
-        for k in grid:
-            scores.scatter_add_(1, voter[:, done:k], weight[:, done:k])
-            done = k
-            yield k, scores.masked_fill(scores == 0, -float("inf"))
+        similarity, index = nearest(queries, bank, grid[-1])  # [M, k]
+        labels = sent(labels, bank.device)
+        size = bank.block(24 * classes + 32 * grid[-1], cpu=_VOTES)
+        for start in range(0, len(index), size):
+            at = slice(start, start + size)
+            near, voter = similarity[at], labels[index[at]]
+            # the same factor on every class of a query: it keeps a small temperature from underflow
+            weight = ((near - near[:, :1]).double() / self.temperature).exp()
+            weight = weight.clamp(min=1e-300)
+            scores = weight.new_zeros(len(near), classes)
+            done = 0
+            for k in grid:
+                scores.scatter_add_(1, voter[:, done:k], weight[:, done:k])
+                done = k
+                yield at, k, scores.masked_fill(scores == 0, -float("inf"))
 
 
-def _unit(part: Labelled, subject: Subject) -> Labelled:
+def _directions(features: Tensor, subject: Subject) -> Rows:
     # faiss has no Metal; the cosine wants float32 either way
-    device = "cpu" if subject.device.type == "mps" else subject.device
-    features = unit(part.features.to(device))
-    return Labelled(features, part.labels.to(device), part.held_out.to(device))
+    device = torch.device("cpu") if subject.device.type == "mps" else subject.device
+    return Rows(features, device, turn=unit)

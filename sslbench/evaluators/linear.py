@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from sslbench.api import Evaluator, Head, Judged, Judgement, Metric, Predictions, Subject, Value
+from sslbench.blocks import Rows, broken, sent
 from sslbench.errors import UserError
 from sslbench.logistic import Probe, fit_probes
 from sslbench.scores import Labelled, accuracies, class_warnings, labelled, proportion
@@ -104,12 +106,20 @@ def choose_probe(
         l2, _, more = _choose(train, data.classes, GRID)
         warnings += more
     if nine_tenths:
-        train = Labelled(*(part[~train.held_out] for part in train))
+        train = _some(train, ~train.held_out)
     probe, more = _fit(train, data.classes, l2)
     return probe, warnings + more
 
 
 Merit = tuple[int, float]  # on the held-out tenth: how many are right, minus the cross entropy
+
+
+class _Shown(NamedTuple):
+    """Labelled images: features for the subject's device, labels on the host."""
+
+    rows: Rows
+    labels: Tensor  # int64 [N]
+    held_out: Tensor  # bool [N]
 
 
 class _Stage(NamedTuple):
@@ -119,16 +129,16 @@ class _Stage(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def _levels(subject: Subject, data: Judged, split: Literal["train", "test"]) -> list[Labelled]:
+def _levels(subject: Subject, data: Judged, split: Literal["train", "test"]) -> list[_Shown]:
     """Of each stage, shallow to deep, what `labelled` gives of the features."""
     labels = data.labels(split)
     held = data.held_out if split == "train" else torch.zeros(len(labels), dtype=torch.bool)
     known = labels >= 0
     found = []
     for place, level in enumerate(subject.maps(split), start=1):
-        if broken := int((~level.isfinite()).any(1).sum()):
+        if bad := broken(level):
             raise ValueError(
-                f"the maps of stage {place} were to be judged, {broken} of {len(level)} rows of "
+                f"the maps of stage {place} were to be judged, {bad} of {len(level)} rows of "
                 f"{split} hold NaN or infinity; train again with a lower learning rate"
             )
         part = Labelled(level[known].float(), labels[known], held[known])
@@ -138,38 +148,42 @@ def _levels(subject: Subject, data: Judged, split: Literal["train", "test"]) -> 
 
 def _scores(stages: Sequence[_Stage], subject: Subject, data: Judged) -> dict[str, Value]:
     return {
-        stage.name: proportion(stage.probe(test.features).argmax(1) == test.labels)
+        stage.name: proportion(stage.probe(test.rows).argmax(1).cpu() == test.labels)
         for stage, test in zip(stages, _levels(subject, data, "test"), strict=True)
     }
 
 
-def _at(subject: Subject, part: Labelled) -> Labelled:
-    device = "cpu" if subject.device.type == "mps" else subject.device  # Metal has no eigh
-    return Labelled(*(tensor.to(device) for tensor in part))
+def _at(subject: Subject, part: Labelled) -> _Shown:
+    # Metal has no eigh
+    device = torch.device("cpu") if subject.device.type == "mps" else subject.device
+    return _Shown(Rows(part.features, device), part.labels, part.held_out)
 
 
-def _fit(train: Labelled, classes: int, l2: float) -> tuple[Probe, tuple[str, ...]]:
-    probe = next(fit_probes(train.features, train.labels, (l2,), classes))
+def _some(part: _Shown, mask: Tensor) -> _Shown:
+    return _Shown(part.rows.some(mask), part.labels[mask], part.held_out[mask])
+
+
+def _fit(train: _Shown, classes: int, l2: float) -> tuple[Probe, tuple[str, ...]]:
+    probe = next(fit_probes(train.rows, train.labels, (l2,), classes))
     if not probe.converged:
         return probe, (f"the fit at l2={l2:.3g} stopped before its minimum",)
     return probe, ()
 
 
 def _choose(
-    train: Labelled, classes: int, grid: Sequence[float]
+    train: _Shown, classes: int, grid: Sequence[float]
 ) -> tuple[float, Merit | None, tuple[str, ...]]:
     """The l2 of the grid that is best on the held-out tenth."""
     held = train.held_out
     if not held.any() or held.all():
         l2 = grid[0] if len(grid) == 1 else DEFAULT
         return l2, None, (f"no held-out tenth to choose l2 on: l2={l2} was taken",)
-    rest, features, truth = ~held, train.features[held], train.labels[held]
+    rest, judged = _some(train, ~held), _some(train, held)
+    truth = sent(judged.labels, judged.rows.device)
     merits: dict[float, Merit] = {}
     lowest = math.inf
-    for probe in fit_probes(
-        train.features[rest], train.labels[rest], grid, classes, tolerance=ROUGH
-    ):
-        logits = probe(features)
+    for probe in fit_probes(rest.rows, rest.labels, grid, classes, tolerance=ROUGH):
+        logits = probe(judged.rows)
         loss = float(F.cross_entropy(logits, truth))
         merits[probe.l2] = int((logits.argmax(1) == truth).sum()), -loss
         lowest = min(lowest, loss)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..api import Backbone, Corrupted, Evaluator, Head, Judged, Method, Split, Subject
+from ..blocks import broken
 from ..data import Data
 from ..errors import Unsuited, UserError
 from ..store import CellFolder
@@ -82,9 +83,9 @@ class Frozen:
                 f"check vectors: the encoder returned {tuple(features.shape[1:])} for an image; it "
                 "must return [B, D]: pool its maps"
             )
-        if broken := int((~features.isfinite()).any(1).sum()):
+        if bad := broken(features):
             raise ValueError(
-                f"check finite: {broken} of {len(features)} feature vectors of {split} hold NaN or "
+                f"check finite: {bad} of {len(features)} feature vectors of {split} hold NaN or "
                 "infinity; train again with a lower learning rate, or look at the weights"
             )
         if len(features) > 1 and (features == features[:1]).all():

@@ -360,6 +360,12 @@ class _Event:
         return True
 
 
+class _Stream:
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def wait_stream(self, stream: Any) -> None: ...
+    def wait_event(self, event: Any) -> None: ...
+
+
 def _patches(gpu: Gpu) -> Iterator[Any]:
     """Functions of torch that ask the driver, and those that read memory by its address."""
     tensor, as_tensor, default = torch.tensor, torch.as_tensor, torch.default_generator
@@ -398,6 +404,9 @@ def _patches(gpu: Gpu) -> Iterator[Any]:
         "set_rng_state": lambda state, _=0: default.set_state(state),
         "get_rng_state_all": lambda: [default.get_state()],
         "Event": _Event,
+        "Stream": _Stream,
+        "current_stream": _Stream,
+        "stream": contextlib.nullcontext,
     }
     for name, said in says.items():
         yield patch.object(torch.cuda, name, said)

@@ -406,7 +406,7 @@ def test_the_grid_seldom_ends_where_features_are_noise(n, d, trials):
         draws = generator(seed)
         held = torch.rand(n, generator=draws) < 0.1
         train = Labelled(torch.randn(n, d, generator=draws), torch.arange(n) % 5, held)
-        chosen.append(linear._choose(train, 5, linear.GRID)[0])
+        chosen.append(linear._choose(linear._at(fake(), train), 5, linear.GRID)[0])
     assert sum(l2 in (linear.GRID[0], linear.GRID[-1]) for l2 in chosen) <= 1
 
 
@@ -415,7 +415,8 @@ def test_the_grid_does_not_end_on_digits(seed):
     digits = load_digits()
     features, labels = torch.tensor(digits.data).float(), torch.tensor(digits.target)
     held = torch.rand(len(labels), generator=generator(seed)) < 0.1
-    l2, _, warnings = linear._choose(Labelled(features, labels, held), 10, linear.GRID)
+    train = linear._at(fake(), Labelled(features, labels, held))
+    l2, _, warnings = linear._choose(train, 10, linear.GRID)
     assert linear.GRID[-1] < l2 < linear.GRID[0]
     assert warnings == ()
 
@@ -460,9 +461,8 @@ def test_a_fit_that_runs_out_of_products_says_so(monkeypatch):
     monkeypatch.setattr(logistic, "PRODUCTS", 3)
     probe = next(fit_probes(world.train, world.truth["train"], (1e-6,), 4))
     assert not probe.converged
-    assert linear._fit(labelled(world, world, "train"), 4, 1e-6)[1] == (
-        "the fit at l2=1e-06 stopped before its minimum",
-    )
+    train = linear._at(world, labelled(world, world, "train"))
+    assert linear._fit(train, 4, 1e-6)[1] == ("the fit at l2=1e-06 stopped before its minimum",)
 
 
 def test_scale_and_offset_of_features_do_not_matter():
