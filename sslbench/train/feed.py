@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..api import Epoch, Stream
+from ..blocks import free_memory, sent
 from ..cells.cell import derive
 
 SHARE = 0.25  # of a GPU's free memory that a dataset may take
@@ -123,20 +124,6 @@ class Feed:
                 if step + 1 < steps.stop:
                     ready = thread.submit(gather, step + 1)
                 yield given
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that a GPU has to spare, with those that this process holds and does not use."""
-    free, _ = torch.cuda.mem_get_info(device)
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(free + max(unused, 0))
-
-
-def sent(values: Tensor, device: torch.device) -> Tensor:
-    """Copies host numbers to a device without waiting for it."""
-    if device.type != "cuda":
-        return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
 
 
 def main_order(length: int, *, steps: int, batch: int, epoch: Epoch, seed: int) -> Tensor:
