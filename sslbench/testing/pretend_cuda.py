@@ -397,7 +397,6 @@ def _patches(gpu: Gpu) -> Iterator[Any]:
         "memory_reserved": lambda _=None: gpu.held,
         "max_memory_allocated": lambda _=None: gpu.peak,
         "reset_peak_memory_stats": lambda _=None: setattr(gpu, "peak", gpu.held),
-        "current_stream": lambda _=None: None,
         "empty_cache": lambda: None,
         "synchronize": waits,
         "get_rng_state": lambda _=0: default.get_state(),
