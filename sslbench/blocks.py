@@ -233,11 +233,14 @@ def _streamed(
             slot.there[: stop - start].copy_(source, non_blocking=True)
             slot.copied.record(beside)
 
-    for start in range(-size, n, size):
-        if start + size < n:
-            send(start + size)
-        if start >= 0:
-            slot = slots[start // size % 2]
-            here.wait_event(slot.copied)
-            yield slot.there[: min(size, n - start)]
-            slot.read.record(here)
+    try:
+        for start in range(-size, n, size):
+            if start + size < n:
+                send(start + size)
+            if start >= 0:
+                slot = slots[start // size % 2]
+                here.wait_event(slot.copied)
+                yield slot.there[: min(size, n - start)]
+                slot.read.record(here)
+    finally:
+        here.wait_stream(beside)  # who leaves early leaves a copy on its way
