@@ -13,6 +13,7 @@ from ..errors import Interrupted
 from ..events import CellDone, CellStarted, Listener
 from ..records import Stage
 from ..store import Store
+from ..train.device import prepare
 from ..train.options import RunOptions
 from .building import Builds, Means, Unsupported
 from .judging import judge_all
@@ -33,7 +34,11 @@ class Workbench:
         listener: Listener = lambda event: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`suite` is the suite's id, for records; `stop` is called between steps and evaluators."""
+        """`suite` is the suite's id, for records; `stop` is called between steps and evaluators.
+
+        It sets how this process computes: exactly and, where asked, repeatably.
+        """
+        prepare(builder.device, deterministic=how.deterministic)
         self.builder, self.store = builder, store
         self.build = builder.build  # plugins' tests ask a trial's bench for modules
         self.means = Means(builder, store, how, suite, listener, stop)

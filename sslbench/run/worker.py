@@ -119,12 +119,11 @@ def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Workb
     from ..one_cell.workbench import Workbench
     from ..plugins import registry
     from ..store import Store
-    from ..train.device import broken, pick_device, prepare
+    from ..train.device import broken, pick_device
 
     how = options.how
     torch.set_num_threads(how.threads or 1)
     device = pick_device(how.device)
-    prepare(device, deterministic=how.deterministic)
     if why := broken(device):
         raise UserError(why)
     found = registry(installed=options.installed, files=options.plugins, block=options.block)
