@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from processes import CONTEXT
 from torch import nn
 
 from sslbench.api import Backbone, Method, Place, Recipe, Update
@@ -130,6 +133,8 @@ POINTS = {
     "after a step": (train.Loop, "_after_step", 2, False),
     "at the last step of an epoch": (train.Loop, "_after_step", 3, False),
     "after a checkpoint": (train.Loop, "_save", 2, True),
+    "in the thread, before it writes": (CellFolder, "save", 3, False),
+    "in the thread, after it wrote": (CellFolder, "save", 3, True),
     "after the last checkpoint": (train.Loop, "_save", 7, True),
     "before the done mark": (CellFolder, "add", 1, False),
     "after the done mark": (CellFolder, "add", 1, True),
@@ -151,6 +156,42 @@ def test_a_crash_at_any_point_leaves_no_trace(method, uninterrupted, tmp_path, m
         assert workbench(folder).do(cell, [judge]).status == "ok"
         assert outcome(folder, cell) == expected
     assert reached >= 7
+
+
+def killed(folder: Path, cell: Cell, at: int, where: str) -> None:
+    """Trains the cell; the process is killed at that moment of the at-th checkpoint it writes."""
+    from sslbench.store import folder as module
+
+    whole, calls = module.write_atomic, [0]
+
+    def write(path: Path, content: bytes) -> None:
+        calls[0] += path.name.startswith("resume-")
+        if where == "half" and calls[0] == at:
+            path.with_name(f".{path.name}.half").write_bytes(content[: len(content) // 2])
+        if where == "after" or calls[0] < at:
+            whole(path, content)
+        if calls[0] == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    module.write_atomic = write
+    workbench(folder).do(cell, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["before", "half", "after"])
+@pytest.mark.parametrize("method", ["simclr", "moco"])
+def test_a_kill_while_a_checkpoint_is_written_leaves_no_trace(
+    method, where, uninterrupted, tmp_path
+):
+    cell, expected = cell_of(method), uninterrupted(method)
+    for at in range(1, 7, 2):
+        folder = tmp_path / str(at)
+        process = CONTEXT.Process(target=killed, args=(folder, cell, at, where))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        assert workbench(folder).do(cell, [resolve_judge("knn", registry())[0]]).status == "ok"
+        assert outcome(folder, cell) == expected
 
 
 @pytest.mark.parametrize(
