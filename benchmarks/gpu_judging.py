@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from sslbench.api import Evaluator, Judgement
 from sslbench.evaluators.clustering import Clustering
 from sslbench.evaluators.knn import KNN
 from sslbench.evaluators.linear import Linear
+from sslbench.train.device import give_back
 
 EXACT = 1e-3  # of top1: what the order of sums may change on a GPU
 
@@ -56,7 +56,7 @@ def made_up(device: torch.device, train: int, test: int, dim: int, classes: int)
     generator = torch.Generator(device.type if device.type == "cuda" else "cpu").manual_seed(0)
     at: Any = {"generator": generator, "device": device}
     scale = (1 + torch.arange(dim, device=device)) ** -0.25
-    centres = torch.randn(classes, dim, **at) * (30 / dim) ** 0.5
+    centres = torch.randn(classes, dim, **at) * (12 / dim) ** 0.5
     labels = torch.randint(classes, (train + test,), **at)
     points = torch.cat(
         [
@@ -92,7 +92,7 @@ def exactness(bench: Bench) -> None:
     bench.need_gpu()
     sizes = bench.sized((20_000, 5_000, 512, 100), (600, 200, 32, 10))
     given = made_up(torch.device("cpu"), *sizes)
-    there = Given(bench.device, *list(vars(given).values())[1:])
+    there = replace(given, device=bench.device)
     for name, evaluator in (("knn", KNN(k=20)), ("linear", Linear(l2=1e-3))):
         with tf32():
             rounded = _top1(evaluator, there)
@@ -116,10 +116,7 @@ def judges(bench: Bench) -> None:
     """Seconds and peak memory of judges on 100,000 features of 2,048 numbers, of 1,000 classes."""
     count, dim, classes = bench.sized((100_000, 2_048, 1_000), (1_000, 64, 10))
     given = made_up(bench.device, count, count // 10, dim, classes)
-    whole = SimpleNamespace(test=given.train, of_test=given.of_train)  # clustering reads test alone
-    crowd = Given(
-        bench.device, given.train[:1], whole.test, given.of_train[:1], whole.of_test, classes
-    )
+    crowd = replace(given, test=given.train, of_test=given.of_train)  # clustering reads test alone
     for name, evaluator, of, most in (
         ("knn", KNN(), given, 20.0),
         ("clustering", Clustering(), crowd, 30.0),
@@ -131,14 +128,13 @@ def judges(bench: Bench) -> None:
 def _cost(bench: Bench, what: str, evaluator: Evaluator, of: Given, most: float) -> None:
     found: list[Judgement] = []
     try:
-        with limit(most), peak(bench.device) as memory:
+        with limit(most * bench.patience), peak(bench.device) as memory:
             took = seconds(bench.device, lambda: found.append(judged(evaluator, of)))
     except (RuntimeError, TimeIsUp) as error:
         bench.tell(what, first_line(error), False)
         return
     finally:
-        if bench.gpu:
-            torch.cuda.empty_cache()
+        give_back(bench.device)
     first, value = next(iter(found[0].metrics.items()))
     bench.tell(
         what,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
+
+from sslbench.one_cell.environment import peak_memory, reset_peak_memory
+from sslbench.train.device import give_back
 
 T = TypeVar("T")
 VERDICTS = {True: "ok", False: "FAILED", None: "-"}
@@ -50,6 +54,8 @@ class Bench:
     scratch: Path
     section: str = ""
     rows: list[Row] = field(default_factory=list)
+    begun: list[subprocess.Popen[str]] = field(default_factory=list)  # by this section
+    patience: float = 1.0  # by which every limit of time is stretched
 
     @property
     def gpu(self) -> bool:
@@ -66,6 +72,15 @@ class Bench:
 
     def sized(self, whole: T, small: T) -> T:
         return small if self.small else whole
+
+    def leave(self) -> None:
+        """Ends what the section began and did not wait for, and gives memory back."""
+        for process in self.begun:
+            process.kill()
+            process.wait()
+        self.begun.clear()
+        with contextlib.suppress(RuntimeError):  # of a device that runs nothing any more
+            give_back(self.device)
 
     def folder(self, name: str) -> Path:
         """A new folder of this section."""
@@ -126,7 +141,7 @@ def traced(device: torch.device, act: Callable[[], object], *, calls: bool = Tru
             act()
         torch.cuda.synchronize(device)
     events = list(seen.events() or ())
-    on_device = [e for e in events if e.device_type == DeviceType.CUDA and e.name != BLOCK]
+    on_device = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
     within = [e for e in events if e.name == BLOCK and e.device_type == DeviceType.CPU]
     counted: Counter[str] = Counter()
     longest: dict[str, float] = {}
@@ -158,8 +173,6 @@ def _union(spans: list[tuple[float, float]]) -> float:
 @contextlib.contextmanager
 def peak(device: torch.device) -> Iterator[Callable[[], float]]:
     """Gives what says the peak memory of the block so far, in GiB."""
-    from sslbench.one_cell.environment import peak_memory, reset_peak_memory
-
     reset_peak_memory(device)
     yield lambda: (peak_memory(device) or 0) / 2**30
 

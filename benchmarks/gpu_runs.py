@@ -24,7 +24,6 @@ from sslbench.store import Store
 from sslbench.store.tensors import digest_of
 from sslbench.train.device import pick_device, prepare
 
-PATIENCE = 100.0  # seconds for a command
 RESUMED = (*METHODS, "npid", "deepcluster-v2")
 TINY = [
     *("--datasets", "digits[test=60,train=192]", "--backbones", "test_resnet"),
@@ -86,9 +85,9 @@ def evaluators():
 
 
 class Command:
-    """A command in a process of its own, begun; its end is waited for, or it is killed."""
+    """A command in a process of its own, begun; the end of its section is its end."""
 
-    def __init__(self, *line: str) -> None:
+    def __init__(self, bench: Bench, *line: str) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self.process = subprocess.Popen(
             [sys.executable, *line],
@@ -97,14 +96,11 @@ class Command:
             text=True,
             env=environment,
         )
+        bench.begun.append(self.process)
 
     def ended(self) -> tuple[int, str]:
         """Its exit code, and what it printed."""
-        try:
-            said, _ = self.process.communicate(timeout=PATIENCE)
-        except BaseException:
-            self.process.kill()
-            raise
+        said, _ = self.process.communicate()
         return self.process.returncode, said
 
 
@@ -114,7 +110,7 @@ class Run(Command):
     def __init__(self, bench: Bench, name: str, line: Sequence[str], *, before: Any = ()) -> None:
         self.store = bench.folder(name) / "store"
         how = ["--store", str(self.store), "--no-predictions"]
-        super().__init__("-m", "sslbench", *before, "run", *line, *how)
+        super().__init__(bench, "-m", "sslbench", *before, "run", *line, *how)
 
     def records(self) -> list[Record]:
         return [record for cell in Store(self.store).cells() for record in cell.records()]
@@ -169,7 +165,7 @@ def _names(bench: Bench) -> None:
         bench.tell("their weights, with --deterministic", "equal" if alike else "differ", alike)
 
 
-def _end(code: int, said: str, where: Sequence[object]) -> str:
+def _end(code: int, said: str, where: Sequence[object] = ()) -> str:
     last = said.strip().splitlines()[-1:] if code else []
     return " ".join([f"exit code {code}", *map(str, where), *last])
 
@@ -184,7 +180,7 @@ def resume(bench: Bench) -> None:
 
     def begun(store: str, steps: int) -> Command:
         parts = (str(folder / store), str(bench.device), store, str(steps), *methods)
-        return Command(__file__, *parts)
+        return Command(bench, __file__, *parts)
 
     straight, cut = begun("straight", 0), begun("cut", 8)  # of 12 steps, in the second epoch
     code, said = cut.ended()
@@ -236,55 +232,57 @@ def failures(bench: Bench) -> None:
     def run(name: str, methods: str, *more: str) -> Run:
         return Run(bench, name, ["--methods", methods, *line, *more], before=before)
 
-    together = {
-        "out-of-range": run("assert", "out-of-range,moco"),
-        "killed": run("killed", "killed,moco"),
-        "hungry": run("hungry", "simclr,moco", "--evaluators", "hungry,knn"),
-        "two": run("two", "simclr", "--seeds", "0,1", "--jobs", "2", "--epochs", "20"),
-    }
-    ended = {name: each.ended() for name, each in together.items()}
+    asserts = run("assert", "out-of-range,simsiam")
+    killed = run("killed", "killed,simsiam")
+    hungry = run("hungry", "simclr", "--evaluators", "hungry,knn")
+    two = run("two", "simclr", "--seeds", "0,1", "--jobs", "2", "--epochs", "40")
+    _hungry(bench, hungry)
     assertion = "device-side assert" if bench.gpu else "out of bounds"
-    _fails(bench, "an index out of range", together["out-of-range"], "out-of-range", assertion)
-    _fails(bench, "SIGKILL of the worker", together["killed"], "killed", "process died (signal 9)")
-    _hungry(bench, together["hungry"])
-    _two(bench, together["two"], ended["two"])
+    _fails(bench, "an index out of range", asserts, "out-of-range", assertion)
+    _fails(bench, "SIGKILL of the worker", killed, "killed", "process died (signal 9)")
+    _two(bench, two)
     if not bench.gpu:
         raise NeedsGpu("out of memory in training: skipped: needs a GPU")
-    large = ["--backbones", "resnet152-small", "--datasets", "digits[size=48,test=60,train=1400]"]
-    own = run("memory", "simclr,moco", *large, "--set", "simclr.batch=1400", "--seeds", "0")
-    own.ended()
+    large = ["--backbones", "resnet101-small", "--datasets", "digits[size=48,test=60,train=1400]"]
+    memory = run("memory", "simclr,simsiam", *large, "--set", "simclr.batch=1400")
     wanted = "out of memory in training with batch 1400"
-    _fails(bench, "out of memory in training", own, "simclr", wanted)
+    _fails(bench, "out of memory in training", memory, "simclr", wanted)
 
 
 def _fails(bench: Bench, what: str, run: Run, method: str, wanted: str) -> None:
-    """One method fails with a sentence, and moco, which is after it, does not."""
-    records = run.records()
-    failed = [r for r in records if r.method == method and r.status == "failed"]
-    after = [r for r in records if r.method == "moco" and r.kind == "train"]
-    said = failed[0].sentence if failed else "no record says failed"
-    right = wanted in said and [r.status for r in after] == ["ok"]
-    right = right and after[0].finished > failed[0].finished
-    next_cell = ", ".join(r.status for r in after) or "no record"
-    bench.tell(what, f"{said[:160]}; the next cell: {next_cell}", right)
+    """One method fails with a sentence, and simsiam, which is after it, does not."""
+    end = _end(*run.ended())
+    trained = {r.method: r for r in run.records() if r.kind == "train"}
+    failed, after = trained.get(method), trained.get("simsiam")
+    if failed is None or after is None:
+        bench.tell(what, f"no record of it or of the next cell; {end}", False)
+        return
+    right = failed.status == "failed" and wanted in failed.sentence
+    right = right and after.status == "ok" and after.finished > failed.finished
+    bench.tell(what, f"{failed.sentence[:160]}; the next cell: {after.status}", right)
 
 
 def _hungry(bench: Bench, run: Run) -> None:
-    records = [r for r in run.records() if r.kind == "evaluation" and r.method == "simclr"]
-    failed = [r.sentence for r in records if r.evaluator == "hungry"]
-    others = [r.status for r in records if r.evaluator == "knn"]
-    said = failed[0] if failed else "no record"
-    right = "out of memory while hungry" in said and others == ["ok"]
-    bench.tell("out of memory in a judge", f"{said[:160]}; the next judge: {others}", right)
+    end = _end(*run.ended())
+    judged = {r.evaluator: r for r in run.records() if r.method == "simclr" and r.evaluator}
+    failed, other = judged.get("hungry"), judged.get("knn")
+    if failed is None or other is None:
+        bench.tell("out of memory in a judge", f"no record of it or of the next; {end}", False)
+        return
+    right = "out of memory while hungry" in failed.sentence and other.status == "ok"
+    said = f"{failed.sentence[:160]}; the next judge: {other.status}"
+    bench.tell("out of memory in a judge", said, right)
 
 
-def _two(bench: Bench, run: Run, ended: tuple[int, str]) -> None:
-    cells = [r for r in run.records() if r.kind == "train" and r.method == "simclr"]
-    first, last = (sorted(r.started for r in cells), sorted(r.finished for r in cells))
-    at_once = len(cells) == 2 and first[1] < last[0]
-    right = ended[0] == 0 and [r.status for r in cells] == ["ok", "ok"] and at_once
-    how = "at once" if at_once else "one after the other"
-    bench.tell("two cells on one device", _end(*ended, [f"{len(cells)} cells, {how}"]), right)
+def _two(bench: Bench, run: Run) -> None:
+    code, said = run.ended()
+    cells = sorted((r for r in run.records() if r.kind == "train"), key=lambda r: r.started)
+    at_once = any(
+        later.started < earlier.finished for earlier, later in zip(cells, cells[1:], strict=False)
+    )
+    right = code == 0 and all(r.status == "ok" for r in cells) and at_once
+    how = "some at once" if at_once else "one after the other"
+    bench.tell("two cells on one device", _end(code, said, [f"{len(cells)} cells, {how}"]), right)
 
 
 if __name__ == "__main__":
