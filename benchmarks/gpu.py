@@ -37,6 +37,7 @@ from pathlib import Path
 
 import gpu_judging
 import gpu_runs
+import gpu_speed
 import gpu_training
 from gpu_rows import VERDICTS, Bench, NeedsGpu, Row, TimeIsUp, first_line, limit
 
@@ -53,10 +54,10 @@ SECTIONS: dict[str, tuple[Callable[[Bench], None], float]] = {
     "resume": (gpu_runs.resume, 75),
     "losses": (gpu_training.losses, 100),
     "exactness": (gpu_judging.exactness, 30),
-    "speed": (gpu_training.speed, 150),
+    "speed": (gpu_speed.speed, 150),
     "judges": (gpu_judging.judges, 110),
-    "views": (gpu_training.views_alone, 30),
-    "feed": (gpu_training.feed, 40),
+    "views": (gpu_speed.views_alone, 30),
+    "feed": (gpu_speed.feed, 40),
 }
 
 

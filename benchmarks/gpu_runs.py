@@ -5,6 +5,7 @@ python benchmarks/gpu_runs.py FOLDER DEVICE STORE STEPS     # trains, and prints
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -249,10 +250,15 @@ def failures(bench: Bench) -> None:
     _fails(bench, "out of memory in training", memory, "simclr", wanted)
 
 
+def _bare(name: str) -> str:
+    """A plugin's name without its file."""
+    return name.rpartition("/")[2]
+
+
 def _fails(bench: Bench, what: str, run: Run, method: str, wanted: str) -> None:
     """One method fails with a sentence, and simsiam, which is after it, does not."""
     end = _end(*run.ended())
-    trained = {r.method: r for r in run.records() if r.kind == "train"}
+    trained = {_bare(r.method): r for r in run.records() if r.kind == "train"}
     failed, after = trained.get(method), trained.get("simsiam")
     if failed is None or after is None:
         bench.tell(what, f"no record of it or of the next cell; {end}", False)
@@ -264,12 +270,15 @@ def _fails(bench: Bench, what: str, run: Run, method: str, wanted: str) -> None:
 
 def _hungry(bench: Bench, run: Run) -> None:
     end = _end(*run.ended())
-    judged = {r.evaluator: r for r in run.records() if r.method == "simclr" and r.evaluator}
+    records = [r for r in run.records() if r.method == "simclr"]
+    judged = {_bare(r.evaluator): r for r in records if r.evaluator}
     failed, other = judged.get("hungry"), judged.get("knn")
     if failed is None or other is None:
         bench.tell("out of memory in a judge", f"no record of it or of the next; {end}", False)
         return
-    right = "out of memory while hungry" in failed.sentence and other.status == "ok"
+    wanted = "judged it; its training is kept"
+    right = wanted in failed.sentence and other.status == "ok"
+    right = right and failed.error is not None and failed.error.kind == "oom"
     said = f"{failed.sentence[:160]}; the next judge: {other.status}"
     bench.tell("out of memory in a judge", said, right)
 
@@ -277,9 +286,7 @@ def _hungry(bench: Bench, run: Run) -> None:
 def _two(bench: Bench, run: Run) -> None:
     code, said = run.ended()
     cells = sorted((r for r in run.records() if r.kind == "train"), key=lambda r: r.started)
-    at_once = any(
-        later.started < earlier.finished for earlier, later in zip(cells, cells[1:], strict=False)
-    )
+    at_once = any(later.started < earlier.finished for earlier, later in itertools.pairwise(cells))
     right = code == 0 and all(r.status == "ok" for r in cells) and at_once
     how = "some at once" if at_once else "one after the other"
     bench.tell("two cells on one device", _end(code, said, [f"{len(cells)} cells, {how}"]), right)
