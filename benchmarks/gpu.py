@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
@@ -107,7 +108,10 @@ def markdown(bench: Bench) -> str:
 
 def as_json(rows: list[Row]) -> str:
     keys = ("section", "what", "found", "right")
-    plain = [{**{key: getattr(row, key) for key in keys}, **row.numbers} for row in rows]
+    plain = [{key: getattr(row, key) for key in keys} | row.numbers for row in rows]
+    for row in plain:  # JSON has no NaN
+        odd = [k for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
+        row.update(dict.fromkeys(odd))
     return json.dumps(plain, indent=1, default=str)
 
 

@@ -111,7 +111,7 @@ def waits(bench: Bench) -> None:
                 f"{found.warned} by torch's debug mode, {found.called} by the profiler; "
                 f"{found.kernels} kernels, longest copy {1000 * found.copies:.2f} ms "
                 f"{' '.join(found.lines)}"
-                + ("" if found.status == "ok" else f"; the cell: {found.status}"),
+                + ("" if found.status == "ok" else f"; the cell: {found.status[:160]}"),
                 found.status == "ok" and most <= allowed,
                 **found._asdict(),
             )
