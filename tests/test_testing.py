@@ -463,7 +463,8 @@ def test_a_pretext_is_trained_once_in_a_precision_for_all_checks(tmp_path, monke
     monkeypatch.setattr(Wide, "fit", fitting)
     trial = late(tmp_path)
     for check in METHOD_CHECKS:
-        check(trial)
+        if check is not testing.keeps_a_gpu_busy:  # which watches the steps of pretexts too
+            check(trial)
     assert trained.count("Wide") == 2  # one of them in bf16
     assert trained.count("Late") > 4
 

@@ -180,7 +180,11 @@ def pretend_cuda(memory: int = 80 * GIB) -> Iterator[Gpu]:
     global _GPU
     library = _library()
     gpu = Gpu(memory)
+    # The first backward pass of a process starts a thread for each device that is there, and forks
+    # of a process with such threads cannot train: let it find none.
+    torch.zeros(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         library.begin()
         stack.callback(library.end)
         torch._C._ensureCUDADeviceGuardSet()
