@@ -148,7 +148,8 @@ def in_parts(network: nn.Module, x: Tensor, parts: int) -> Tensor:
     leave it idle.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if x.device.type == "cpu" or len(x) % parts or any(m.momentum is None for m in norms):
+    odd = any(m.momentum is None or not m.training for m in norms)
+    if x.device.type == "cpu" or len(x) % parts or odd:
         return torch.cat([network(part) for part in x.tensor_split(parts)])
     with contextlib.ExitStack() as patches:
         for norm in norms:

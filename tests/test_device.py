@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from click.testing import CliRunner
+from pretending import where_it_works
 from processes import forking
 from torch import nn
 
@@ -18,7 +19,7 @@ from sslbench.events import CellDone
 from sslbench.one_cell.provenance import failure
 from sslbench.run import worker
 from sslbench.store import Store
-from sslbench.testing.pretend_cuda import CannotPretend, pretend_cuda
+from sslbench.testing.pretend_cuda import pretend_cuda
 from sslbench.train import device as devices
 
 GPU, CPU, MPS = torch.device("cuda", 0), torch.device("cpu"), torch.device("mps")
@@ -26,11 +27,8 @@ GPU, CPU, MPS = torch.device("cuda", 0), torch.device("cpu"), torch.device("mps"
 
 @pytest.fixture
 def gpu():
-    with contextlib.ExitStack() as stack:
-        try:
-            yield stack.enter_context(pretend_cuda())
-        except CannotPretend as error:
-            pytest.skip(str(error))
+    with contextlib.ExitStack() as stack, where_it_works():
+        yield stack.enter_context(pretend_cuda())
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ import threading
 
 import pytest
 import torch
+from pretending import where_it_works
 
 from sslbench.disk import DiskError
 from sslbench.store import CellFolder, Store
-from sslbench.testing.pretend_cuda import CannotPretend, pretend_cuda
+from sslbench.testing.pretend_cuda import pretend_cuda
 from sslbench.train.saving import Saver
 
 CELL = "ab" * 32
@@ -38,10 +39,8 @@ def held(monkeypatch):
 def test_what_is_saved_is_as_it_was_then(folder, held, device):
     with contextlib.ExitStack() as stack:
         if device == "cuda":
-            try:
+            with where_it_works():
                 gpu = stack.enter_context(pretend_cuda())
-            except CannotPretend as error:
-                pytest.skip(str(error))
         weights, counts = torch.ones(3).to(device), {"at": [1]}
         saver = Saver(folder)
         seen = stack.enter_context(gpu.watched()) if device == "cuda" else None

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
+from pretending import where_it_works
 from test_views import ALL, pictures
 from torch import Tensor
 
 from sslbench import views as V
-from sslbench.testing.pretend_cuda import CannotPretend, pretend_cuda
+from sslbench.testing.pretend_cuda import pretend_cuda
 from sslbench.views import graphs, phases
 from sslbench.views.resample import placed, resampled
 
@@ -30,12 +31,10 @@ CHAINS = [
 
 @pytest.fixture
 def gpu():
-    try:
+    with where_it_works():
         pretended = pretend_cuda()
         with pretended as gpu:
             yield gpu
-    except CannotPretend as error:
-        pytest.skip(str(error))
 
 
 def made(view, images: Tensor, seed: int = 0) -> list[Tensor]:

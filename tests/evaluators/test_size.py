@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 import torch
+from pretending import where_it_works
 
 from sslbench import blocks, cluster, logistic
 from sslbench.blocks import Rows
@@ -11,7 +12,7 @@ from sslbench.evaluators.clustering import Clustering
 from sslbench.evaluators.knn import GRID, KNN
 from sslbench.evaluators.linear import Linear
 from sslbench.measures import unit
-from sslbench.testing.pretend_cuda import CannotPretend, pretend_cuda
+from sslbench.testing.pretend_cuda import pretend_cuda
 
 from .helpers import fake
 
@@ -27,11 +28,8 @@ STATES = {  # bytes that no block size changes, as docs/scale.md has them
 
 @contextlib.contextmanager
 def pretended(memory):
-    try:
-        with pretend_cuda(memory=memory) as gpu:
-            yield gpu
-    except CannotPretend as error:
-        pytest.skip(str(error))
+    with where_it_works(), pretend_cuda(memory=memory) as gpu:
+        yield gpu
 
 
 def world(*, on_gpu=False):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from pretending import where_it_works
 
 from sslbench.testing.gpu import asked_of_a_gpu
-from sslbench.testing.pretend_cuda import CannotPretend
 
 from .helpers import FOLDER, FULL, TRAINED
 
@@ -23,10 +23,8 @@ NAMES = [name for name in TRAINED if name in FULL]
 )
 def test_a_step_stays_within_its_budget(name, trial_of, request):
     """`--regold` writes the budget anew: do that where more work is worth it, and say why."""
-    try:
+    with where_it_works():
         asked = asked_of_a_gpu(trial_of(name), "fp32")
-    except CannotPretend as error:
-        pytest.skip(str(error))
     assert asked.status == "ok", asked.sentence
     # the first step of a fit also fills what optimisers remember
     most = max(seen.count for seen in asked.steps[1:])
