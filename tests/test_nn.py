@@ -6,10 +6,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from pretending import where_it_works
 from sklearn.datasets import load_digits
 from torch import nn
 
-from sslbench.nn import copy_frozen, ema, mlp, normalised, sinkhorn, warm
+from sslbench.nn import copy_frozen, ema, in_parts, mlp, normalised, sinkhorn, warm
+from sslbench.testing.pretend_cuda import pretend_cuda
 
 
 def kinds(module):
@@ -212,3 +214,24 @@ def test_normalised_rows_have_unit_length_in_float32_even_under_autocast():
     assert z.dtype == torch.float32
     torch.testing.assert_close(z.norm(dim=1), torch.ones(4))
     torch.testing.assert_close(normalised(x), x / x.pow(2).sum(1, keepdim=True).sqrt())
+
+
+def test_parts_pass_as_one_on_a_device_with_the_statistics_of_each():
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128, 5),
+        nn.BatchNorm1d(5, affine=False),
+    )
+    x = torch.randn(64, 3, 6, 6)
+    here, there = copy.deepcopy(net), copy.deepcopy(net)
+    expected = in_parts(here, x, 8)
+    with where_it_works(), pretend_cuda():
+        found = in_parts(there.to("cuda"), x.to("cuda"), 8).cpu()
+        buffers = [b.cpu() for b in there.buffers()]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    for mine, theirs in zip(buffers, here.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+    assert (expected - net(x)).abs().max() > 1e-2  # all as one have other statistics
