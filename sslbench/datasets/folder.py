@@ -20,7 +20,7 @@ from ..arrays import Integers, Stored, assemble, rows_of, side
 from ..disk import DiskError, names_in, read_file
 from ..errors import MissingData, UserError
 from .listing import find_pictures, is_litter, said
-from .pictures import RULE, decode, is_picture, short_side
+from .pictures import BROKEN, RULE, broken_picture, decode, is_picture, short_side
 
 LARGEST = 64  # pixels, stored side where none was asked for and the pictures are larger
 SMALLEST = 8  # pixels: a picture below it does not decide the side
@@ -238,9 +238,9 @@ class Folder(Dataset):
         for path in paths:
             try:
                 yield short_side(path)
-            except UserError:
+            except BROKEN as error:
                 if not place.skip_broken:
-                    raise
+                    raise broken_picture(path, str(error)) from error
 
     def _decoded(
         self, listing: Listing, classes: Sequence[str], size: int, place: Place

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -65,6 +65,8 @@ BROKEN = (
 )
 _LARGE = threading.Lock()
 
+Source: TypeAlias = Path | BinaryIO  # of a picture
+
 
 class Decoded(NamedTuple):
     stored: Stored  # the sound pictures, in order
@@ -99,19 +101,16 @@ def is_picture(path: Path) -> bool:
         return False
 
 
-def short_side(path: Path) -> int:
-    """Reads the short side in pixels, from the header alone."""
-    try:
-        with _any_size(), _opened_picture(path) as picture:
-            return min(picture.size)
-    except BROKEN as error:
-        raise broken_picture(path, str(error)) from error
+def short_side(source: Source) -> int:
+    """Reads the short side in pixels, from the header alone. One of BROKEN where that fails."""
+    with _any_size(), _opened_picture(source) as picture:
+        return min(picture.size)
 
 
 @contextlib.contextmanager
-def _opened_picture(path: Path, forms: tuple[str, ...] = ()) -> Iterator[Image.Image]:
+def _opened_picture(source: Source, forms: tuple[str, ...] = ()) -> Iterator[Image.Image]:
     """Opens a picture in one of the formats. ValueError where it has more than LARGEST pixels."""
-    with opened(path) as file:
+    with opened(source) if isinstance(source, Path) else contextlib.nullcontext(source) as file:
         try:
             picture = Image.open(file, formats=forms or formats())
         except UnidentifiedImageError as error:
@@ -140,9 +139,9 @@ def broken_picture(path: Path, why: str) -> UserError:
     )
 
 
-def square(path: Path, size: int) -> Bytes:
+def square(source: Source, size: int) -> Bytes:
     """Decodes a picture to [3, size, size]: resizes the short side bilinearly, crops the centre."""
-    with _opened_picture(path) as picture, _alone(picture):
+    with _opened_picture(source) as picture, _alone(picture):
         # JPEGs decode fast at a half, quarter or eighth; at least twice the side is kept
         picture.draft(None, (2 * size, 2 * size))
         whole: Image.Image = picture

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, __version__
+from PIL import __version__
 
 from sslbench.api import Place
 from sslbench.arrays import Stored, digest, gather, lay, mapped, rows_of, too_large, write_small
-from sslbench.datasets.pictures import BROKEN, RULE, square
+from sslbench.datasets.pictures import BROKEN, RULE, Source, short_side, square
 from sslbench.errors import UserError
 
 LARGEST = 64  # pixels, stored side where none was asked for: as `folder` does
@@ -43,8 +43,7 @@ class Column:
         """Of the first picture that can be read."""
         for position, source in enumerate(self._sources()):
             try:
-                with Image.open(source) as picture:
-                    return min(*picture.size, LARGEST)
+                return min(short_side(source), LARGEST)
             except BROKEN as error:
                 if not place.skip_broken:
                     raise self.broken(position, str(error)) from error
@@ -79,15 +78,15 @@ class Column:
             raise self.broken(*min(known[1].items()))
         return known
 
-    def _sources(self) -> Iterator[BytesIO | str]:
-        """What Pillow opens: bytes, or the path of a file here (never an address)."""
+    def _sources(self) -> Iterator[Source]:
+        """The pictures' bytes, or the path of a file here (never an address)."""
         for batch in self._split.iter(batch_size=AHEAD):
             for cell in batch[self._column]:
                 content, path = (cell or {}).get("bytes"), (cell or {}).get("path")
-                yield str(path) if content is None and path else BytesIO(content or b"")
+                yield Path(path) if content is None and path else BytesIO(content or b"")
 
     def _blocks(self, size: int, broken: dict[int, str], place: Place) -> Iterator[np.ndarray]:
-        def attempt(source: BytesIO | str) -> np.ndarray | str:
+        def attempt(source: Source) -> np.ndarray | str:
             try:
                 return square(source, size)
             except BROKEN as error:
