@@ -13,9 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NewType, Protocol
 
+import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
+from .errors import UserError
 from .events import Event
 from .hookspecs import API_VERSION as API_VERSION  # what a plugin declares as SSLBENCH_API
 
@@ -45,6 +47,8 @@ class DataInfo:
     size: int  # pixels, side of the training crop
     length: int  # N, images of the pretraining split
     classes: int  # clustering methods use it; others ignore it
+    grey: bool = False  # whether the three channels of every image are the same
+    clips: int = 0  # sequences that its images are frames of; 0: they are no frames
 
 
 class Batch(NamedTuple):
@@ -104,6 +108,12 @@ class Run(Protocol):
 
     def labels(self) -> Tensor:
         """Labels of the pretraining split [N], -1 where hidden."""
+
+    def clips(self) -> Tensor:
+        """Which sequence each image is a frame of, int64 [N]; frames of one are neighbours in order.
+
+        ValueError where `DataInfo.clips` is 0.
+        """
 
     def reset(self, module: nn.Module) -> None:
         """Calls `reset_parameters()` throughout the module and drops its optimiser state."""
@@ -167,6 +177,51 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def pretrained(self, tag: str) -> Backbone:
         """The same architecture with published weights; `tag` as timm's, "" for its default."""
+
+    # What not every network can. A method asks for it in `needs`, by `patch` or by trying.
+
+    patch: int = 0  # pixels, side of the patches that become tokens; 0: it has no tokens
+    prefix: int = 0  # P, tokens before those of the T patches, such as the class token
+
+    @torch.no_grad()
+    def shapes(self, size: int) -> list[tuple[int, int, int]]:
+        """(C, H, W) of each of its maps of images with sides of `size` pixels."""
+        training = [m for m in self.modules() if m.training]
+        blank = next(self.parameters()).new_zeros(1, 3, size, size)
+        maps = self.eval().maps(blank)
+        for module in training:
+            module.training = True
+        return [(m.shape[1], m.shape[2], m.shape[3]) for m in maps]
+
+    def upto(self, level: int) -> Backbone:
+        """The same network without what follows maps()[level], which it averages to features.
+
+        For losses on that map: what is judged has then been trained. UserError where it cannot be
+        cut.
+        """
+        raise UserError(f"{self.name} cannot be cut after one of its maps")
+
+    def narrower(self) -> Backbone:
+        """As `anew`, at half the width. UserError where it has none."""
+        raise UserError(f"{self.name} has no twin of half its width")
+
+    def tokens(self, x: Tensor, mask: Tensor | None = None, blank: Tensor | None = None) -> Tensor:
+        """Tokens [B, P + T, D] of images, patches row by row, with their positions.
+
+        mask: bool [B, T]; patches where it is true become `blank` [D], at the same position.
+        UserError where `patch` is 0.
+        """
+        raise UserError(f"{self.name} has no tokens; a ViT, such as vit_tiny_patch16_224, does")
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        """What its blocks make of any of its tokens: [B, n, D] -> [B, n, D], with the last norm."""
+        raise UserError(f"{self.name} has no tokens; a ViT, such as vit_tiny_patch16_224, does")
+
+    def fix_positions(self) -> None:
+        """Makes the positions of its patches fixed sines and cosines of row and column."""
+        raise UserError(
+            f"{self.name} learns no positions; a ViT, such as vit_tiny_patch16_224, does"
+        )
 
 
 class Method(nn.Module, ABC):
@@ -273,6 +328,8 @@ class Card:
 class Split(NamedTuple):
     images: Tensor  # uint8 [N, 3, H, W], RGB, in memory or memory-mapped
     labels: Tensor  # int64 [N], -1 where there is none
+    # int64 [N]: which sequence each is a frame of, in order; None: they are no frames
+    clips: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -398,6 +455,9 @@ class Judged(Protocol):
 
     def images(self, split: Literal["train", "test"]) -> Tensor:
         """Images of a split, uint8 [N, 3, H, W]."""
+
+    def clips(self, split: Literal["train", "test"]) -> Tensor | None:
+        """Which sequence each image of a split is a frame of, int64 [N]; None: of none."""
 
     def corrupted(self, which: str) -> Corrupted:
         """The corrupted test split: "official" as published, "regen" as rendered here.

@@ -167,17 +167,25 @@ def assemble(
     made: Mapping[str, Any],
     skipped: Iterable[str] = (),
     notes: Iterable[str] = (),
+    clips: Mapping[str, Integers] | None = None,
 ) -> Images:
     """Makes `Images`, with a fingerprint, from splits by name (train, test, perhaps unlabelled).
 
     made: how the pixels were made (stored side, crop rule, version); part of the fingerprint.
+    clips: of each split whose images are frames, which sequence each is of.
     """
+    sequences = dict(clips or {})
     sums = {
         name: [list(stored.images.shape), stored.digest, _digest_of(labels)]
+        + ([_digest_of(sequences[name])] if name in sequences else [])
         for name, (stored, labels) in parts.items()
     }
     splits = {
-        name: Split(stored.images, torch.from_numpy(labels.astype(np.int64)))
+        name: Split(
+            stored.images,
+            torch.from_numpy(labels.astype(np.int64)),
+            torch.from_numpy(sequences[name].astype(np.int64)) if name in sequences else None,
+        )
         for name, (stored, labels) in parts.items()
     }
     return Images(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import pluggy
 
-API_VERSION = (1, 1)  # (major, minor); a plugin declares what it needs as SSLBENCH_API
+API_VERSION = (1, 2)  # (major, minor); a plugin declares what it needs as SSLBENCH_API
 
 hookspec = pluggy.HookspecMarker("sslbench")
 hookimpl = pluggy.HookimplMarker("sslbench")

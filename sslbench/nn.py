@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 def mlp(
@@ -147,7 +148,7 @@ def in_parts(network: nn.Module, x: Tensor, parts: int) -> Tensor:
     On a device equal parts pass as one, where only norms look at them one by one: small passes would
     leave it idle.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in network.modules() if isinstance(m, BATCH_NORM)]
     odd = any(m.momentum is None or not m.training for m in norms)
     if x.device.type == "cpu" or len(x) % parts or odd:
         return torch.cat([network(part) for part in x.tensor_split(parts)])
@@ -233,3 +234,24 @@ def by_size(network: nn.Module, views: Sequence[Tensor]) -> Tensor:
     """
     sizes = sorted({v.shape[-1] for v in views}, reverse=True)
     return torch.cat([network(torch.cat([v for v in views if v.shape[-1] == s])) for s in sizes])
+
+
+def replace_batch_norms(network: ModuleT) -> ModuleT:
+    """The same network with layer norms over channels and positions where batch norms were.
+
+    For losses that must not tell an image of the others in its batch.
+    """
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, BATCH_NORM):
+                setattr(parent, name, _layer_norm(child))
+    return network
+
+
+def _layer_norm(norm: Any) -> nn.Module:
+    """In place of a batch norm, with its scale and shift and, where it is timm's, its activation."""
+    new = nn.GroupNorm(1, norm.num_features, eps=norm.eps, affine=norm.affine)
+    if norm.affine:
+        new.weight, new.bias = norm.weight, norm.bias
+    behind = [getattr(norm, key) for key in ("drop", "act") if hasattr(norm, key)]
+    return nn.Sequential(new, *behind) if behind else new

@@ -159,6 +159,108 @@ def test_convolutional_networks_run_channels_last_and_patch_networks_do_not():
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
 
 
+# ---- parts of a network --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "bracket"), NETWORKS)
+def test_shapes_are_those_of_the_maps_and_leave_the_mode(name, bracket):
+    network = made(name, bracket)
+    network.net.eval()
+    modes = [m.training for m in network.modules()]
+    shapes = network.shapes(32)
+    assert shapes == [tuple(m.shape[1:]) for m in network.maps(torch.rand(2, 3, 32, 32))]
+    assert [m.training for m in network.modules()] == modes
+
+
+@pytest.mark.parametrize(("name", "bracket"), NETWORKS)
+@pytest.mark.parametrize("level", [0, -2, -1])
+def test_a_cut_network_averages_the_map_that_it_ends_with(name, bracket, level):
+    network = made(name, bracket).eval()
+    short, x = network.upto(level), torch.rand(2, 3, 32, 32)
+    maps = network.maps(x)
+    level %= len(maps)
+    torch.testing.assert_close(short(x), maps[level].mean((2, 3)))
+    assert [m.shape for m in short.maps(x)] == [m.shape for m in maps[: level + 1]]
+    assert short.dim == maps[level].shape[1]
+    short.train()
+    short(x).sum().backward()
+    assert all(p.grad is not None for p in short.parameters() if p.requires_grad), "left untrained"
+    again = short.anew()
+    assert again(x).shape == short(x).shape
+    again.load_state_dict(short.state_dict())
+
+
+def test_a_cut_beyond_the_maps_is_a_sentence():
+    with pytest.raises(UserError, match=r"was to be cut after map 5 and has 5: 0 to 4"):
+        made("test_resnet", {}).upto(5)
+
+
+@pytest.mark.parametrize(
+    ("name", "bracket"), [n for n in NETWORKS if n[0] not in ("test_efficientnet", "test_vit")]
+)
+def test_a_narrower_twin_has_half_the_width_of_every_map_behind_the_stem(name, bracket):
+    network = made(name, bracket)
+    half = network.narrower()
+    assert half.dim * 2 == network.dim
+    first = 1 if "resnet" in name else 0
+    wide, narrow = network.shapes(32)[first:], half.shapes(32)[first:]
+    assert [(c * 2, h, w) for c, h, w in narrow] == wide
+    grey = half.with_input(lambda x: x.mean(1, keepdim=True), channels=1)
+    assert grey(torch.rand(2, 3, 32, 32)).shape == (2, half.dim)
+
+
+def test_a_family_without_a_narrower_twin_says_so():
+    with pytest.raises(UserError, match="test_efficientnet has no twin of half its width"):
+        made("test_efficientnet", {}).narrower()
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224"])
+def test_attended_tokens_are_pooled_to_the_features(name):
+    network = made(name, {"patch_size": 8}).eval()
+    x = torch.rand(2, 3, 32, 32)
+    tokens = network.tokens(x)
+    assert network.patch == 8
+    assert tokens.shape == (2, network.prefix + 16, network.dim)
+    assert network.net.forward_head(network.attend(tokens)).equal(network(x))
+
+
+def test_any_subset_of_the_tokens_can_be_attended():
+    network = made("test_vit", {"patch_size": 8}).eval()
+    x = torch.rand(2, 3, 32, 32)
+    kept = network.tokens(x)[:, [0, 3, 9]]
+    assert network.attend(kept).shape == (2, 3, network.dim)
+    x[:, :, 24:, 24:] = 0  # the last patch, which is not among them
+    assert network.attend(network.tokens(x)[:, [0, 3, 9]]).equal(network.attend(kept))
+
+
+def test_a_masked_patch_keeps_its_position_and_nothing_of_its_pixels():
+    network = made("test_vit", {"patch_size": 8}).eval()
+    x, blank = torch.rand(2, 3, 32, 32), torch.randn(network.dim)
+    mask = torch.zeros(2, 16, dtype=torch.bool)
+    mask[0, 5] = True
+    tokens, plain = network.tokens(x, mask, blank), network.tokens(x)
+    differs = (tokens != plain).any(2)
+    assert differs.nonzero().tolist() == [[0, network.prefix + 5]]
+    positions = network.net.pos_embed[0, network.prefix + 5]
+    torch.testing.assert_close(tokens[0, network.prefix + 5], blank + positions)
+
+
+def test_fixed_positions_are_told_apart_and_not_trained():
+    network = made("test_vit", {"patch_size": 8})
+    network.fix_positions()
+    table = network.net.pos_embed
+    assert not table.requires_grad
+    assert len(table[0, -16:].unique(dim=0)) == 16
+
+
+@pytest.mark.parametrize("ask", ["tokens", "attend", "fix_positions"])
+def test_a_network_without_tokens_says_which_has_some(ask):
+    network = made("test_resnet", {})
+    assert network.patch == 0
+    with pytest.raises(UserError, match="a ViT, such as vit_tiny_patch16_224, does"):
+        getattr(network, ask)(*[torch.rand(2, 3, 32, 32)] * (ask != "fix_positions"))
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50d", "test_resnet"])
 def test_the_small_stem_is_one_convolution_at_full_resolution(name):
     backbone = made(f"{name}-small", {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -201,6 +201,64 @@ def flawed(
 
 
 # ---- subsets -------------------------------------------------------------------------------
+
+
+def frames(clips: list[int]) -> Images:
+    count = len(clips)
+    rng = np.random.default_rng(0)
+    images = arrays.Stored(torch.from_numpy(rng.integers(0, 256, (count, 3, 8, 8), np.uint8)), "a")
+    split = (images, np.full(count, -1))
+    return arrays.assemble(
+        {"train": split, "test": split},
+        classes=(),
+        made={},
+        clips={"train": np.array(clips), "test": np.array(clips)},
+    )
+
+
+class Film(Noise):
+    def load(self, place: Place) -> Images:
+        return frames([0, 0, 0, 2, 2, 1])
+
+
+def test_frames_know_their_clip_in_every_part_of_the_data() -> None:
+    data = opened(noise=Film)
+    seen = data.pretraining("none")
+    assert (seen.info.clips, data.pretraining("none").info.grey) == (3, False)
+    assert seen.clips is not None
+    assert seen.clips.tolist() == [0, 0, 0, 2, 2, 1]
+    assert JudgedData(data).clips("test").tolist() == [0, 0, 0, 2, 2, 1]  # type: ignore[union-attr]
+    part = opened("noise[train=4]", noise=Film)
+    assert part.train.clips is not None
+    assert part.train.clips.shape == (4,)
+    assert opened().pretraining("none").info.clips == 0
+    assert JudgedData(opened()).clips("train") is None
+
+
+def test_which_frames_make_a_clip_is_part_of_the_fingerprint() -> None:
+    assert frames([0, 0, 1]).fingerprint != frames([0, 1, 1]).fingerprint
+
+
+class Torn(Noise):
+    def load(self, place: Place) -> Images:
+        return frames([0, 1, 0])
+
+
+def test_frames_of_a_clip_that_are_not_together_are_refused() -> None:
+    with pytest.raises(UserError, match="clips whose frames are not together"):
+        opened(noise=Torn)
+
+
+class Grey(Noise):
+    def load(self, place: Place) -> Images:
+        images = super().load(place)
+        grey = images.train.images[:, :1].expand(-1, 3, -1, -1).contiguous()
+        return replace(images, train=images.train._replace(images=grey))
+
+
+def test_a_method_is_told_whether_the_images_are_grey() -> None:
+    assert opened(noise=Grey).pretraining("none").info.grey
+    assert not opened().pretraining("none").info.grey
 
 
 def rows_in(part: torch.Tensor, whole: torch.Tensor) -> list[int]:

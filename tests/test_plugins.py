@@ -114,12 +114,12 @@ ZOO = {
         hook("(yield)").replace("@hookimpl\n    def m", "@hookimpl(wrapper=True)\n    def m"),
         "cannot wrap",
     ),
-    "newer": (hook("{}", api="(1, 7)"), "it needs API 1.7 and this sslbench 0.1.0 has API 1.1"),
+    "newer": (hook("{}", api="(1, 7)"), "it needs API 1.7 and this sslbench 0.1.0 has API 1.2"),
     "newest": (
         "SSLBENCH_API = (2, 0)\nfrom sslbench import NotYetThere",
-        "it needs API 2.0 and this sslbench 0.1.0 has API 1.1: upgrade sslbench",
+        "it needs API 2.0 and this sslbench 0.1.0 has API 1.2: upgrade sslbench",
     ),
-    "older": (hook("{}", api="(0, 3)"), "has API 1.1: upgrade the plugin"),
+    "older": (hook("{}", api="(0, 3)"), "has API 1.2: upgrade the plugin"),
     "misdeclares": (
         hook("{}", api="'1.0'"),
         "must be a pair of integers such as (1, 0), and is '1.0'",

@@ -76,7 +76,7 @@ ERRORS = {
     "<script>alert(1)</script> (raises_at_import.py:3)",
     "quits_at_import": "it cannot be loaded: it calls sys.exit(3) (quits_at_import.py:5)",
     "loops_in_a_hook": "hook 'datasets': it took longer than 1 s (loops_in_a_hook.py:10)",
-    "wrong_api": "it needs API 9.0 and this sslbench 0.1.0 has API 1.1: upgrade sslbench",
+    "wrong_api": "it needs API 9.0 and this sslbench 0.1.0 has API 1.2: upgrade sslbench",
     "typo_in_a_hook": "hook 'metods': there is no such hook; did you mean 'methods'?",
     "duplicate_names": "method 'twice' is provided twice by file:duplicate_names",
     "wrong_types": f"hook 'backbones': 'nothing': {TARGET} None; "
@@ -310,7 +310,7 @@ def test_help_and_lists_work_beside_the_whole_zoo(monkeypatch: pytest.MonkeyPatc
     assert max(map(len, plugins.splitlines())) <= 100
     for each in (text, listed, plugins):
         assert "\x1b" not in each
-    assert "\n  ERROR: it needs API 9.0 and this sslbench 0.1.0 has API 1.1" in plugins
+    assert "\n  ERROR: it needs API 9.0 and this sslbench 0.1.0 has API 1.2" in plugins
 
 
 # ---- caught by the kit -----------------------------------------------------------------------

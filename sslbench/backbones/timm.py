@@ -80,6 +80,7 @@ class Spec:
     small: bool
     arguments: Mapping[str, Any]
     channels: int = 3
+    level: int | None = None  # of its maps, after which it is cut
 
     def __str__(self) -> str:
         inside = ",".join(f"{key}={value}" for key, value in sorted(self.arguments.items()))
@@ -113,16 +114,83 @@ class Network(Backbone):
         self._multiple, self._fixed = _cut(self.net)
         self._check_side(spec.size)
         self.dim = _width(spec, self.net)
+        if _has_tokens(self.net):
+            self.patch, self.prefix = self.net.patch_embed.patch_size[0], self.net.num_prefix_tokens
+        if spec.level is not None:
+            self._shorten(spec.level)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.spec.level is not None:
+            return self.maps(x)[-1].mean((2, 3))
         features: Tensor = self.net(self._fed(x))
         return features
 
     def maps(self, x: Tensor) -> list[Tensor]:
         if not hasattr(self.net, "forward_intermediates"):
             raise UserError(f"timm gives no feature maps of {self.name}; another backbone does")
+        level = self.spec.level
+        wanted = {} if level is None else {"indices": [*range(level + 1)], "stop_early": True}
         x = self._fed(x)
-        return list(self.net.forward_intermediates(x, intermediates_only=True, output_fmt="NCHW"))
+        return list(
+            self.net.forward_intermediates(x, intermediates_only=True, output_fmt="NCHW", **wanted)
+        )
+
+    def upto(self, level: int) -> Network:
+        count = len(self.shapes(self.spec.size))
+        if not -count <= level < count:
+            raise UserError(
+                f"{self.name} was to be cut after map {level} and has {count}: 0 to {count - 1}"
+            )
+        if not hasattr(self.net, "prune_intermediate_layers"):
+            raise UserError(f"timm cannot cut {self.name} after one of its maps")
+        short = copy.deepcopy(self)
+        short.spec = replace(self.spec, level=level % count)
+        short._shorten(level % count)
+        return short
+
+    def _shorten(self, level: int) -> None:
+        self.net.prune_intermediate_layers([level], prune_norm=True, prune_head=True)
+        self.patch = self.prefix = 0  # its tokens would pass no last norm
+        self.dim = self.shapes(self.spec.size)[-1][0]
+
+    def narrower(self) -> Network:
+        halves = _halves(self.net)
+        if halves is None:
+            raise UserError(
+                f"{self.name} has no twin of half its width; ResNets, ConvNeXts and ViTs have one"
+            )
+        spec = replace(self.spec, arguments={**self.spec.arguments, **halves}, level=None)
+        return self._beside(Network(spec, copy.deepcopy(self.front)))
+
+    def tokens(self, x: Tensor, mask: Tensor | None = None, blank: Tensor | None = None) -> Tensor:
+        if not self.patch:
+            return super().tokens(x)
+        patches = self.net.patch_embed(self._fed(x))  # [B, T, D], or [B, H, W, D]
+        if mask is not None and blank is not None:
+            hidden = mask.view(*patches.shape[:-1], 1)
+            patches = torch.where(hidden, blank.to(patches.dtype), patches)
+        tokens: Tensor = self.net._pos_embed(patches)
+        return tokens
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        if not self.patch:
+            return super().attend(tokens)
+        attended: Tensor = self.net.norm(self.net.blocks(self.net.norm_pre(tokens)))
+        return attended
+
+    @torch.no_grad()
+    def fix_positions(self) -> None:
+        from timm.layers import build_sincos2d_pos_embed
+
+        table = getattr(self.net, "pos_embed", None)
+        grid = getattr(getattr(self.net, "patch_embed", None), "grid_size", None)
+        if table is None or grid is None or table.ndim != 3:
+            super().fix_positions()  # which says what does
+            return
+        fixed = build_sincos2d_pos_embed(list(grid), dim=table.shape[2])
+        table.zero_()  # tokens before the patches get 0
+        table[0, -len(fixed) :] = fixed
+        table.requires_grad_(False)
 
     def _fed(self, x: Tensor) -> Tensor:
         """What the network is fed."""
@@ -298,6 +366,34 @@ def _cut(net: Any) -> tuple[int, int]:
             fixed = patches.img_size[0] if patches.strict_img_size and patches.img_size else 0
             return 1 if patches.dynamic_img_pad else patches.patch_size[0], fixed
     return 1, 0
+
+
+def _has_tokens(net: Any) -> bool:
+    """Whether its blocks take any of its tokens: positions are added once, before them."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    return type(net) is VisionTransformer and net.pos_embed is not None
+
+
+def _halves(net: Any) -> dict[str, Any] | None:
+    """What its constructor is told for half the width; None where that is not known."""
+    from timm.models.convnext import ConvNeXt
+    from timm.models.resnet import ResNet
+
+    if isinstance(net, ResNet):
+        blocks = [getattr(net, f"layer{stage}")[0] for stage in range(1, 5)]
+        return {
+            "channels": tuple(
+                feature["num_chs"] // type(block).expansion // 2
+                for feature, block in zip(net.feature_info[1:], blocks, strict=True)
+            )
+        }
+    if isinstance(net, ConvNeXt):
+        return {"dims": tuple(feature["num_chs"] // 2 for feature in net.feature_info)}
+    if _has_tokens(net):
+        heads = net.blocks[0].attn.num_heads
+        return {"embed_dim": net.embed_dim // 2, "num_heads": heads if heads % 2 else heads // 2}
+    return None
 
 
 def _convolutional(net: nn.Module) -> bool:

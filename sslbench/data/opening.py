@@ -20,6 +20,7 @@ from ..names import Name, parse
 from ..plugins import Registry
 
 HELD_OUT = 0.1  # share of train on which evaluators choose
+GREY = 500  # images at most that are looked at for colour
 FEW = 10  # test images of a class, below which its score is a guess
 SUBSETS = ("train", "test")  # any name's bracket may set these: how many images of the split
 
@@ -30,6 +31,7 @@ class Pretraining(NamedTuple):
     images: Tensor  # uint8 [N, 3, H, W]
     labels: Tensor  # int64 [N], -1 where hidden
     info: DataInfo
+    clips: Tensor | None = None  # int64 [N]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +83,8 @@ class Data:
             UserError: there are fewer labels than asked for.
         """
         if labels == "none":
-            images = (self.unlabelled or self.train).images
-            return self._shown(images, torch.full((len(images),), -1))
+            seen = self.unlabelled or self.train
+            return self._shown(seen._replace(labels=torch.full((len(seen.images),), -1)))
         shown = torch.where(self.held_out, -1, self.train.labels)
         if not (shown >= 0).any():
             raise UserError(
@@ -90,16 +92,17 @@ class Data:
                 "use a method that needs none"
             )
         if labels == "all":
-            return self._shown(self.train.images, shown)
+            return self._shown(self.train._replace(labels=shown))
         shown = self._within_budget(shown, budget, seed)
         if self.unlabelled is None:
-            return self._shown(self.train.images, shown)
+            return self._shown(self.train._replace(labels=shown))
         extra = self.unlabelled.images
         shape = (len(shown) + len(extra), *extra.shape[1:])
         stored = arrays.gather(
             _one_after_another(self.train.images, extra), shape=shape, scratch=self.scratch
         )
-        return self._shown(stored.images, torch.cat([shown, torch.full((len(extra),), -1)]))
+        hidden = torch.full((len(extra),), -1)
+        return self._shown(Split(stored.images, torch.cat([shown, hidden])))
 
     def _within_budget(self, shown: Tensor, budget: int | None, seed: int) -> Tensor:
         free = torch.nonzero(shown >= 0)[:, 0]
@@ -115,9 +118,16 @@ class Data:
         kept[rows] = shown[rows]
         return kept
 
-    def _shown(self, images: Tensor, labels: Tensor) -> Pretraining:
-        info = DataInfo(name=self.name, size=self.size, length=len(images), classes=self.classes)
-        return Pretraining(images, labels, info)
+    def _shown(self, seen: Split) -> Pretraining:
+        info = DataInfo(
+            name=self.name,
+            size=self.size,
+            length=len(seen.images),
+            classes=self.classes,
+            grey=_grey(seen.images),
+            clips=0 if seen.clips is None else len(torch.unique(seen.clips)),
+        )
+        return Pretraining(seen.images, seen.labels, info, seen.clips)
 
 
 def default_roots(data_option: Path | None) -> tuple[Path, ...]:
@@ -237,7 +247,7 @@ def _check(name: str, images: Any) -> None:
 
 
 def _fault(split: Split, side: int, classes: int) -> str:
-    images, labels = split
+    images, labels, clips = split
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         return f"is {images.dtype} {list(images.shape)}, where uint8 [N, 3, H, W] is wanted"
     if images.shape[2:] != (side, side):
@@ -250,7 +260,18 @@ def _fault(split: Split, side: int, classes: int) -> str:
         return f"has {labels.dtype} {list(labels.shape)} labels for {len(images)} images"
     if int(labels.min()) < -1 or int(labels.max()) >= classes:
         return f"has labels outside 0 to {classes - 1}"
+    if clips is not None:
+        if clips.dtype != torch.int64 or clips.shape != labels.shape:
+            return f"has {clips.dtype} {list(clips.shape)} clips for {len(images)} images"
+        if int((clips.diff() != 0).sum()) + 1 != len(torch.unique(clips)):
+            return "has clips whose frames are not together"
     return ""
+
+
+def _grey(images: Tensor) -> bool:
+    """Whether the channels are the same in some hundreds of the images, spread over all."""
+    some = images[:: len(images) // GREY + 1]
+    return bool((some == some[:, :1]).all())
 
 
 def _cautions(images: Images) -> list[str]:
@@ -286,7 +307,11 @@ def _cut(data: Data, name: str, count: object) -> Data:
     index = torch.from_numpy(arrays.balanced(split.labels.numpy(), count, f"subset {name}"))
     shape = (count, *split.images.shape[1:])
     rows = arrays.rows_of(split.images, index)
-    part = Split(arrays.gather(rows, shape=shape, scratch=data.scratch).images, split.labels[index])
+    part = Split(
+        arrays.gather(rows, shape=shape, scratch=data.scratch).images,
+        split.labels[index],
+        None if split.clips is None else split.clips[index],
+    )
     fingerprint = arrays.digest("subset", data.fingerprint, name, count)
     changed: dict[str, Any] = {name: part, "fingerprint": fingerprint}
     if name == "test":

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..api import Count, Method, Natural, Recipe, Share
-from ..nn import full_precision
+from ..nn import BATCH_NORM, full_precision, replace_batch_norms
 from ..views import Chain, Grayscale, crop_flip, grayscale, shift_crop, to_float
 
 
@@ -198,24 +198,3 @@ class RowContext(nn.Module):
         for layer in self.layers:
             c = c + layer(c)
         return F.relu(c).permute(0, 2, 3, 1)
-
-
-BATCH_NORM = nn.modules.batchnorm._BatchNorm
-
-
-def replace_batch_norms(network):
-    """The same network with layer norms over channels and positions where batch norms were."""
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, BATCH_NORM):
-                setattr(parent, name, _layer_norm(child))
-    return network
-
-
-def _layer_norm(norm):
-    """In place of a batch norm, with its scale and shift and, where it is timm's, its activation."""
-    new = nn.GroupNorm(1, norm.num_features, eps=norm.eps, affine=norm.affine)
-    if norm.affine:
-        new.weight, new.bias = norm.weight, norm.bias
-    behind = [getattr(norm, key) for key in ("drop", "act") if hasattr(norm, key)]
-    return nn.Sequential(new, *behind) if behind else new

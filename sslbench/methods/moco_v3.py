@@ -107,24 +107,7 @@ def still(backbone, *, patches, positions):
             )
         embedding.proj.requires_grad_(False)
     if positions:
-        table = getattr(backbone.net, "pos_embed", None)
-        if not hasattr(embedding, "grid_size") or table is None or table.ndim != 3:
-            raise ValueError(
-                f"sincos is for backbones with learned positions of patches; {backbone.name} has "
-                f"none, a ViT of timm's has"
-            )
-        set_sincos(table, embedding.grid_size)
-
-
-@torch.no_grad()
-def set_sincos(table, grid):
-    """Sines and cosines of row and column in table [1, T, D]; tokens before the patches get 0."""
-    from timm.layers import build_sincos2d_pos_embed
-
-    fixed = build_sincos2d_pos_embed(list(grid), dim=table.shape[2])  # [H * W, D]
-    table.zero_()
-    table[0, -len(fixed) :] = fixed
-    table.requires_grad_(False)
+        backbone.fix_positions()
 
 
 MoCoV3ImageNet = partial(

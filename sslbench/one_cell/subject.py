@@ -237,6 +237,10 @@ class Inner:
     def images(self, split: Literal["train", "test"]) -> Tensor:
         return self.data.train.images[self._keep[split]]
 
+    def clips(self, split: Literal["train", "test"]) -> Tensor | None:
+        clips = self.data.train.clips
+        return None if clips is None else clips[self._keep[split]]
+
     def stream(self, images: Tensor) -> Iterator[Tensor]:
         return self.subject.stream(images)
 
@@ -282,6 +286,9 @@ class JudgedData:
 
     def images(self, split: Literal["train", "test"]) -> Tensor:
         return self._split(split).images
+
+    def clips(self, split: Literal["train", "test"]) -> Tensor | None:
+        return self._split(split).clips
 
     def corrupted(self, which: str) -> Corrupted:
         from ..data.corrupted import open_corrupted

@@ -93,7 +93,7 @@ def _train(
 ) -> tuple[nn.Module, list[Stage]]:
     reset_peak_memory(means.device)
     module, pretraining = means.builder.begin(cell)
-    feed = Feed(pretraining.images, pretraining.labels, means.device)
+    feed = Feed(pretraining.images, pretraining.labels, means.device, pretraining.clips)
     checkup = Checkup(module, encoder_of(module), feed, pretraining.info.classes)
     stages: list[Stage] = []
     warnings: list[Warned] = []

@@ -139,7 +139,7 @@ def _step(bench: _Bench, cell: Cell) -> tuple[float, int]:
     session = Session(
         cell=cell,
         folder=folder,
-        feed=Feed(pretraining.images, pretraining.labels, builder.device),
+        feed=Feed(pretraining.images, pretraining.labels, builder.device, pretraining.clips),
         info=pretraining.info,
         device=builder.device,
         pretrain=lambda pretext: _unlearned(builder, pretext),

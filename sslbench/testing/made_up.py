@@ -30,6 +30,7 @@ class MadeUp:
     pictures: dict[str, Tensor] = field(default_factory=dict)  # uint8 [N, 3, H, W] by split
     encoder: nn.Module | None = None
     levels: dict[str, list[Tensor]] = field(default_factory=dict)  # pooled maps by split
+    sequences: dict[str, Tensor] = field(default_factory=dict)  # clips by split
     rebuilt: dict[str, Tensor] = field(default_factory=dict)  # reconstructions by split
     others: dict[str, MadeUp] = field(default_factory=dict)  # other datasets by name
     corruptions: dict[str, Corrupted] = field(default_factory=dict)  # sets by what was asked for
@@ -60,6 +61,9 @@ class MadeUp:
 
     def images(self, split: str) -> Tensor:
         return self.pictures[split]
+
+    def clips(self, split: str) -> Tensor | None:
+        return self.sequences.get(split)
 
     def stream(self, images: Tensor) -> Iterator[Tensor]:
         assert self.encoder is not None

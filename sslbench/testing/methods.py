@@ -206,10 +206,12 @@ def sees_no_hidden_label(trial: Trial) -> None:
 
 def _otherwise(trial: Trial, cell: Cell) -> Data:
     """The data with another test split, and other labels where the method may not see them."""
-    data, (images, labels) = trial.data, trial.data.train
+    data, (images, labels, clips) = trial.data, trial.data.train
     shown = ~data.held_out if cell.labels != "none" else torch.zeros_like(data.held_out)
-    train = Split(images, torch.where(shown, labels, (labels + 1) % data.classes))
-    test = Split(255 - data.test.images, (data.test.labels + 1) % data.classes)
+    train = Split(images, torch.where(shown, labels, (labels + 1) % data.classes), clips)
+    test = data.test._replace(
+        images=255 - data.test.images, labels=(data.test.labels + 1) % data.classes
+    )
     return replace(data, train=train, test=test)
 
 

@@ -54,8 +54,11 @@ class Taken(NamedTuple):
 class Feed:
     """Gives batches of uint8 images by position. The images stay on the device when they fit."""
 
-    def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
+    def __init__(
+        self, images: Tensor, labels: Tensor, device: torch.device, clips: Tensor | None = None
+    ) -> None:
         self.device = device
+        self.clips = clips  # int64 [N], on the host
         self.labels = labels.to(device)  # [N]
         self.shown = labels.cpu() >= 0  # [N], on the host
         self.images = images  # [N, 3, H, W]

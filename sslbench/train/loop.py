@@ -188,6 +188,11 @@ class Loop:
     def labels(self) -> Tensor:
         return self.session.feed.labels
 
+    def clips(self) -> Tensor:
+        if self.session.feed.clips is None:
+            raise ValueError("the images are no frames of clips; let `needs` refuse such data")
+        return self.session.feed.clips
+
     def reset(self, module: nn.Module) -> None:
         for m in module.modules():
             if callable(again := getattr(m, "reset_parameters", None)):

@@ -17,10 +17,9 @@ from sslbench.methods.cpc import (
     CPC,
     Patches,
     RowContext,
-    _layer_norm,
     foretold,
-    replace_batch_norms,
 )
+from sslbench.nn import _layer_norm, replace_batch_norms
 from sslbench.plugins import registry
 
 from .helpers import Case, dot, first_loss, log_share, near, noise
