@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from ..api import Backbone, Method, Place
+from ..api import Method, Place
 from ..cells.cell import Cell, derive
 from ..cells.parameters import anatomy
 from ..data import Data, Pretraining, open_data
@@ -19,6 +19,7 @@ from ..plugins import Registry
 from ..store import Store
 from ..train.feed import kept_generators, seed_all
 from ..train.options import RunOptions
+from .backbone import backbone_of, started
 
 
 class Unsupported(Exception):
@@ -41,21 +42,22 @@ class Builds(Protocol):
     def begin(self, cell: Cell) -> tuple[nn.Module, Pretraining]: ...
 
 
-def backbone_of(name: str, size: int, registry: Registry) -> Backbone:
-    """Makes the backbone of a name, for images with sides of `size` pixels."""
-    asked = parse_name(name)
-    create = registry.find("backbones", asked.base).load()
-    backbone: Backbone = create(asked.base, size=size, **asked.params)
-    return backbone
-
-
 class Builder:
-    """Builds modules on one device, and keeps datasets open."""
+    """Builds modules on one device, and keeps datasets open.
+
+    `store` has the cells whose weights backbones start from.
+    """
 
     warnings: tuple[str, ...] = ()
 
-    def __init__(self, registry: Registry, place: Place, device: torch.device) -> None:
-        self.registry, self.place, self.device = registry, place, device
+    def __init__(
+        self,
+        registry: Registry,
+        place: Place,
+        device: torch.device,
+        store: Store | None = None,
+    ) -> None:
+        self.registry, self.place, self.device, self.store = registry, place, device, store
         self._data: dict[str, Data] = {}
 
     def data(self, name: str) -> Data:
@@ -74,10 +76,13 @@ class Builder:
                 "its weights come from outside, and the store has lost them; `sslbench evaluate "
                 "--encoder FILE` with the same file takes them in again"
             )
-        return self.build(cell)
+        return self._built(cell, start=True)
 
     def build(self, cell: Cell) -> tuple[nn.Module, Pretraining]:
-        """Builds the module of a cell before any training; Unsupported when its method declines."""
+        """Builds the module of a cell, to be filled; Unsupported when its method declines."""
+        return self._built(cell, start=False)
+
+    def _built(self, cell: Cell, *, start: bool) -> tuple[nn.Module, Pretraining]:
         data, device = self.data(cell.dataset), self.device
         if cell.labels != "none" and not bool((data.train.labels >= 0).any()):
             raise Unsupported("it needs labels, and the pictures to train on have none")
@@ -90,6 +95,8 @@ class Builder:
             # all methods of a seed start from the same weights, those of `untrained`
             seed_all(derive("backbone", cell.backbone, cell.seed), torch.device("cpu"))
             backbone = backbone_of(cell.backbone, data.size, self.registry)
+            if start:
+                backbone = started(backbone, self.store)
             if cell.recipe is not None:
                 if not data.classes and parts.target.predict is not Method.predict:
                     raise Unsupported("it sorts images into classes, and these pictures have none")

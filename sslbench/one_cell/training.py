@@ -20,6 +20,7 @@ from ..train.feed import Feed
 from ..train.health import Checkup
 from ..train.loop import Session, fit_main
 from ..train.state import restore, tensors_of
+from .backbone import start_of
 from .building import Means, Unsupported
 from .environment import reset_peak_memory
 from .judging import watching
@@ -121,7 +122,7 @@ def _train(
         costs=costs(means, module, stages, cell),
         curves={name: thinned(points) for name, points in curves.items()},
         health=health,
-        warnings=(*warnings, *verdicts, *_of_data(means, cell), *_of_outside(means, cell)),
+        warnings=(*warnings, *verdicts, *_of_data(means, cell), *_of_start(means, cell)),
         finished=now(),
     )
     keep(folder, record)
@@ -165,10 +166,11 @@ def _of_data(means: Means, cell: Cell) -> list[Warned]:
     return [Warned(code="data", message=f"the data: {note}") for note in notes]
 
 
-def _of_outside(means: Means, cell: Cell) -> list[Warned]:
-    """Warns of weights that were not trained here."""
+def _of_start(means: Means, cell: Cell) -> list[Warned]:
+    """Warns of weights that were not trained here, or that training began with."""
     if not cell.adopted:
-        return []
+        start = start_of(cell.backbone)
+        return [Warned(code="start", message=start)] if start else []
     said = "weights from outside: what they were trained on is not known here"
     return [
         Warned(code=parse_name(cell.method).base, message=each)

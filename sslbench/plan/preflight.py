@@ -38,7 +38,7 @@ def build_each(plan: Plan, registry: Registry) -> None:
     Raises:
         UserError: a cell cannot be built.
     """
-    builder = Builder(registry, plan.options.place, torch.device("cpu"))
+    builder = Builder(registry, plan.options.place, torch.device("cpu"), plan.store)
     seen: dict[str, str | None] = {}
     keys: dict[tuple[int, int, str, str], str] = {}
     for i, planned in enumerate(plan.cells):
@@ -53,7 +53,7 @@ def build_each(plan: Plan, registry: Registry) -> None:
         if key not in seen:
             try:
                 with _Bounded(planned.cell), _kept_surroundings():
-                    module, _ = builder.build(planned.cell)
+                    module, _ = builder.begin(planned.cell)
                 _check_queues(planned.cell, module)
                 _check_pretexts(planned.cell, module, builder)
                 seen[key] = None

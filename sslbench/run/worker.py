@@ -127,9 +127,10 @@ def _workbench(setup: Setup, listener: Listener, stop: threading.Event) -> Workb
     if why := broken(device):
         raise UserError(why)
     found = registry(installed=options.installed, files=options.plugins, block=options.block)
+    store = Store(options.store)
     return Workbench(
-        Builder(found, options.place, device),
-        Store(options.store),
+        Builder(found, options.place, device, store),
+        store,
         how,
         suite=setup.suite,
         listener=listener,

@@ -13,7 +13,8 @@ from ...cells.protocol import resolve_judge
 from ...data import open_data
 from ...errors import UserError
 from ...names import parse as parse_name
-from ...one_cell.building import Builder, backbone_of
+from ...one_cell.backbone import backbone_of
+from ...one_cell.building import Builder
 from ...one_cell.workbench import Workbench
 from ...plan.selection import Selection, suite_of
 from ...store import Store
