@@ -24,8 +24,8 @@ from ..names import parse as parse_name
 from ..names import published
 from ..records import Costs, Failure, Record, Stage, now, wrong_field
 from ..store import Answers, CellFolder
-from ..train.loop import Diverged
 from ..train.optim import scaled_lr
+from ..train.tally import Diverged
 from .building import Means
 from .environment import component, environment, peak_memory
 from .subject import encoder_of

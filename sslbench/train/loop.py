@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,13 +30,9 @@ from .optim import Optimisation
 from .options import RunOptions
 from .saving import Saver
 from .state import frozen, resting, restore, set_frozen, set_resting, tensors_of
+from .tally import Tally
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precisions of autocast
-GPU_CHECK = 50  # steps between looks at the loss where looking would wait for the device
-
-
-class Diverged(ValueError):
-    """The loss is not finite."""
 
 
 @dataclass
@@ -69,11 +64,10 @@ class Session:
 
 @dataclass
 class _At:
-    """The current epoch, its next step and its sums."""
+    """The current epoch and its next step."""
 
     epoch: Epoch
     step: int = 0
-    sums: dict[str, list[float]] = field(default_factory=dict)  # log name -> total, count
 
 
 class Loop:
@@ -95,15 +89,12 @@ class Loop:
             session.device.type, enabled=session.cell.precision == "fp16"
         )
         self.saver = Saver(session.folder)
+        self.tally = Tally(path, session.device)
         self._groups: dict[str, list[nn.Parameter]] = {}  # of the method, asked once an epoch
         self._stepped = False
         self.optimisation.on_step(self._note_step)
         self._at: _At | None = None
-        self._pending: list[tuple[int, int, Tensor]] = []  # losses not looked at yet
-        self._held: dict[str, list[Tensor]] = {}  # logged values still on the device
-        self._not_finite: dict[str, int] = {}  # how many logged values were not, by name
         self._watched = 0  # epochs done when somebody last watched
-        self._last_finite: float | None = None
         self._used = False
         self._fits: set[str] = set()
         self._clock = self._saved = self._shown = time.monotonic()
@@ -133,7 +124,7 @@ class Loop:
             self._at = None
             self.session.where = (self.path, number, 0)
             yield epoch
-            self._at = _At(epoch)
+            self._at, self.tally.sums = _At(epoch), {}
             self._finish_epoch()
         self._save()
         self.session.reseed(self.path, "end")
@@ -219,7 +210,7 @@ class Loop:
                     self._train_step(at, taken)
                     at.step += 1
                     self._after_step(at)
-        self._look()
+        self.tally.look()
         self._end_epoch(at)
 
     def _train_step(self, at: _At, taken: Mapping[str, Taken]) -> None:
@@ -295,7 +286,8 @@ class Loop:
         if not isinstance(loss, Tensor) or loss.dim() != 0:
             shown = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
             raise TypeError(f"{type(self.method).__name__}.step yielded {shown}, not a scalar loss")
-        self._note(update, at)
+        of = type(self.method).__name__
+        self.tally.note(update, epoch=at.epoch.number, step=at.step, of=of)
         if update.group not in self._groups:
             raise ValueError(
                 f"step yielded an update for group {update.group!r}; "
@@ -318,63 +310,12 @@ class Loop:
     def _note_step(self) -> None:
         self._stepped = True
 
-    # ---- looking at the loss ----
-
-    def _note(self, update: Update, at: _At) -> None:
-        name = "loss" if update.group == "main" else f"loss.{update.group}"
-        self._pending.append((at.epoch.number, at.step, update.loss.detach()))
-        values = {name: update.loss.detach()}
-        values |= {key: self._logged(key, value) for key, value in update.log.items()}
-        if self.session.device.type == "cpu":
-            self._look()
-            for key, value in values.items():
-                self._add(at, key, [float(value)])
-        else:
-            for key, value in values.items():
-                self._held.setdefault(key, []).append(value.float())
-            if len(self._pending) >= GPU_CHECK:
-                self._look()
-
-    def _logged(self, name: str, value: Any) -> Tensor:
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            shown = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
-            raise TypeError(
-                f"{type(self.method).__name__}.step logged {name!r} {shown}; what is logged is a "
-                "tensor of one number"
-            )
-        return value.detach().reshape(())
-
-    def _add(self, at: _At, name: str, values: Sequence[float]) -> None:
-        """Adds to the mean of an epoch; what is not finite is counted, and left out."""
-        finite = [value for value in values if math.isfinite(value)]
-        total = at.sums.setdefault(name, [0.0, 0])
-        total[0] += math.fsum(finite)
-        total[1] += len(finite)
-        if odd := len(values) - len(finite):
-            self._not_finite[name] = self._not_finite.get(name, 0) + odd
-
-    def _look(self) -> None:
-        """Raises on the first loss that is not finite; sums logged values still on the device."""
-        losses = [loss for _, _, loss in self._pending]
-        for (epoch, step, _), value in zip(self._pending, _numbers(losses), strict=True):
-            if not math.isfinite(value):
-                last = "none before it" if self._last_finite is None else f"{self._last_finite:.6g}"
-                raise Diverged(
-                    f"the loss is {value} at epoch {epoch}, step {step} of stage {self.path} "
-                    f"(last finite loss: {last}); a lower lr or a warm-up may help"
-                )
-            self._last_finite = value
-        self._pending.clear()
-        if self._held and self._at:
-            for key, values in self._held.items():
-                self._add(self._at, key, _numbers(values))
-            self._held.clear()
+    # ---- between steps and epochs ----
 
     def _after_step(self, at: _At) -> None:
         now = time.monotonic()
         if now - self._shown > 0.25:
             self._shown = now
-            total, count = at.sums.get("loss", (0.0, 0))
             self.session.listener(
                 Progress(
                     self.session.cell.id,
@@ -383,20 +324,20 @@ class Loop:
                     self.recipe.epochs,
                     at.step,
                     self.steps,
-                    total / count if count else None,
+                    self.tally.means().get("loss"),
                     self._speed(),
                 )
             )
         stopping = self.session.stop()
         if stopping or now - self._saved > self.session.how.checkpoint_seconds:
-            self._look()
+            self.tally.look()
             self._save()
         if stopping:
             raise Interrupted(f"{self.path}, epoch {at.epoch.number}, step {at.step}")
 
     def _end_epoch(self, at: _At) -> None:
         number = at.epoch.number + 1
-        means = {key: total / count for key, (total, count) in at.sums.items() if count}
+        means = self.tally.means()
         for key, value in means.items():
             curve = self.curves.setdefault(key, [])
             if not curve or curve[-1][0] < number:
@@ -468,7 +409,7 @@ class Loop:
 
     def _save(self) -> None:
         self._tick()
-        self._look()
+        self.tally.look()
         at = self._at
         optimiser, settings = self.optimisation.state()
         tensors = {f"method/{k}": v for k, v in tensors_of(self.method).items()}
@@ -483,9 +424,9 @@ class Loop:
             "curves": self.curves,
             "seconds": self.seconds,
             "images": self.images,
-            "last_finite": self._last_finite,
+            "last_finite": self.tally.last_finite,
             "watched": self._watched,
-            "not_finite": self._not_finite,
+            "not_finite": self.tally.not_finite,
             "scaler": self.scaler.state_dict(),
             "at": None,
         }
@@ -494,7 +435,7 @@ class Loop:
                 "number": at.epoch.number,
                 "main": at.epoch.main,
                 "step": at.step,
-                "sums": at.sums,
+                "sums": self.tally.sums,
                 "streams": [[name, s.batch] for name, s in at.epoch.streams.items()],  # in order
             }
             if at.epoch.weights is not None:
@@ -522,9 +463,9 @@ class Loop:
         self.curves = {k: [(x, y) for x, y in v] for k, v in plain["curves"].items()}
         self.seconds += plain["seconds"]
         self.images = plain["images"]
-        self._last_finite = plain["last_finite"]
+        self.tally.last_finite = plain["last_finite"]
         self._watched = plain["watched"]
-        self._not_finite = plain.get("not_finite", {})  # older checkpoints lack it
+        self.tally.not_finite = plain.get("not_finite", {})  # older checkpoints lack it
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(plain["scaler"])
         if plain["at"]:
@@ -536,8 +477,8 @@ class Loop:
                     {k: Stream(tensors[f"stream/{k}"], b) for k, b in plain["at"]["streams"]},
                 ),
                 plain["at"]["step"],
-                {k: [t, n] for k, (t, n) in plain["at"]["sums"].items()},
             )
+            self.tally.sums = {k: [t, n] for k, (t, n) in plain["at"]["sums"].items()}
             self.session.folder.log(f"resumed {self.path} at epoch {plain['at']['number']}")
 
     def finished(self) -> Stage:
@@ -552,7 +493,7 @@ class Loop:
                 code="logged-not-finite",
                 message=f"{prefix}{name} was not finite {times} times; its curve leaves them out",
             )
-            for name, times in self._not_finite.items()
+            for name, times in self.tally.not_finite.items()
         ]
         return Stage(name=self.path, seconds=self.seconds, images_seen=self.images)
 
@@ -605,12 +546,6 @@ def encode(
         index = torch.arange(start, min(start + batch, len(feed)))
         parts.append(encoder(feed.take(index).float() / 255).float().cpu())  # [B, D]
     return torch.cat(parts)
-
-
-def _numbers(values: Sequence[Tensor]) -> list[float]:
-    """Scalars of a device, read at once."""
-    found: list[float] = torch.stack([v.float() for v in values]).tolist() if values else []
-    return found
 
 
 def _views(method: Method) -> dict[str, View]:

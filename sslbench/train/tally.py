@@ -1,0 +1,90 @@
+"""Adds up losses and what methods log over an epoch, and stops at a loss that is not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..api import Update
+
+GPU_CHECK = 50  # steps between looks at the loss where looking would wait for the device
+
+
+class Diverged(ValueError):
+    """The loss is not finite."""
+
+
+class Tally:
+    """Sums over the epoch at hand, of one fit. On a GPU values are looked at now and then only."""
+
+    def __init__(self, path: str, device: torch.device) -> None:
+        self.path, self.device = path, device
+        self.sums: dict[str, list[float]] = {}  # log name -> total, count
+        self.not_finite: dict[str, int] = {}  # how many logged values were not, by name
+        self.last_finite: float | None = None
+        self._pending: list[tuple[int, int, Tensor]] = []  # losses not looked at yet
+        self._held: dict[str, list[Tensor]] = {}  # logged values still on the device
+
+    def note(self, update: Update, *, epoch: int, step: int, of: str) -> None:
+        """Takes the loss and the log of an update of the class `of`."""
+        name = "loss" if update.group == "main" else f"loss.{update.group}"
+        loss = update.loss.detach()
+        self._pending.append((epoch, step, loss))
+        values = {name: loss, **{key: _logged(of, key, v) for key, v in update.log.items()}}
+        if self.device.type == "cpu":
+            self.look()
+            for key, value in values.items():
+                self._add(key, [float(value)])
+            return
+        for key, value in values.items():
+            self._held.setdefault(key, []).append(value.float())
+        if len(self._pending) >= GPU_CHECK:
+            self.look()
+
+    def look(self) -> None:
+        """Adds what is still on the device. Diverged on the first loss that is not finite."""
+        losses = [loss for _, _, loss in self._pending]
+        for (epoch, step, _), value in zip(self._pending, _numbers(losses), strict=True):
+            if not math.isfinite(value):
+                last = "none before it" if self.last_finite is None else f"{self.last_finite:.6g}"
+                raise Diverged(
+                    f"the loss is {value} at epoch {epoch}, step {step} of stage {self.path} "
+                    f"(last finite loss: {last}); a lower lr or a warm-up may help"
+                )
+            self.last_finite = value
+        self._pending.clear()
+        for key, values in self._held.items():
+            self._add(key, _numbers(values))
+        self._held.clear()
+
+    def means(self) -> dict[str, float]:
+        """The mean of each name over the epoch so far."""
+        return {key: total / count for key, (total, count) in self.sums.items() if count}
+
+    def _add(self, name: str, values: Sequence[float]) -> None:
+        """Adds to the mean of an epoch; what is not finite is counted, and left out."""
+        finite = [value for value in values if math.isfinite(value)]
+        total = self.sums.setdefault(name, [0.0, 0])
+        total[0] += math.fsum(finite)
+        total[1] += len(finite)
+        if odd := len(values) - len(finite):
+            self.not_finite[name] = self.not_finite.get(name, 0) + odd
+
+
+def _logged(of: str, name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shown = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
+        raise TypeError(
+            f"{of}.step logged {name!r} {shown}; what is logged is a tensor of one number"
+        )
+    return value.detach().reshape(())
+
+
+def _numbers(values: Sequence[Tensor]) -> list[float]:
+    """Scalars of a device, read at once."""
+    found: list[float] = torch.stack([v.float() for v in values]).tolist() if values else []
+    return found
