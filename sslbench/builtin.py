@@ -76,6 +76,7 @@ def datasets() -> dict[str, str]:
         "stl10": "sslbench.datasets.stl10:STL10",
         "tiny-imagenet": "sslbench.datasets.tiny_imagenet:TinyImageNet",
         "folder": "sslbench.datasets.folder:Folder",
+        "clips": "sslbench.datasets.clips:Clips",
     }
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,14 +15,20 @@ import torch
 from .. import arrays
 from ..api import Card, Dataset, Images, Place
 from ..arrays import Integers, Stored, assemble, rows_of, side
-from ..disk import DiskError, names_in, read_file
 from ..errors import MissingData, UserError
-from .listing import find_pictures, is_litter, said
-from .pictures import BROKEN, RULE, broken_picture, decode, is_picture, short_side
+from .listing import (
+    TEST,
+    check_apart,
+    find_pictures,
+    folders_in,
+    located,
+    loose_in,
+    said,
+    splits_in,
+)
+from .pictures import RULE, common_side, decode
+from .twins import hashes, twins
 
-LARGEST = 64  # pixels, stored side where none was asked for and the pictures are larger
-SMALLEST = 8  # pixels: a picture below it does not decide the side
-TEST = ("test", "val", "valid", "validation")  # in this order, in any case of letters
 WANTED = "PATH/train and PATH/test or PATH/val with one folder a class"
 UNSPLIT = "; where nothing is split, [test=0.2] takes a fifth of each class for test"
 
@@ -71,11 +75,8 @@ class Folder(Dataset):
         self.share = test
 
     def load(self, place: Place) -> Images:
-        self.path = next(
-            (root / self.path for root in (Path(), *place.roots) if (root / self.path).is_dir()),
-            self.path,
-        )
-        folders = self._splits()
+        self.path = located(self.path, place)
+        folders = splits_in(self._existing(self.path), self.name)
         if self.share is not None:
             return self._split_here(self._whole(folders), place)
         if not folders:
@@ -95,7 +96,7 @@ class Folder(Dataset):
         self._check_listing(folders["train"], train, need_all=True)
         self._check_listing(folders[name], test, need_all=False)
         classes = self._classes(train, test, folders[name])
-        size = self.size or self._side(train.pictures, place)
+        size = self.size or common_side(train.pictures, place, self.name)
         skipped: list[str] = []
 
         def split(listing: Listing) -> tuple[Stored, Integers]:
@@ -113,23 +114,11 @@ class Folder(Dataset):
                 *notes,
                 *_left_out("train", train),
                 *_left_out(name, test),
-                *_twins(parts, place),
+                *twins(parts["train"][0], parts["test"][0], place),
             ],
         )
 
     # ---- what lies there ----
-
-    def _splits(self) -> dict[str, Path]:
-        """The folders of splits, by the name of the split in lower case."""
-        found: dict[str, Path] = {}
-        for entry in self._folders(self.path):
-            name = entry.name.lower()
-            if name not in ("train", *TEST):
-                continue
-            if name in found:
-                raise UserError(f"{self.name}: {found[name].name} and {entry.name} are both {name}")
-            found[name] = entry
-        return found
 
     def _train_and_test(
         self, folders: Mapping[str, Path], names: Sequence[str]
@@ -138,7 +127,7 @@ class Folder(Dataset):
         first: tuple[str, Listing, Listing] | None = None
         for name in names:
             read = {each: folders[each] for each in ("train", name)}
-            self._check_apart(read)
+            check_apart(read, self.name)
             found = self._listed(read)
             if found[name].labelled:
                 return name, found["train"], found[name]
@@ -146,28 +135,18 @@ class Folder(Dataset):
         assert first is not None
         return first
 
-    def _folders(self, folder: Path) -> list[Path]:
-        """The folders in a folder, without hidden ones."""
+    def _existing(self, folder: Path) -> Path:
         if not folder.is_dir():
             raise self._lacking(f"there is no folder {folder}")
-        entries = [folder / name for name in names_in(folder) if not is_litter(name)]
-        return [entry for entry in entries if entry.is_dir()]
-
-    def _check_apart(self, read: dict[str, Path]) -> None:
-        """Checks that no two splits are one folder, to which both names lead."""
-        met: dict[Path, str] = {}
-        for name, folder in read.items():
-            other = met.setdefault(folder.resolve(), name)
-            if other != name:
-                raise UserError(f"{self.name}: {other} and {name} are one folder; give two")
+        return folder
 
     def _listed(self, splits: dict[str, Path]) -> dict[str, Listing]:
         """The pictures of each split by class; all splits at once, so that no link joins two."""
-        kinds = {name: self._folders(folder) for name, folder in splits.items()}
+        kinds = {name: folders_in(folder) for name, folder in splits.items()}
         found = find_pictures(kind for each in kinds.values() for kind in each)
         listings = {}
         for name, folder in splits.items():
-            loose, left = self._loose(folder)
+            loose, left = loose_in(folder)
             if kinds[name] and loose:
                 raise UserError(
                     f"{self.name}: {loose[0]} lies beside folders of classes; move it into one of "
@@ -185,19 +164,6 @@ class Folder(Dataset):
                 classes[own], left_out[own] = found[kind]
             listings[name] = Listing(classes, left_out)
         return listings
-
-    def _loose(self, folder: Path) -> tuple[list[Path], Counter[str]]:
-        """Pictures that lie in no folder, and what else does."""
-        left: Counter[str] = Counter()
-        loose = []
-        for entry in (folder / name for name in names_in(folder) if not is_litter(name)):
-            if entry.is_dir():
-                continue
-            if entry.is_file() and is_picture(entry):
-                loose.append(entry)
-            else:
-                left[entry.suffix.lower() or "without a suffix"] += 1
-        return loose, left
 
     def _check_listing(self, folder: Path, listing: Listing, *, need_all: bool) -> None:
         for kind, paths in listing.classes.items():
@@ -225,22 +191,6 @@ class Folder(Dataset):
                 f"train has {', '.join(list(train.classes)[:10])}"
             )
         return list(train.classes)
-
-    def _side(self, paths: Sequence[Path], place: Place) -> int:
-        """The short side of the first picture that is not tiny."""
-        found = [side for side in self._sides(paths[:100], place) if side >= SMALLEST]
-        first = found[0] if found else next(self._sides(paths, place), None)
-        if first is None:
-            raise UserError(f"{self.name}: every image beside {paths[0]} is broken")
-        return min(first, LARGEST)
-
-    def _sides(self, paths: Sequence[Path], place: Place) -> Iterator[int]:
-        for path in paths:
-            try:
-                yield short_side(path)
-            except BROKEN as error:
-                if not place.skip_broken:
-                    raise broken_picture(path, str(error)) from error
 
     def _decoded(
         self, listing: Listing, classes: Sequence[str], size: int, place: Place
@@ -274,9 +224,9 @@ class Folder(Dataset):
         if "" in listing.classes:
             raise self._lacking(f"{folder} has no folders of classes to split")
         classes = list(listing.classes)
-        size = self.size or self._side(listing.pictures, place)
+        size = self.size or common_side(listing.pictures, place, self.name)
         stored, labels, skipped = self._decoded(listing, classes, size, place)
-        rows = _hashes(stored)
+        rows = hashes(stored)
         key = arrays.digest(sorted(rows), self.share)  # whatever the files are called
         test = np.zeros(len(labels), bool)
         for number, kind in enumerate(classes):
@@ -303,17 +253,17 @@ class Folder(Dataset):
             notes=[
                 f"{self.share:.0%} of each class were taken for test by their content",
                 *_left_out("", listing),
-                *_twins(parts, place),
+                *twins(parts["train"][0], parts["test"][0], place),
             ],
         )
 
     def _unsplit(self, place: Place) -> Images:
         """Pictures alone, without classes: to be pretrained on, and not to be judged by labels."""
-        if self._folders(self.path):
+        if folders_in(self.path):
             raise self._lacking(f"there is no {self.path / 'train'}{UNSPLIT}")
         listing = self._listed({"all": self.path})["all"]
         self._check_listing(self.path, listing, need_all=True)
-        size = self.size or self._side(listing.pictures, place)
+        size = self.size or common_side(listing.pictures, place, self.name)
         stored, labels, skipped = self._decoded(listing, [], size, place)
         return assemble(
             {"train": (stored, labels), "test": (stored, labels)},
@@ -334,36 +284,6 @@ def _left_out(split: str, listing: Listing) -> list[str]:
         for kind, left in listing.left_out.items()
         if left
     ]
-
-
-def _hashes(stored: Stored) -> list[str]:
-    """A digest of the pixels of each picture."""
-    return [
-        hashlib.blake2b(row.data, digest_size=16).hexdigest()
-        for block in rows_of(stored.images)
-        for row in block
-    ]
-
-
-def _twins(parts: dict[str, tuple[Stored, Integers]], place: Place) -> list[str]:
-    """A sentence on pictures of test that are in train too, if there are any.
-
-    It is kept in the scratch folder, for reading every pixel takes a while.
-    """
-    train, test = parts["train"][0], parts["test"][0]
-    key = arrays.digest("twins", train.digest, test.digest)[:32]
-    note = place.scratch / f"twins-{key}.txt" if place.scratch else None
-    try:
-        both = int(read_file(note)) if note else -1
-    except (FileNotFoundError, ValueError, DiskError):
-        both = -1
-    if both < 0:
-        seen = {*_hashes(train)}
-        both = sum(row in seen for row in _hashes(test))
-        if note:
-            with contextlib.suppress(DiskError):  # it is counted again
-                arrays.write_small(note, str(both))
-    return [f"{both:,} of its test pictures are in train too"] if both else []
 
 
 def _part(stored: Stored, index: Integers, place: Place) -> Stored:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..disk import cannot_read
+from ..api import Place
+from ..disk import cannot_read, names_in
+from ..errors import UserError
 from .pictures import is_picture
+
+TEST = ("test", "val", "valid", "validation")  # in this order, in any case of letters
 
 LITTER = frozenset(["thumbs.db", "desktop.ini", "__macosx"])  # of systems, beside hidden files
 NOTHING, MET, ODD = "links to nothing", "links to folders met elsewhere", "pipes or devices"
@@ -26,6 +30,60 @@ class Found(NamedTuple):
 def is_litter(name: str) -> bool:
     """Whether systems put such files and folders beside one's own."""
     return name.startswith(".") or name.lower() in LITTER
+
+
+# ---- splits --------------------------------------------------------------------------------
+
+
+def located(path: Path, place: Place) -> Path:
+    """The folder as it stands here or, if it is relative, in one of the roots."""
+    tried = (root / path for root in (Path(), *place.roots))
+    return next((each for each in tried if each.is_dir()), path)
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, without hidden ones."""
+    entries = [folder / name for name in names_in(folder) if not is_litter(name)]
+    return [entry for entry in entries if entry.is_dir()]
+
+
+def loose_in(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Pictures that lie in a folder itself, and what else does besides folders."""
+    left: Counter[str] = Counter()
+    loose = []
+    for entry in (folder / name for name in names_in(folder) if not is_litter(name)):
+        if entry.is_dir():
+            continue
+        if entry.is_file() and is_picture(entry):
+            loose.append(entry)
+        else:
+            left[entry.suffix.lower() or "without a suffix"] += 1
+    return loose, left
+
+
+def splits_in(folder: Path, dataset: str) -> dict[str, Path]:
+    """The folders of splits, by the name of the split in lower case."""
+    found: dict[str, Path] = {}
+    for entry in folders_in(folder):
+        name = entry.name.lower()
+        if name not in ("train", *TEST):
+            continue
+        if name in found:
+            raise UserError(f"{dataset}: {found[name].name} and {entry.name} are both {name}")
+        found[name] = entry
+    return found
+
+
+def check_apart(splits: Mapping[str, Path], dataset: str) -> None:
+    """Checks that no two splits are one folder, to which both names lead."""
+    met: dict[Path, str] = {}
+    for name, folder in splits.items():
+        other = met.setdefault(folder.resolve(), name)
+        if other != name:
+            raise UserError(f"{dataset}: {other} and {name} are one folder; give two")
+
+
+# ---- pictures ------------------------------------------------------------------------------
 
 
 def find_pictures(folders: Iterable[Path]) -> dict[Path, Found]:

@@ -44,6 +44,8 @@ NO_PICTURES = (".pfm",)  # maps of depth, which lie beside pictures
 DECODER = 2  # raised when the pixels of a file change
 LARGEST = 2**28  # pixels of a picture, which take a gigabyte and more
 LARGE = 2**26  # pixels from which one is decoded at a time
+SIDE = 64  # pixels, the stored side where none was asked for and the pictures are larger
+SMALLEST = 8  # pixels: a picture below it does not decide the side
 LONG = 64  # times its short side; a longer picture is cropped before it is resized
 RULE = "upright, RGB over white, short side bilinear, centre crop, 1"  # part of the fingerprint
 UPRIGHT = 1  # EXIF's value for a picture that needs no turning
@@ -105,6 +107,27 @@ def short_side(source: Source) -> int:
     """Reads the short side in pixels, from the header alone. One of BROKEN where that fails."""
     with _any_size(), _opened_picture(source) as picture:
         return min(picture.size)
+
+
+def common_side(paths: Sequence[Path], place: Place, dataset: str) -> int:
+    """The side at which to store pictures: the first one's short side, if it is not tiny.
+
+    UserError where one that is looked at is broken and `place.skip_broken` is off, or all are.
+    """
+    found = [side for side in _sides(paths[:100], place) if side >= SMALLEST]
+    first = found[0] if found else next(_sides(paths, place), None)
+    if first is None:
+        raise UserError(f"{dataset}: every image beside {paths[0]} is broken")
+    return min(first, SIDE)
+
+
+def _sides(paths: Sequence[Path], place: Place) -> Iterator[int]:
+    for path in paths:
+        try:
+            yield short_side(path)
+        except BROKEN as error:
+            if not place.skip_broken:
+                raise broken_picture(path, str(error)) from error
 
 
 @contextlib.contextmanager
