@@ -206,15 +206,19 @@ def _digest_of(labels: Integers) -> str:
 # ---- drawing -------------------------------------------------------------------------------
 
 
-def shuffled(count: int, key: str) -> Integers:
-    """A permutation that depends on nothing but `key`.
+def draws(count: int, key: str) -> NDArray[np.uint64]:
+    """Random numbers of 64 bits that depend on nothing but `key`.
 
     Raw streams of PCG64 are promised to stay as they are (NEP 19); other draws of numpy and
     torch are not.
     """
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
-    raw = np.random.PCG64(seed).random_raw(count)
-    return np.argsort(np.asarray(raw), kind="stable")
+    return np.asarray(np.random.PCG64(seed).random_raw(count))
+
+
+def shuffled(count: int, key: str) -> Integers:
+    """A permutation that depends on nothing but `key`."""
+    return np.argsort(draws(count, key), kind="stable")
 
 
 def balanced(labels: Integers, count: int, key: str) -> Integers:
