@@ -21,7 +21,9 @@ from .errors import UserError
 from .events import Event
 from .hookspecs import API_VERSION as API_VERSION  # what a plugin declares as SSLBENCH_API
 
-View = Callable[[Tensor], Any]  # uint8 [B, 3, H, W] on the device -> float tensor(s) in [0, 1]
+# uint8 [B, 3, H, W] on the device -> float tensor(s) in [0, 1], [B, ...]; masks of patches beside
+# them are bool, positions of patches int64
+View = Callable[[Tensor], Any]
 Pretext = NewType("Pretext", str)  # a hyperparameter that names another method
 Weights = NewType("Weights", str)  # a hyperparameter that is the sha256 of weights from outside
 Labels = Literal["none", "budget", "all"]
@@ -208,7 +210,8 @@ class Backbone(nn.Module, ABC):
     def tokens(self, x: Tensor, mask: Tensor | None = None, blank: Tensor | None = None) -> Tensor:
         """Tokens [B, P + T, D] of images, patches row by row, with their positions.
 
-        mask: bool [B, T]; patches where it is true become `blank` [D], at the same position.
+        mask: bool [B, T]; patches where it is true become `blank` ([D] or [1, D]), at the same
+            position.
         UserError where `patch` is 0.
         """
         raise UserError(f"{self.name} has no tokens; a ViT, such as vit_tiny_patch16_224, does")

@@ -41,6 +41,9 @@ def methods() -> dict[str, str]:
         "dino": "sslbench.methods.dino:DINO",
         "dino-imagenet": "sslbench.methods.dino:DINOImageNet",
         "dino-resnet": "sslbench.methods.dino:DINOResNet",
+        # reconstruction
+        "mae": "sslbench.methods.mae:MAE",
+        "mae-imagenet": "sslbench.methods.mae:MAEImageNet",
         # clusters
         "swav": "sslbench.methods.swav:SwAV",
         "swav-imagenet": "sslbench.methods.swav:SwAVImageNet",

@@ -227,6 +227,28 @@ def full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
+def sincos(grid: tuple[int, int], dim: int) -> Tensor:
+    """Fixed positions [rows * columns, dim] of a grid, row by row (arXiv 2104.02057).
+
+    Half of the channels are sines and cosines of the row, half of the column.
+    ValueError where dim is not a multiple of 4.
+    """
+    if dim % 4:
+        raise ValueError(
+            f"sines and cosines of two axes take a width of a multiple of 4, got {dim}"
+        )
+    waves = 10_000 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    angles = [torch.arange(side).outer(waves) for side in grid]  # each [side, dim / 4]
+    rows, columns = (torch.cat([angle.sin(), angle.cos()], 1) for angle in angles)
+    each = [rows[:, None].expand(-1, grid[1], -1), columns.expand(grid[0], -1, -1)]
+    return torch.cat(each, 2).flatten(0, 1).float()
+
+
+def taken(tokens: Tensor, places: Tensor) -> Tensor:
+    """The tokens [B, n, D] at these places [B, n] of each image's tokens [B, T, D]."""
+    return tokens.take_along_dim(places[..., None], 1)
+
+
 def by_size(network: nn.Module, views: Sequence[Tensor]) -> Tensor:
     """Applies a network to views [B, 3, H, W], one pass for each size.
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from sslbench.backbones.timm import create, known
 from sslbench.errors import UnknownName, UserError
-from sslbench.nn import copy_frozen
+from sslbench.nn import copy_frozen, sincos
 
 NETWORKS = [
     ("resnet18", {}),
@@ -251,6 +251,8 @@ def test_fixed_positions_are_told_apart_and_not_trained():
     table = network.net.pos_embed
     assert not table.requires_grad
     assert len(table[0, -16:].unique(dim=0)) == 16
+    assert torch.equal(table[0, -16:], sincos((4, 4), network.dim))
+    assert not table[0, :-16].any()
 
 
 @pytest.mark.parametrize("ask", ["tokens", "attend", "fix_positions"])

@@ -273,3 +273,9 @@ def test_the_cells_after_one_that_poisoned_the_device_succeed(tmp_path, monkeypa
 
 
 LATER: list[object] = []  # cells that this process has begun
+
+
+def test_attention_runs_on_a_pretended_gpu(gpu):
+    x = torch.rand(2, 2, 4, 8)
+    found = nn.functional.scaled_dot_product_attention(*[x.to(GPU)] * 3)
+    torch.testing.assert_close(found.cpu(), nn.functional.scaled_dot_product_attention(x, x, x))

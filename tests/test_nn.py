@@ -10,7 +10,7 @@ from pretending import where_it_works
 from sklearn.datasets import load_digits
 from torch import nn
 
-from sslbench.nn import copy_frozen, ema, in_parts, mlp, normalised, sinkhorn, warm
+from sslbench.nn import copy_frozen, ema, in_parts, mlp, normalised, sincos, sinkhorn, taken, warm
 from sslbench.testing.pretend_cuda import pretend_cuda
 
 
@@ -235,3 +235,41 @@ def test_parts_pass_as_one_on_a_device_with_the_statistics_of_each():
     for mine, theirs in zip(buffers, here.buffers(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
     assert (expected - net(x)).abs().max() > 1e-2  # all as one have other statistics
+
+
+# ---- tokens --------------------------------------------------------------------------------------
+
+
+def test_positions_are_sines_and_cosines_of_row_and_column():
+    table = sincos((3, 5), 16)
+    assert table.shape == (15, 16)
+    for row in range(3):
+        for column in range(5):
+            for k in range(4):
+                wave = 10_000 ** -(k / 4)
+                expected = [
+                    f(place * wave) for place in (row, column) for f in (math.sin, math.cos)
+                ]
+                found = table[row * 5 + column, k::4].tolist()
+                assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_positions_have_the_values_of_timms():
+    from timm.layers import build_sincos2d_pos_embed
+
+    theirs, ours = build_sincos2d_pos_embed([3, 5], dim=16), sincos((3, 5), 16)
+    apart = (ours[:, :, None] - theirs[:, None]).abs().amax(0)  # [16, 16], between channels
+    assert (apart.min(0).values < 1e-6).all()
+    assert (apart.min(1).values < 1e-6).all()
+
+
+def test_a_width_that_four_waves_do_not_share_is_a_sentence():
+    with pytest.raises(ValueError, match="a width of a multiple of 4, got 18"):
+        sincos((2, 2), 18)
+
+
+def test_tokens_are_taken_from_each_image_at_its_own_places():
+    tokens, places = torch.rand(2, 5, 3), torch.tensor([[4, 0], [1, 1]])
+    found = taken(tokens, places)
+    assert torch.equal(found[0], tokens[0, [4, 0]])
+    assert torch.equal(found[1], tokens[1, [1, 1]])

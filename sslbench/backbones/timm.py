@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..api import Backbone
 from ..errors import UnknownName, UserError, suggestion
+from ..nn import sincos
 
 # Constructor arguments that the harness sets itself, or that would read files of weights.
 OURS = frozenset(
@@ -180,14 +181,12 @@ class Network(Backbone):
 
     @torch.no_grad()
     def fix_positions(self) -> None:
-        from timm.layers import build_sincos2d_pos_embed
-
         table = getattr(self.net, "pos_embed", None)
         grid = getattr(getattr(self.net, "patch_embed", None), "grid_size", None)
         if table is None or grid is None or table.ndim != 3:
             super().fix_positions()  # which says what does
             return
-        fixed = build_sincos2d_pos_embed(list(grid), dim=table.shape[2])
+        fixed = sincos(grid, table.shape[2])
         table.zero_()  # tokens before the patches get 0
         table[0, -len(fixed) :] = fixed
         table.requires_grad_(False)

@@ -100,9 +100,10 @@ def views_serve_any_batch(trial: Trial) -> None:
                 made.append([*_leaves(view(images))])
         require(torch.equal(images, trial.data.train.images[:size]), f"{what} wrote on its images")
         for x, again in zip(*made, strict=True):
-            right = len(x) == size and x.is_floating_point()
+            places = x.dtype in (torch.int64, torch.bool)
+            right = len(x) == size and (x.is_floating_point() or places)
             require(right, f"{what} made {x.dtype} {[*x.shape]} of {size} images")
-            low, high = float(x.min()), float(x.max())
+            low, high = (0.0, 1.0) if places else (float(x.min()), float(x.max()))
             require(-1e-6 <= low <= high <= 1 + 1e-6, f"{what} left [0, 1]: {low:.3g}, {high:.3g}")
             require(torch.equal(x, again), f"{what} draws from a generator of its own")
 

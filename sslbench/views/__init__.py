@@ -5,7 +5,8 @@ it a function applies the operation with given numbers (`resample`, `adjust_hue`
 operations images stay float, where PIL rounds to 8 bits after each.
 
 Numbers are drawn on the host, alike for every device. On a GPU the steps of a chain then run in fixed
-shapes (`phases`); `compiled` and `captured` make one program of them.
+shapes (`phases`); `compiled` and `captured` make one program of them. Masks of patches come beside the
+images of a view (`Masked`).
 """
 
 from .affine import Rotate, ShearX, ShearY, Translate, affine, rotate, shear_x, shear_y, translate
@@ -52,24 +53,29 @@ from .crops import (
 from .filters import GaussianBlur, Sharpness, Sobel, adjust_sharpness, blur
 from .graphs import captured, compiled
 from .jitter import jitter
+from .masks import Blockwise, ContextAndTargets, Masked, RandomOrder, boxes
 from .randaugment import RandAugment
 from .resample import resample
 
 __all__ = [
     "AutoContrast",
+    "Blockwise",
     "CenterCrop",
     "Chain",
     "ColorJitter",
+    "ContextAndTargets",
     "Cutout",
     "Equalize",
     "GaussianBlur",
     "Grayscale",
     "HorizontalFlip",
+    "Masked",
     "MultiCrop",
     "PadCrop",
     "PerImage",
     "Posterize",
     "RandAugment",
+    "RandomOrder",
     "RandomResizedCrop",
     "Resize",
     "Rotate",
@@ -91,6 +97,7 @@ __all__ = [
     "autocontrast",
     "blur",
     "blur_kernel",
+    "boxes",
     "captured",
     "compiled",
     "contrastive",

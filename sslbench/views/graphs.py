@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..api import View
 from .compose import Chain, MultiCrop, Views, chained
+from .masks import Masked
 from .phases import Layout, Phase, TwoPhase, act, is_two_phase
 
 
@@ -56,6 +57,8 @@ def _with_phase(view: View, make: Callable[[], Phase]) -> View:
         return replace(view, view=tuple(_with_phase(one, make) for one in each))
     if type(view) is MultiCrop:
         return replace(view, crops=tuple((_with_phase(one, make), n) for one, n in view.crops))
+    if type(view) is Masked:
+        return replace(view, view=_with_phase(view.view, make))
     return view
 
 
