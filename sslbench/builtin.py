@@ -41,9 +41,11 @@ def methods() -> dict[str, str]:
         "dino": "sslbench.methods.dino:DINO",
         "dino-imagenet": "sslbench.methods.dino:DINOImageNet",
         "dino-resnet": "sslbench.methods.dino:DINOResNet",
-        # reconstruction
+        # masked images
         "mae": "sslbench.methods.mae:MAE",
         "mae-imagenet": "sslbench.methods.mae:MAEImageNet",
+        "i-jepa": "sslbench.methods.i_jepa:IJEPA",
+        "i-jepa-imagenet": "sslbench.methods.i_jepa:IJEPAImageNet",
         # clusters
         "swav": "sslbench.methods.swav:SwAV",
         "swav-imagenet": "sslbench.methods.swav:SwAVImageNet",
