@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sslbench import testing
-from sslbench.api import DataInfo, Method, Predictions, Pretext, Recipe
+from sslbench.api import DataInfo, Method, Predictions, Pretext, Recipe, Update
 from sslbench.data import Data
 from sslbench.plugins import KINDS, Entry, Registry, registry
 from sslbench.testing import (
@@ -151,6 +151,32 @@ def stands_still(self, batch):
     yield F.mse_loss(found.detach(), batch.views.mean((2, 3))) + 0 * found.sum()
 
 
+class Opposed(Sound):
+    """Beside its main loss has another group's, which cannot fall. arXiv 0000.00000. Departures: all."""
+
+    def __init__(self, backbone, data):
+        super().__init__(backbone, data)
+        self.spare = nn.Parameter(torch.zeros(()))
+
+    def groups(self):
+        return {
+            "main": [*self.backbone.parameters(), *self.head.parameters()],
+            "other": [self.spare],
+        }
+
+    def step(self, batch):
+        yield from Sound.step(self, batch)
+        yield Update(1e3 * (1 + batch.progress) + 0 * self.spare, "other")
+
+
+class Stuck(Opposed):
+    __doc__ = Opposed.__doc__
+
+    def step(self, batch):
+        yield from stands_still(self, batch)
+        yield Update((1e3 + self.spare) * (1 - batch.progress), "other")
+
+
 def diverges(self, batch):
     yield self.head(self.backbone(batch.views)).mean() / 0
 
@@ -250,12 +276,20 @@ BROKEN = [
     (with_step(draws_from_the_clock), "repeats_itself", "another course: loss 0 is"),
     (Counting, "resumes_exactly", "another course: loss 2 is"),
     (with_step(stands_still), "learns", "the loss of Planted did not fall"),
+    (Stuck, "learns", "the loss of Stuck did not fall"),
 ]
 
 
 @pytest.mark.parametrize("check", METHOD_CHECKS)
 def test_a_sound_method_passes_every_check(check, tmp_path):
     check(trial_of(Sound, tmp_path))
+
+
+def test_the_losses_of_other_groups_than_main_need_not_fall(tmp_path):
+    trial = trial_of(Opposed, tmp_path)
+    for check in (testing.learns, testing.trains_all_it_has, testing.resumes_exactly):
+        check(trial)
+    assert {name for name, _ in trial.fitted.losses} == {"Opposed", "Opposed.other"}
 
 
 @pytest.mark.parametrize(

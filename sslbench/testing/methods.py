@@ -217,11 +217,12 @@ def _otherwise(trial: Trial, cell: Cell) -> Data:
 
 
 def learns(trial: Trial, *, epochs: int = 10, **settings: Any) -> None:
-    """The loss of every stage falls.
+    """The loss of every stage falls, or that of its main group where it has several.
 
     Of all pairs of a loss in the first quarter and one in the last, four in five must fall. It
     gets mild views and a bold recipe; `settings` adds what else it needs, such as a single epoch
-    where targets move.
+    where targets move. Other groups' losses need not fall: an adversary's rises as its opponent
+    learns.
     """
     plain = {**_plainly(trial), **settings}
     fit = trial.fit("learns", trial.cell(epochs=epochs, **plain))

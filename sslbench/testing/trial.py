@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,7 +32,8 @@ from .promise import standing
 
 CPU = torch.device("cpu")
 LARGEST = 64  # of a queue, of clusters, of a width: small enough for 96 images and a quick test
-Loss = tuple[str, Any]  # the class whose step yielded it, and its value
+# the class whose step yielded it, and its value; of a group beside a "main", the class and the group
+Loss = tuple[str, Any]
 
 
 class Stood(NamedTuple):
@@ -146,7 +147,7 @@ def _noting(kind: type[Method], losses: list[Loss], stood: list[Stood]) -> Calla
     """Wraps the `step` of a class so that it notes each loss."""
     whole = kind.step
 
-    def relay(step: Any) -> Iterator[Any]:
+    def relay(step: Any, groups: Container[str]) -> Iterator[Any]:
         answer, before, seed = None, standing(), torch.initial_seed()
         while True:
             try:
@@ -154,12 +155,15 @@ def _noting(kind: type[Method], losses: list[Loss], stood: list[Stood]) -> Calla
             except StopIteration:
                 stood.append(Stood(before, standing(), (seed, torch.initial_seed())))
                 return
-            loss: Any = update.loss if isinstance(update, Update) else update
-            losses.append((kind.__name__, loss.tolist() if isinstance(loss, Tensor) else loss))
+            grouped = update if isinstance(update, Update) else Update(update)
+            beside = grouped.group != "main" and "main" in groups
+            name = f"{kind.__name__}.{grouped.group}" if beside else kind.__name__
+            loss: Any = grouped.loss
+            losses.append((name, loss.tolist() if isinstance(loss, Tensor) else loss))
             answer = yield update
 
     def step(self: Method, batch: Any) -> Any:
         made = whole(self, batch)
-        return relay(made) if inspect.isgenerator(made) else made
+        return relay(made, self.groups()) if inspect.isgenerator(made) else made
 
     return step
