@@ -60,6 +60,16 @@ def methods() -> dict[str, str]:
         "iic-stl10": "sslbench.methods.iic:IICSTL10",
         "ruc": "sslbench.methods.ruc:RUC",
         "ruc-stl10": "sslbench.methods.ruc:RUCSTL10",
+        # pictures rebuilt
+        "autoencoder": "sslbench.methods.autoencoder:Autoencoder",
+        "denoising-autoencoder": "sslbench.methods.autoencoder:DenoisingAutoencoder",
+        "vae": "sslbench.methods.vae:VAE",
+        "vq-vae": "sslbench.methods.vq_vae:VQVAE",
+        "inpainting": "sslbench.methods.inpainting:Inpainting",
+        "inpainting-adversarial": "sslbench.methods.inpainting:InpaintingAdversarial",
+        # adversaries
+        "dcgan": "sslbench.methods.dcgan:DCGAN",
+        "wgan-gp": "sslbench.methods.wgan_gp:WGANGP",
     }
 
 

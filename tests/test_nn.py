@@ -10,7 +10,19 @@ from pretending import where_it_works
 from sklearn.datasets import load_digits
 from torch import nn
 
-from sslbench.nn import copy_frozen, ema, in_parts, mlp, normalised, sincos, sinkhorn, taken, warm
+from sslbench.nn import (
+    PooledMaps,
+    copy_frozen,
+    decoder,
+    ema,
+    in_parts,
+    mlp,
+    normalised,
+    sincos,
+    sinkhorn,
+    taken,
+    warm,
+)
 from sslbench.testing.pretend_cuda import pretend_cuda
 
 
@@ -273,3 +285,48 @@ def test_tokens_are_taken_from_each_image_at_its_own_places():
     found = taken(tokens, places)
     assert torch.equal(found[0], tokens[0, [4, 0]])
     assert torch.equal(found[1], tokens[1, [1, 1]])
+
+
+# ---- pictures from vectors and maps ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [4, 6, 8, 28, 30, 32, 64, 96, 224])
+def test_a_decoder_makes_images_of_any_even_side_of_a_vector_and_of_a_map(size):
+    with torch.no_grad():
+        assert decoder(5, size, width=2).eval()(torch.randn(2, 5)).shape == (2, 3, size, size)
+        for side in {max(1, size // 4), size // 2, 3}:
+            made = decoder(5, size, side=side, width=2).eval()(torch.randn(2, 5, side, side))
+            assert made.shape == (2, 3, size, size)
+
+
+def test_stages_of_a_decoder_double_the_side_and_only_the_last_layer_has_no_norm():
+    network, sides = decoder(7, 28, width=4), []
+    for layer in network:
+        layer.register_forward_hook(lambda module, args, out: sides.append(out.shape[-1]))
+    network(torch.randn(2, 7))
+    assert [*dict.fromkeys(sides[1:])] == [4, 7, 14, 28]
+    assert kinds(network)[-2:] == ["ReLU", "Conv2d"]
+    convolutions = [m for m in network if isinstance(m, nn.Conv2d)]
+    assert [m.in_channels for m in convolutions] == [32, 16, 8, 4]
+    assert [m.bias is None for m in convolutions] == [True, True, True, False]
+    assert kinds(network).count("BatchNorm2d") == 4
+
+
+def test_a_decoder_of_a_flat_map_draws_no_checkerboard():
+    """Within the border every pixel of a constant map comes out alike, whatever the weights."""
+    torch.manual_seed(0)
+    out = decoder(6, 32, side=8, width=4).eval()(torch.randn(1, 6, 1, 1).expand(1, 6, 8, 8))
+    inner = out[:, :, 12:20, 12:20]
+    torch.testing.assert_close(inner, inner[:, :, :1, :1].expand_as(inner), rtol=1e-4, atol=1e-5)
+
+
+def test_pooled_maps_are_the_largest_of_each_cell_and_small_maps_stay_as_they_are():
+    class Maps(nn.Module):
+        def maps(self, x):
+            return [x, x[:, :2, :2, :2]]
+
+    x = torch.randn(3, 5, 8, 8)
+    found = PooledMaps(Maps(), 4)(x)
+    assert found.shape == (3, 5 * 16 + 2 * 4)
+    cell = x.view(3, 5, 4, 2, 4, 2).amax((3, 5))
+    assert torch.equal(found, torch.cat([cell.flatten(1), x[:, :2, :2, :2].flatten(1)], 1))
