@@ -220,6 +220,10 @@ class Backbone(nn.Module, ABC):
         """What its blocks make of any of its tokens: [B, n, D] -> [B, n, D], with the last norm."""
         raise UserError(f"{self.name} has no tokens; a ViT, such as vit_tiny_patch16_224, does")
 
+    def pool(self, attended: Tensor) -> Tensor:
+        """The features [B, D] of all its attended tokens: what `forward` gives of an image."""
+        raise UserError(f"{self.name} has no tokens; a ViT, such as vit_tiny_patch16_224, does")
+
     def fix_positions(self) -> None:
         """Makes the positions of its patches fixed sines and cosines of row and column."""
         raise UserError(

@@ -46,6 +46,8 @@ def methods() -> dict[str, str]:
         "mae-imagenet": "sslbench.methods.mae:MAEImageNet",
         "i-jepa": "sslbench.methods.i_jepa:IJEPA",
         "i-jepa-imagenet": "sslbench.methods.i_jepa:IJEPAImageNet",
+        "ibot": "sslbench.methods.ibot:IBOT",
+        "ibot-imagenet": "sslbench.methods.ibot:IBOTImageNet",
         # clusters
         "swav": "sslbench.methods.swav:SwAV",
         "swav-imagenet": "sslbench.methods.swav:SwAVImageNet",

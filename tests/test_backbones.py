@@ -214,14 +214,14 @@ def test_a_family_without_a_narrower_twin_says_so():
         made("test_efficientnet", {}).narrower()
 
 
-@pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2", "vit_tiny_patch16_224"])
 def test_attended_tokens_are_pooled_to_the_features(name):
     network = made(name, {"patch_size": 8}).eval()
     x = torch.rand(2, 3, 32, 32)
     tokens = network.tokens(x)
     assert network.patch == 8
     assert tokens.shape == (2, network.prefix + 16, network.dim)
-    assert network.net.forward_head(network.attend(tokens)).equal(network(x))
+    assert network.pool(network.attend(tokens)).equal(network(x))
 
 
 def test_any_subset_of_the_tokens_can_be_attended():
@@ -255,7 +255,7 @@ def test_fixed_positions_are_told_apart_and_not_trained():
     assert not table[0, :-16].any()
 
 
-@pytest.mark.parametrize("ask", ["tokens", "attend", "fix_positions"])
+@pytest.mark.parametrize("ask", ["tokens", "attend", "pool", "fix_positions"])
 def test_a_network_without_tokens_says_which_has_some(ask):
     network = made("test_resnet", {})
     assert network.patch == 0

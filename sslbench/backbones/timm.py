@@ -179,6 +179,12 @@ class Network(Backbone):
         attended: Tensor = self.net.norm(self.net.blocks(self.net.norm_pre(tokens)))
         return attended
 
+    def pool(self, attended: Tensor) -> Tensor:
+        if not self.patch:
+            return super().pool(attended)
+        features: Tensor = self.net.forward_head(attended)
+        return features
+
     @torch.no_grad()
     def fix_positions(self) -> None:
         table = getattr(self.net, "pos_embed", None)
