@@ -111,6 +111,8 @@ def evaluators() -> dict[str, str]:
         "anomaly": "sslbench.evaluators.anomaly:Anomaly",
         "geometry": "sslbench.evaluators.geometry:Geometry",
         "calibration": "sslbench.evaluators.calibration:Calibration",
+        # images rebuilt
+        "reconstruction": "sslbench.evaluators.reconstruction:Reconstruction",
         # other images, other data
         "corruption": "sslbench.evaluators.corruption:Corruption",
         "bn-adapt": "sslbench.evaluators.bn_adapt:BNAdapt",

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .api import Backbone
+
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -318,12 +320,14 @@ def _normed(width: int) -> list[nn.Module]:
 class PooledMaps(nn.Module):
     """[B, 3, H, W] -> [B, D]: all of a backbone's maps, each max-pooled to at most `grid` a side."""
 
-    def __init__(self, backbone: nn.Module, grid: int) -> None:
+    backbone: Backbone
+
+    def __init__(self, backbone: Backbone, grid: int) -> None:
         super().__init__()
         self.backbone, self.grid = backbone, grid
 
     def forward(self, x: Tensor) -> Tensor:
-        maps: list[Tensor] = self.backbone.maps(x)
+        maps = self.backbone.maps(x)
         sides = [[min(self.grid, side) for side in each.shape[2:]] for each in maps]
         pooled = [F.adaptive_max_pool2d(m, s).flatten(1) for m, s in zip(maps, sides, strict=True)]
         return torch.cat(pooled, 1)

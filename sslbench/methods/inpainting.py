@@ -69,8 +69,7 @@ class Inpainting(Method):
     def fit(self, run):
         colours = run.features(lambda x: x.mean((2, 3)))  # [N, 3]
         self.colour.copy_(colours.double().mean(0).view(3, 1, 1))
-        for _ in run.epochs(self):
-            pass
+        super().fit(run)
 
     def groups(self):
         parts = {"main": [self.backbone, self.decoder], "critic": [self.critic]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
@@ -12,16 +13,14 @@ from ..errors import UserError
 from ..nn import decoder, full_precision
 from ..views import plain
 
-EPS = 1e-5  # added to the count of each code; code
+EPS = 1e-5  # added to the count of each code (Laplace); code
 ROWS = 1 << 16  # vectors compared with the book at once
 
 
 class VQVAE(Method):
     """Rebuilds each image from the nearest codes of a learned book, one for each small square.
 
-    van den Oord et al., Neural Discrete Representation Learning, NeurIPS 2017, arXiv 1711.00937;
-    Razavi et al., Generating Diverse High-Fidelity Images with VQ-VAE-2, NeurIPS 2019, arXiv
-    1906.00446 (the moving averages).
+    van den Oord et al., Neural Discrete Representation Learning, NeurIPS 2017, arXiv 1711.00937.
     Departures: the backbone up to the map with one position for 4 x 4 pixels or nearest to it (the
     code: two strided convolutions, two residual blocks); a decoder that repeats pixels and convolves,
     with batch norm (there: residual blocks, transposed convolutions, no norm); averages move after
@@ -41,11 +40,10 @@ class VQVAE(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        try:
+        with contextlib.suppress(UserError):
             backbone.upto(0)
-        except UserError as error:
-            return f"its codes stand on a map within the network: {error}"
-        return None
+            return None
+        return f"its codes stand on a map, and {backbone.name} cannot be cut after one"
 
     def __init__(
         self,
@@ -63,10 +61,9 @@ class VQVAE(Method):
     ):
         super().__init__()
         level, side = level_of(backbone, data.size, stride)
-        if codes > data.length * side**2:
+        if codes > (many := data.length * side**2):
             raise ValueError(
-                f"codes={codes} are more than the {data.length * side**2} vectors of {data.length} "
-                f"images with {side} x {side} positions; ask for fewer"
+                f"codes={codes} are more than the {many} vectors of {data.length} images; ask for fewer"
             )
         self.backbone = backbone.upto(level)
         self.to_code = nn.Conv2d(self.backbone.dim, dim, 1)
@@ -82,16 +79,15 @@ class VQVAE(Method):
 
     def fit(self, run):
         moments = run.features(lambda x: torch.stack([x, x.square()], 1).mean((2, 3, 4)))
-        mean, square = moments.double().mean(0)  # of [N, 2]
+        mean, square = moments.double().mean(0)
         self.variance.copy_((square - mean.square()).clamp_min(1e-6))
-        for _ in run.epochs(self):
-            pass
+        super().fit(run)
 
     def step(self, batch):
         x = batch.views
         z = self.vectors(x)  # [B, h, w, D]
         index = nearest(z.detach(), self.book.detach())  # [B, h, w]
-        chosen = self.book[index]  # [B, h, w, D]
+        chosen = self.book[index]
         with full_precision(x):
             learned = 0 if self.average else (chosen - z.detach()).square().mean()
             committed = (z - chosen.detach()).square().mean()
@@ -117,14 +113,15 @@ class VQVAE(Method):
             average.mul_(self.memory).add_(now, alpha=1 - self.memory)
         counts = self.counts / self.weight
         if self.average:
-            moved = self.sums / self.weight / smoothed(counts)[:, None]
+            some = (counts + EPS) / (1 + len(counts) * EPS / counts.sum())  # of the same sum
+            moved = self.sums / self.weight / some[:, None]
             self.book.copy_(torch.where(counts[:, None] > 0, moved, self.book))
         if self.restart:
             rare = counts < self.restart  # [K]
             anew = z[torch.randint(len(z), rare.shape, device=z.device)]  # [K, D]
             count = self.restart * self.weight  # as many as let it stay
-            for kept, new in ((self.book, anew), (self.sums, anew * count)):
-                kept.copy_(torch.where(rare[:, None], new, kept))
+            self.book.copy_(torch.where(rare[:, None], anew, self.book))
+            self.sums.copy_(torch.where(rare[:, None], anew * count, self.sums))
             self.counts.copy_(torch.where(rare, count, self.counts))
 
     def reconstruct(self, x):
@@ -134,13 +131,12 @@ class VQVAE(Method):
 def level_of(backbone, size, stride):
     """The map whose side is nearest to size / stride by ratio, the deepest of equals; its side."""
     sides = [side for _, side, _ in backbone.shapes(size)]
-    far = [abs(math.log(side * stride / size)) for side in sides]
+    far = [abs(math.log2(side * stride / size)) for side in sides]
     level = max(i for i, each in enumerate(far) if each < min(far) + 1e-9)
-    if far[level] > math.log(2) + 1e-9:
+    if far[level] > 1:
         raise ValueError(
-            f"a code was to stand for {stride} x {stride} pixels, and the maps of {backbone.name} have "
-            f"{', '.join(map(str, dict.fromkeys(sides)))} positions a side for images of {size}; "
-            f"set stride={max(1, size // sides[level])}, or take another backbone"
+            f"a code was to stand for {stride} x {stride} of {size} pixels, and {backbone.name} has "
+            f"maps of {sides[0]} to {sides[-1]} a side; set a stride near {size // sides[level]}"
         )
     return level, sides[level]
 
@@ -157,12 +153,6 @@ def nearest(z, book):
 def straight_through(z, chosen):
     """`chosen`, with a gradient that goes to z as if they were one."""
     return z + (chosen - z).detach()
-
-
-def smoothed(counts):
-    """Counts [K] of the same sum, none of which is 0 (Laplace)."""
-    total = counts.sum()
-    return (counts + EPS) / (total + len(counts) * EPS) * total
 
 
 def perplexity(counts):

@@ -10,6 +10,8 @@ from sslbench.methods.autoencoder import damaged, squared_error
 
 from .helpers import Case, first_loss, near, noise
 
+SMALL = {"autoencoder.width": 8, "denoising-autoencoder.width": 8}
+
 
 def looped_squared_error(rebuilt, x):
     pairs = list(zip(rebuilt.flatten(), x.flatten(), strict=True))

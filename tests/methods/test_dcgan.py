@@ -12,6 +12,8 @@ from sslbench.methods.dcgan import DCGAN
 
 from .helpers import near
 
+SMALL = {"dcgan.width": 8}
+
 
 def test_the_discriminator_is_told_real_from_made_and_the_generator_that_made_is_real(
     made, batch_of

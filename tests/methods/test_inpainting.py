@@ -10,6 +10,7 @@ from sslbench.methods.inpainting import COLOUR, Hole, critic, opposed
 
 from .helpers import Case, Lent, near, noise
 
+SMALL = {"inpainting.width": 8, "inpainting-adversarial.width": 8}
 HOLE = Hole(corner=2, side=4, overlap=1, border=10.0)  # of 8 pixels
 
 

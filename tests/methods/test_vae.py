@@ -13,6 +13,8 @@ from sslbench.methods.vae import VAE, divergence
 
 from .helpers import Case, near, noise, with_gradients
 
+SMALL = {"vae.width": 8}
+
 
 def of_divergence(mean, logvar):
     return divergence(mean, logvar).sum()

@@ -12,6 +12,8 @@ from sslbench.methods.wgan_gp import WGANGP, slope_penalty
 
 from .helpers import near, noise
 
+SMALL = {"wgan-gp.width": 8}
+
 
 def test_the_penalty_of_a_linear_score_is_its_slopes_distance_from_one():
     w = noise(3, 4, 4)
