@@ -29,6 +29,13 @@ def methods() -> dict[str, str]:
         "moco-v3": "sslbench.methods.moco_v3:MoCoV3",
         "moco-v3-imagenet": "sslbench.methods.moco_v3:MoCoV3ImageNet",
         "moco-v3-vit": "sslbench.methods.moco_v3:MoCoV3ViT",
+        # pretext tasks
+        "rotation": "sslbench.methods.rotation:Rotation",
+        "rotation-imagenet": "sslbench.methods.rotation:RotationImageNet",
+        "relative-patch": "sslbench.methods.relative_patch:RelativePatch",
+        "relative-patch-imagenet": "sslbench.methods.relative_patch:RelativePatchImageNet",
+        "jigsaw": "sslbench.methods.jigsaw:Jigsaw",
+        "jigsaw-imagenet": "sslbench.methods.jigsaw:JigsawImageNet",
         # self-distillation and decorrelation
         "byol": "sslbench.methods.byol:BYOL",
         "byol-imagenet": "sslbench.methods.byol:BYOLImageNet",

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .api import Backbone
+from .errors import UserError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -331,3 +332,45 @@ class PooledMaps(nn.Module):
         sides = [[min(self.grid, side) for side in each.shape[2:]] for each in maps]
         pooled = [F.adaptive_max_pool2d(m, s).flatten(1) for m, s in zip(maps, sides, strict=True)]
         return torch.cat(pooled, 1)
+
+
+class Standardise(nn.Module):
+    """Gives every image of [..., 3, H, W] the mean and deviation that ImageNet's channels have.
+
+    Backbones, which normalise their input, thus see 0 and 1. Channels are brought to their mean
+    one by one, and to their deviation one by one or, unless `each`, together. What is constant
+    becomes the mean. Values may leave [0, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, each: bool = True) -> None:
+        super().__init__()
+        self.over = (-2, -1) if each else (-3, -2, -1)
+        for name, values in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean((-2, -1), keepdim=True)
+        deviation = centred.square().mean(self.over, keepdim=True).sqrt_()
+        # far below that of one pixel of 8 bits, so that no rounding error is enlarged
+        scale = torch.where(deviation > 1e-5, self.std / deviation, 0.0)
+        return torch.addcmul(self.mean, centred, scale)
+
+
+@torch.no_grad()
+def check_side(backbone: Backbone, side: int, *, what: str) -> None:
+    """UserError where a backbone does not take images of `side` pixels; `what` says what they are."""
+    training = [m for m in backbone.modules() if m.training]
+    try:
+        backbone.eval()(next(backbone.parameters()).new_zeros(1, 3, side, side))
+    except Exception as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{backbone.name} does not take {what} of {side} pixels ({said}); set tile to a side "
+            f"that it takes, to which they are resized"
+        ) from error
+    finally:
+        for module in training:
+            module.training = True

@@ -54,17 +54,21 @@ from .filters import GaussianBlur, Sharpness, Sobel, adjust_sharpness, blur
 from .graphs import captured, compiled
 from .jitter import jitter
 from .masks import Blockwise, ContextAndTargets, Masked, RandomOrder, boxes
+from .orders import far_apart
 from .randaugment import RandAugment
 from .resample import resample
+from .tiles import Coarsen, DropChannels, ShiftChannels, Tiles, coarsened, tile_side, windows
 
 __all__ = [
     "AutoContrast",
     "Blockwise",
     "CenterCrop",
     "Chain",
+    "Coarsen",
     "ColorJitter",
     "ContextAndTargets",
     "Cutout",
+    "DropChannels",
     "Equalize",
     "GaussianBlur",
     "Grayscale",
@@ -82,8 +86,10 @@ __all__ = [
     "Sharpness",
     "ShearX",
     "ShearY",
+    "ShiftChannels",
     "Sobel",
     "Solarize",
+    "Tiles",
     "ToFloat",
     "Translate",
     "Views",
@@ -99,12 +105,14 @@ __all__ = [
     "blur_kernel",
     "boxes",
     "captured",
+    "coarsened",
     "compiled",
     "contrastive",
     "crop_boxes",
     "crop_flip",
     "cut",
     "equalize",
+    "far_apart",
     "grayscale",
     "jitter",
     "plain",
@@ -116,7 +124,9 @@ __all__ = [
     "shift_crop",
     "small_side",
     "solarize",
+    "tile_side",
     "to_bytes",
     "to_float",
     "translate",
+    "windows",
 ]
