@@ -261,6 +261,16 @@ def by_size(network: nn.Module, views: Sequence[Tensor]) -> Tensor:
     return torch.cat([network(torch.cat([v for v in views if v.shape[-1] == s])) for s in sizes])
 
 
+def deepest(shapes: Sequence[tuple[int, int, int]], side: float) -> int:
+    """Which of a backbone's `shapes` is the deepest with sides of at least `side` positions.
+
+    Where all are smaller, the deepest of the largest.
+    """
+    sides = [min(high, wide) for _, high, wide in shapes]
+    least = min(side, max(sides))
+    return max(level for level, found in enumerate(sides) if found >= least)
+
+
 def replace_batch_norms(network: ModuleT) -> ModuleT:
     """The same network with layer norms over channels and positions where batch norms were.
 

@@ -14,6 +14,7 @@ from sslbench.nn import (
     PooledMaps,
     copy_frozen,
     decoder,
+    deepest,
     ema,
     in_parts,
     mlp,
@@ -330,3 +331,12 @@ def test_pooled_maps_are_the_largest_of_each_cell_and_small_maps_stay_as_they_ar
     assert found.shape == (3, 5 * 16 + 2 * 4)
     cell = x.view(3, 5, 4, 2, 4, 2).amax((3, 5))
     assert torch.equal(found, torch.cat([cell.flatten(1), x[:, :2, :2, :2].flatten(1)], 1))
+
+
+@pytest.mark.parametrize(
+    ("side", "level"), [(1, 3), (2, 3), (3, 2), (4, 2), (4.5, 1), (8, 1), (9, 0), (99, 0)]
+)
+def test_the_deepest_map_that_is_large_enough(side, level):
+    shapes = [(8, 16, 16), (16, 8, 9), (32, 4, 4), (64, 2, 2)]
+    assert deepest(shapes, side) == level
+    assert deepest([(8, 14, 14)] * 12, side) == 11  # of a ViT's, all of one size

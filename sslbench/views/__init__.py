@@ -53,6 +53,7 @@ from .crops import (
 from .filters import GaussianBlur, Sharpness, Sobel, adjust_sharpness, blur
 from .graphs import captured, compiled
 from .jitter import jitter
+from .lab import distances, from_lab, gamut, lightness, quantised, signed_lightness, to_lab
 from .masks import Blockwise, ContextAndTargets, Masked, RandomOrder, boxes
 from .orders import far_apart
 from .randaugment import RandAugment
@@ -111,22 +112,29 @@ __all__ = [
     "crop_boxes",
     "crop_flip",
     "cut",
+    "distances",
     "equalize",
     "far_apart",
+    "from_lab",
+    "gamut",
     "grayscale",
     "jitter",
+    "lightness",
     "plain",
     "posterize",
+    "quantised",
     "resample",
     "rotate",
     "shear_x",
     "shear_y",
     "shift_crop",
+    "signed_lightness",
     "small_side",
     "solarize",
     "tile_side",
     "to_bytes",
     "to_float",
+    "to_lab",
     "translate",
     "windows",
 ]
