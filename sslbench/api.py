@@ -501,6 +501,13 @@ class Subject(Protocol):
     def maps(self, split: Literal["train", "test"]) -> list[Tensor]:
         """Feature maps pooled to [N, C], from shallow to deep."""
 
+    def dense(self, images: Tensor, side: float) -> Iterator[Tensor]:
+        """Feature maps [n, C, H, W] of other uint8 images, batch by batch, on `device`.
+
+        Of the encoder's maps the deepest with sides of at least `side` positions or, where all are
+        smaller, of the largest. Unsuited where it has none.
+        """
+
     def predict(self, split: Literal["train", "test"]) -> Tensor | None:
         """Logits [N, K] of the method's own classifier; None where it has none."""
 

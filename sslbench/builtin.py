@@ -79,6 +79,10 @@ def methods() -> dict[str, str]:
         # adversaries
         "dcgan": "sslbench.methods.dcgan:DCGAN",
         "wgan-gp": "sslbench.methods.wgan_gp:WGANGP",
+        # colours
+        "colorization": "sslbench.methods.colorization:Colorization",
+        "split-brain": "sslbench.methods.split_brain:SplitBrain",
+        "video-colorization": "sslbench.methods.video_colorization:VideoColorization",
     }
 
 
@@ -125,6 +129,8 @@ def evaluators() -> dict[str, str]:
         "bn-adapt": "sslbench.evaluators.bn_adapt:BNAdapt",
         "tent": "sslbench.evaluators.tent:Tent",
         "transfer": "sslbench.evaluators.transfer:Transfer",
+        # clips
+        "propagation": "sslbench.evaluators.propagation:Propagation",
         # weights
         "finetune": "sslbench.evaluators.finetune:FineTune",
         "cost": "sslbench.evaluators.cost:Cost",

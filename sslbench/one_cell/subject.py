@@ -13,6 +13,7 @@ from ..api import Backbone, Corrupted, Evaluator, Head, Judged, Method, Split, S
 from ..blocks import broken
 from ..data import Data
 from ..errors import Unsuited, UserError
+from ..nn import deepest
 from ..store import CellFolder
 from ..store.tensors import digest_of
 from ..train.feed import Feed, kept_generators, seed_all
@@ -20,6 +21,7 @@ from ..train.state import tensors_of
 
 CACHED = 2**30  # bytes: larger features are not cached on disk
 BATCH = 512
+DENSE = 64  # of images whose maps are kept whole
 CHECKED = 16  # images whose features are computed twice
 
 
@@ -120,23 +122,30 @@ class Frozen:
 
     def maps(self, split: Literal["train", "test"]) -> list[Tensor]:
         """Feature maps of the backbone, averaged over positions: each [N, C]."""
+        images = getattr(self.data, split).images
+        parts = [[m.mean((2, 3)).cpu() for m in maps] for maps in self._maps(images, BATCH)]
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def dense(self, images: Tensor, side: float) -> Iterator[Tensor]:
+        for maps in self._maps(images, DENSE):
+            yield maps[deepest([(m.shape[1], m.shape[2], m.shape[3]) for m in maps], side)]
+
+    def _maps(self, images: Tensor, batch: int) -> Iterator[list[Tensor]]:
+        """All feature maps of uint8 images, from shallow to deep, on the device."""
         encoder = self.encoder
         if not isinstance(encoder, Backbone):
             raise Unsuited(
                 "the maps of its layers were to be judged, and this encoder is not a bare backbone: "
                 "it has none; leave out what asks for layers"
             )
-        parts: list[list[Tensor]] = []
-        images = getattr(self.data, split).images
-        with torch.no_grad():
-            for start in range(0, len(images), BATCH):
-                x = images[start : start + BATCH].to(self.device).float() / 255
-                try:
+        for start in range(0, len(images), batch):
+            x = images[start : start + batch].to(self.device).float() / 255
+            try:
+                with torch.no_grad():
                     maps = encoder.maps(x)
-                except UserError as error:
-                    raise Unsuited(str(error)) from error
-                parts.append([m.mean((2, 3)).float().cpu() for m in maps])
-        return [torch.cat(level) for level in zip(*parts, strict=True)]
+            except UserError as error:
+                raise Unsuited(str(error)) from error
+            yield [m.float() for m in maps]
 
     def predict(self, split: Literal["train", "test"]) -> Tensor | None:
         return self._optional("predict", split)
@@ -243,6 +252,9 @@ class Inner:
 
     def stream(self, images: Tensor) -> Iterator[Tensor]:
         return self.subject.stream(images)
+
+    def dense(self, images: Tensor, side: float) -> Iterator[Tensor]:
+        return self.subject.dense(images, side)
 
     def predict(self, split: Literal["train", "test"]) -> Tensor | None:
         found = self.subject.predict("train")

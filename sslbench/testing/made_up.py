@@ -14,6 +14,7 @@ from ..api import Corrupted, Evaluator, Judgement
 from ..corruptions import ALL
 from ..errors import Unsuited
 
+FRAMES = 8  # of a made-up clip, in which nothing but the class moves
 Change = Callable[[Tensor, int, int, torch.Generator], Tensor]  # float images, which, severity
 
 
@@ -30,6 +31,7 @@ class MadeUp:
     pictures: dict[str, Tensor] = field(default_factory=dict)  # uint8 [N, 3, H, W] by split
     encoder: nn.Module | None = None
     levels: dict[str, list[Tensor]] = field(default_factory=dict)  # pooled maps by split
+    mapped: Callable[[Tensor], Tensor] | None = None  # images in [0, 1] -> maps [n, C, H, W]
     sequences: dict[str, Tensor] = field(default_factory=dict)  # clips by split
     rebuilt: dict[str, Tensor] = field(default_factory=dict)  # reconstructions by split
     others: dict[str, MadeUp] = field(default_factory=dict)  # other datasets by name
@@ -73,6 +75,13 @@ class MadeUp:
 
     def maps(self, split: str) -> list[Tensor]:
         return self.levels[split]
+
+    def dense(self, images: Tensor, side: float) -> Iterator[Tensor]:
+        if self.mapped is None:
+            raise Unsuited("this encoder has no maps")
+        for part in torch.split(images, 64):
+            with torch.no_grad():
+                yield self.mapped(part.to(self.device).float() / 255)
 
     def predict(self, split: str) -> Tensor | None:
         return self.logits
@@ -143,7 +152,15 @@ def pictured(
         encoder.eval()
         made = {split: encoder(images.float() / 255) for split, images in pictures.items()}
     return MadeUp(
-        made["train"], made["test"], truth, classes, a_tenth(n), pictures=pictures, encoder=encoder
+        made["train"],
+        made["test"],
+        truth,
+        classes,
+        a_tenth(n),
+        pictures=pictures,
+        encoder=encoder,
+        mapped=encoder[:3],
+        sequences={split: torch.arange(len(labels)) // FRAMES for split, labels in truth.items()},
     )
 
 

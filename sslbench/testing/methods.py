@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from ..api import DataInfo, Dataset, Images, Method, Place, Split, View
+from ..api import Dataset, Images, Method, Place, Split, View
 from ..cells.cell import Cell
 from ..data import Data
 from ..names import parse
@@ -56,7 +56,7 @@ def builds_from_backbone_and_data_alone(trial: Trial) -> None:
     name, target = parse(trial.backbone), trial.parts.target
     create = trial.registry.find("backbones", name.base).load()
     backbone = create(name.base, size=trial.data.size, **name.params)
-    info = DataInfo("many", size=trial.data.size, length=MANY, classes=trial.data.classes)
+    info = replace(trial.data.pretraining("none").info, name="many", length=MANY)
     sentence = target.needs(backbone, info) if trial.parts.recipe else None
     require(sentence is None, f"it does not take {trial.backbone}: {sentence}")
     encoder = encoder_of(target(backbone, info, **trial.parts.defaults))

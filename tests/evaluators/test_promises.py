@@ -156,6 +156,7 @@ def enlarged(factor: float) -> MadeUp:
         each.levels = {k: [level * factor for level in v] for k, v in each.levels.items()}
         assert each.encoder is not None
         each.encoder = torch.nn.Sequential(each.encoder, Times(factor))
+        each.mapped = torch.nn.Sequential(each.mapped, Times(factor))
     return subject
 
 
@@ -187,7 +188,7 @@ def shifted(offset: float) -> MadeUp:
     return subject
 
 
-OF_OTHER_IMAGES = ("bn-adapt", "corruption", "finetune", "tent", "transfer")
+OF_OTHER_IMAGES = ("bn-adapt", "corruption", "finetune", "propagation", "tent", "transfer")
 ENLARGED = [  # FLOPs and time know no scale
     pytest.param(name, marks=[pytest.mark.slow] * (name in ("mlp", "finetune")), id=name)
     for name in JUDGES

@@ -43,9 +43,11 @@ def trial_of(tmp_path_factory):
     def get(method: str) -> Trial:
         if method not in known:
             folder = tmp_path_factory.mktemp("stores")
-            backbone = declared(method, "BACKBONES").get(method, "")
-            small = declared(method, "SMALL")
-            known[method] = Trial(REGISTRY, method, folder, small, backbone=backbone)
+            needed = {
+                key: declared(method, f"{key.upper()}S").get(method, "")
+                for key in ("backbone", "dataset")
+            }
+            known[method] = Trial(REGISTRY, method, folder, declared(method, "SMALL"), **needed)
         return known[method]
 
     return get

@@ -16,7 +16,8 @@ from sslbench.cells.parameters import anatomy
 from sslbench.plugins import registry
 
 FOLDER = Path(__file__).parent
-REGISTRY = registry(installed=False)  # what others installed is theirs to test
+SPRITES = FOLDER.parent / "sprites.py"  # what methods of colours and of clips are tried on
+REGISTRY = registry(installed=False, files=[SPRITES])  # what others installed is theirs to test
 METHODS = REGISTRY.entries("methods")
 TRAINED = [name for name, entry in METHODS.items() if anatomy(entry).recipe]
 
@@ -57,10 +58,11 @@ def files_of(name):
 
 
 def declared(name, what):
-    """What the test files of an entry and of its pretexts hold under SMALL, PLAIN or BACKBONES.
+    """What the test files of an entry and of its pretexts hold under SMALL, PLAIN and the like.
 
     SMALL are settings that fit 96 images, PLAIN by entry those under which its loss falls plainly
-    (each where the defaults of `Trial` and `learns` do not do), BACKBONES by entry what it needs.
+    (each where the defaults of `Trial` and `learns` do not do), BACKBONES and DATASETS by entry
+    what it needs.
     """
     parts, found = anatomy(METHODS[name]), {}
     for key, value in parts.defaults.items():
