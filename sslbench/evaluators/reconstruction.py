@@ -99,7 +99,8 @@ def ssim(one: Tensor, two: Tensor) -> Tensor:
     c1, c2 = K1**2, K2**2
     alike = (2 * a * b + c1) * (2 * (ab - a * b) + c2)
     whole = (a * a + b * b + c1) * ((aa - a * a) + (bb - b * b) + c2)
-    return (alike / whole).mean((1, 2, 3))
+    found: Tensor = (alike / whole).mean((1, 2, 3))
+    return found
 
 
 def _windowed(x: Tensor) -> Tensor:
