@@ -27,9 +27,10 @@ class IJEPA(Method):
     of its own that counts steps); warm-up is (s + 1) / (W + 1) at step s of W (the code: from a fifth
     of the rate); rates, decay and the average's momentum are those at the start of a step (the code:
     rate and decay a step later); initial weights of the encoder are timm's, with a class token of
-    deviation 1e-6 (the code: all of deviation 0.02, as here in the predictor), and timm's
-    normalisation of images. What is judged is the mean of the average's tokens of patches, after the
-    last norm (the paper also joins those of the last four blocks).
+    deviation 1e-6 (the code: all of deviation 0.02, as here in the predictor), and images are
+    normalised as timm states, for ViTs by 0.5 and 0.5 (the code: by ImageNet's mean and deviation);
+    positions list rows first (the code: columns). What is judged is the mean of the average's tokens
+    of patches, after the last norm (the paper also joins those of the last four blocks).
     """
 
     targets = ("target",)

@@ -18,15 +18,15 @@ class MAE(Method):
 
     He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022, arXiv 2111.06377.
     Departures: pixels to rebuild are those of [0, 1] (the code: after the input's normalisation,
-    which weighs channels by their deviation and, beside pixels' variance, makes 1e-6 a twentieth);
-    crops are resampled bilinearly with antialiasing (the code: bicubically); warm-up is
-    (s + 1) / (W + 1) at step s of W (the code: s / W); blocks of the decoder are torch's, and the
-    encoder's initial weights timm's: N(0, 0.02), cut at two, a class token of deviation 1e-6 (the
-    code: Xavier's, as here in the decoder, and 0.02); the decoder sees every token that the backbone
-    puts before its patches, in the paper the class token alone. What is judged is what the backbone
-    makes of all patches, a ViT's class token unless its name asks for another pooling.
-    `reconstruct` hides the same patches of every image, fills in what was predicted of them alone,
-    scaled by the true mean and deviation of the patch as in the paper's figures, and cuts to [0, 1].
+    which weighs channels by their deviation and makes 1e-6 a twentieth beside pixels' variance), and
+    images are normalised as timm states, for ViTs by 0.5 and 0.5 (the code: by ImageNet's mean and
+    deviation); crops are resampled bilinearly (the code: bicubically); warm-up is (s + 1) / (W + 1)
+    at step s of W (the code: s / W); positions list rows first (the code: columns); the encoder's
+    initial weights are timm's, N(0, 0.02) and a class token of 1e-6 (the code: Xavier's, as here in
+    the decoder, and 0.02). What is judged is what the backbone makes of all patches, a ViT's class
+    token unless its name asks for another pooling. `reconstruct` hides the same patches of every
+    image, fills in what was predicted of them, by the true mean and deviation of each as in the
+    paper's figures, and cuts to [0, 1].
     """
 
     recipe = Recipe(
