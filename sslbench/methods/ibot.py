@@ -80,20 +80,20 @@ class IBOT(Method):
         super().__init__()
         grid = (data.size // backbone.patch,) * 2
         self.most = int(share[1] * grid[0] ** 2)  # m, patches
-        if crops[0] < 2 or not 0 <= share[0] <= share[1] <= 1 or self.most < 1:
+        if crops[0] < 2 or masked == 0 or not 0 <= share[0] <= share[1] <= 1 or self.most < 1:
             raise ValueError(
                 f"of two large crops or more a rising share of {grid[0]} x {grid[1]} patches was to "
-                f"be masked; crops={crops} has {crops[0]} and share={share} at most {self.most}"
+                f"be masked; crops={crops} has {crops[0]}, share={share} is {self.most} patches at "
+                f"most, with a chance of masked={masked}"
             )
-        self.online = nn.Sequential(
-            backbone, Head(backbone.dim, hidden, bottleneck, prototypes, unit)
-        )
+        head = Head(backbone.dim, hidden, bottleneck, prototypes, unit)
+        self.online = nn.Sequential(backbone, head)
         self.target = copy_frozen(self.online)
         for module in (m for m in self.target.modules() if hasattr(m, "drop_prob")):
             module.drop_prob = 0.0  # of timm's DropPath: the teacher is whole
         self.blank = nn.Parameter(torch.zeros(1, backbone.dim))  # the mask token
         self.register_buffer("centre", torch.zeros(2, prototypes))  # [2, K], of images, of patches
-        self.temperature, self.freeze, self.large = temperature, freeze, crops[0]
+        self.soft, self.freeze, self.large = temperature, freeze, crops[0]
         self.start, self.ends = temperature_start, (temperature_target, temperature_patches)
         self.warmup, self.chance, self.prefix = temperature_warmup, masked, backbone.prefix
         self.momentum, self.momentum_centre = momentum_target, momentum_centre
@@ -123,11 +123,9 @@ class IBOT(Method):
         images = torch.cat([body.pool(tokens), *([by_size(body, small)] if small else [])])
         teachers, students = (x.split(len(batch.index)) for x in (teacher, head(images)))
         one, two = (warmed(self.start, end, self.warmup, batch.epoch) for end in self.ends)
-        yield distilled(
-            teachers, students, self.centre[0], sharp=one, soft=self.temperature
-        ) + rebuilt(
-            taken(whole, places), patches, masked, self.centre[1], sharp=two, soft=self.temperature
-        )
+        of_images = distilled(teachers, students, self.centre[0], sharp=one, soft=self.soft)
+        asked, centre = taken(whole, places), self.centre[1]
+        yield of_images + rebuilt(asked, patches, masked, centre, sharp=two, soft=self.soft)
 
         ema(self.target, self.online, cosine(self.momentum, 1.0, batch.progress), buffers="keep")
         means = torch.stack([teacher.mean(0), whole.mean((0, 1))])

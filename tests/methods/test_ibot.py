@@ -276,7 +276,8 @@ def test_the_papers_row_has_small_crops_and_learned_lengths():
     [
         ({"crops": (1, 4)}, r"two large crops or more .* crops=\(1, 4\) has 1"),
         ({"share": (0.5, 0.1)}, r"a rising share of 4 x 4 patches .* share=\(0.5, 0.1\)"),
-        ({"share": (0.01, 0.05)}, r"share=\(0.01, 0.05\) at most 0"),
+        ({"share": (0.01, 0.05)}, r"share=\(0.01, 0.05\) is 0 patches at most"),
+        ({"masked": 0.0}, "with a chance of masked=0.0"),
     ],
 )
 def test_what_masks_nothing_is_refused_before_training(settings, sentence, made):
