@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .api import Backbone
-from .errors import UserError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -371,13 +370,13 @@ class Standardise(nn.Module):
 
 @torch.no_grad()
 def check_side(backbone: Backbone, side: int, *, what: str) -> None:
-    """UserError where a backbone does not take images of `side` pixels; `what` says what they are."""
+    """ValueError where a backbone does not take images of `side` pixels; `what` says what they are."""
     training = [m for m in backbone.modules() if m.training]
     try:
         backbone.eval()(next(backbone.parameters()).new_zeros(1, 3, side, side))
     except Exception as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
+        raise ValueError(
             f"{backbone.name} does not take {what} of {side} pixels ({said}); set tile to a side "
             f"that it takes, to which they are resized"
         ) from error

@@ -10,7 +10,6 @@ from torch import nn
 
 from sslbench.api import DataInfo
 from sslbench.cells.parameters import anatomy
-from sslbench.errors import UserError
 from sslbench.methods.relative_patch import RelativePatch, neighbours
 from sslbench.plugins import registry
 
@@ -169,7 +168,7 @@ def test_what_has_no_neighbours_is_refused_in_a_sentence(settings, sentence, mad
 
 def test_patches_that_a_backbone_does_not_take_are_refused_before_training():
     vit = backbone_of("test_vit", patch_size=16)
-    with pytest.raises(UserError, match=r"does not take patches of 7 pixels .*; set tile"):
+    with pytest.raises(ValueError, match=r"does not take patches of 7 pixels .*; set tile"):
         RelativePatch(vit, info())
     assert RelativePatch(vit, info(), tile=16).tile == 16
 
