@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from skimage.color import rgb2lab
 
 from sslbench.api import Batch, DataInfo
+from sslbench.backbones.timm import create
+from sslbench.cells.parameters import anatomy
 from sslbench.methods import colorization
 from sslbench.methods.colorization import (
     Colorization,
@@ -20,7 +23,7 @@ from sslbench.methods.colorization import (
 )
 from sslbench.views import gamut, to_lab
 
-from .helpers import Case, first_loss, log_share, near, noise, trained
+from .helpers import METHODS, Case, first_loss, log_share, near, noise, trained
 
 DATASETS = {"colorization": "sprites"}
 B, Q, H, W = 3, 12, 2, 3
@@ -211,3 +214,18 @@ def test_what_it_cannot_use_it_refuses_in_a_sentence(made):
     assert Colorization.needs(made("untrained"), INFO) is None
     with pytest.raises(ValueError, match="400 bins were to share a colour, and there are 313; set"):
         made("colorization", neighbours=400)
+
+
+@pytest.mark.parametrize("name", ["colorization", "split-brain", "video-colorization"])
+def test_methods_of_colour_take_a_vit_too(name, made):
+    vit = create("test_vit", size=32, patch_size=4)
+    info = replace(INFO, clips=10)
+    target = anatomy(METHODS[name]).target
+    assert target.needs(vit, info) is None
+    method = target(vit, info)
+    rows = torch.arange(4)
+    also = {"before": Batch(torch.rand(4, 3, 32, 32), rows, rows, 0, 0.0)}
+    batch = Batch(torch.rand(4, 3, 32, 32), rows, rows, 0, 0.0, also)
+    first_loss(method, batch)[1].backward()
+    assert method.encoder()(torch.rand(2, 3, 32, 32)).shape[0] == 2
+    assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
