@@ -319,7 +319,7 @@ def test_every_option_is_listed_here() -> None:
         "corrupt": "--out --sheet --corruptions --severities --frost --seed --device --data "
         "--download --json",
         "plugins list": "--store --json",
-        "plugins check": "--example --data --store --json",
+        "plugins check": "--example --backbone --dataset --data --store --json",
         "plugins new": "--kind --out",
         "store du": "--store --json",
         "store ls": "--store --json",

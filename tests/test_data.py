@@ -230,7 +230,8 @@ def test_frames_know_their_clip_in_every_part_of_the_data() -> None:
     assert JudgedData(data).clips("test").tolist() == [0, 0, 0, 2, 2, 1]  # type: ignore[union-attr]
     part = opened("noise[train=4]", noise=Film)
     assert part.train.clips is not None
-    assert part.train.clips.shape == (4,)
+    assert part.train.clips.tolist() == [0, 0, 0, 2]  # the first, since they follow one another
+    assert torch.equal(part.train.images, data.train.images[:4])
     assert opened().pretraining("none").info.clips == 0
     assert JudgedData(opened()).clips("train") is None
 

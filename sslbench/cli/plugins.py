@@ -126,6 +126,20 @@ def _state(plugin: PluginInfo) -> str:
     metavar="NAME",
     help="A name to check for a family, or for a dataset that needs a path. Repeatable.",
 )
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    metavar="NAME",
+    help="Check methods on this backbone, or on the next that they take. Repeatable.",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="NAME",
+    help="Likewise a dataset, such as photos, of which a part is used. Repeatable.",
+)
 @data_option
 @store_option
 @json_option
@@ -134,6 +148,8 @@ def check(
     ctx: click.Context,
     plugin: str,
     examples: tuple[str, ...],
+    backbones: tuple[str, ...],
+    datasets: tuple[str, ...],
     data: Path | None,
     store: Path,
     as_json: bool,
@@ -159,6 +175,8 @@ def check(
             Path(folder),
             found=_with_file(plugin, state),
             examples=examples,
+            backbones=backbones,
+            datasets=datasets,
             place=Place(default_roots(data)),
         )
         results = list(_checked(kit, aloud=not as_json))

@@ -296,7 +296,7 @@ def _cautions(images: Images) -> list[str]:
 
 
 def _cut(data: Data, name: str, count: object) -> Data:
-    """Cuts a split to a class-balanced part, the same one every time."""
+    """Cuts a split to a class-balanced part, the same one every time; clips to their first frames."""
     split: Split = getattr(data, name)
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(split.labels):
         raise UserError(
@@ -304,7 +304,10 @@ def _cut(data: Data, name: str, count: object) -> Data:
             f"so that 1 to {len(split.labels):,} can be taken"
         )
     # The key leaves the fingerprint out: at every size the same pictures are taken.
-    index = torch.from_numpy(arrays.balanced(split.labels.numpy(), count, f"subset {name}"))
+    if split.clips is None:
+        index = torch.from_numpy(arrays.balanced(split.labels.numpy(), count, f"subset {name}"))
+    else:
+        index = torch.arange(count)  # frames are of use where they follow one another
     shape = (count, *split.images.shape[1:])
     rows = arrays.rows_of(split.images, index)
     part = Split(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,9 @@ class Kit:
     folder: Path  # for what the checks write
     place: Place = field(default_factory=Place)
     examples: tuple[str, ...] = ()  # names by which to check families, and datasets with a path
+    # on which to check methods, in this order, where they take them; "": the quick suite's
+    backbones: tuple[str, ...] = ("",)
+    datasets: tuple[str, ...] = ("",)
 
     @property
     def dist(self) -> str:
@@ -103,7 +107,7 @@ class Kit:
         entry.load()
         match entry.kind:
             case "methods":
-                trial = Trial(found, name, folder)
+                trial = self._accepted(name, folder)
                 return trial, method_checks(trial)
             case "backbones":
                 return BackboneTrial(found, name), BACKBONE_CHECKS
@@ -118,6 +122,24 @@ class Kit:
             case "suites":
                 return NameTrial(found, name), SUITE_CHECKS
         return NameTrial(found, name, entry.file), COMMAND_CHECKS
+
+    def _accepted(self, name: str, folder: Path) -> Trial:
+        """A trial of a method on the first backbone and dataset that it takes."""
+        reasons = []
+        for dataset, backbone in product(self.datasets, self.backbones):
+            trial = Trial(self.registry, name, folder, {}, dataset, backbone, self.place)
+            try:
+                reason = trial.declined()
+            except UnknownName:
+                raise
+            except UserError as error:  # such as images smaller than a patch
+                reason = str(error)
+            if reason is None:
+                return trial
+            reasons.append(f"it does not take {trial.backbone} on {trial.dataset}: {reason}")
+        raise UserError(
+            f"{'; '.join(reasons)}; name what it takes with --backbone NAME and --dataset NAME"
+        )
 
     def _instance(self, entry: Entry) -> str:
         """The name by which to check an entry: an example where one was given, else its own."""
@@ -145,9 +167,14 @@ def open_kit(
     *,
     found: Registry | None = None,
     examples: Sequence[str] = (),
+    backbones: Sequence[str] = (),
+    datasets: Sequence[str] = (),
     place: Place | None = None,
 ) -> Kit:
     """Makes the kit for an installed distribution, or for a plugin that is a file.
+
+    backbones, datasets: on which to check methods. Each is checked on the first that it takes, or
+        else on the quick suite's.
 
     Raises:
         UserError: there is no such plugin, or it is not loaded.
@@ -167,7 +194,8 @@ def open_kit(
         raise UserError("the built-in plugin is checked by sslbench's own tests; name another")
     if any("blocked" in plugin.notes for plugin in plugins):
         raise UserError(f"{plugins[0].dist} cannot be checked, since --no-plugin leaves it out")
-    return Kit(found, plugins, folder, place or Place(), tuple(examples))
+    on = (*backbones, ""), (*datasets, "")
+    return Kit(found, plugins, folder, place or Place(), tuple(examples), *on)
 
 
 def _within(run: Callable[[], str | None]) -> str | None:

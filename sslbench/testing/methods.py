@@ -56,7 +56,7 @@ def builds_from_backbone_and_data_alone(trial: Trial) -> None:
     name, target = parse(trial.backbone), trial.parts.target
     create = trial.registry.find("backbones", name.base).load()
     backbone = create(name.base, size=trial.data.size, **name.params)
-    info = replace(trial.data.pretraining("none").info, name="many", length=MANY)
+    info = replace(trial.info, name="many", length=MANY)
     sentence = target.needs(backbone, info) if trial.parts.recipe else None
     require(sentence is None, f"it does not take {trial.backbone}: {sentence}")
     encoder = encoder_of(target(backbone, info, **trial.parts.defaults))
@@ -209,9 +209,10 @@ def _otherwise(trial: Trial, cell: Cell) -> Data:
     """The data with another test split, and other labels where the method may not see them."""
     data, (images, labels, clips) = trial.data, trial.data.train
     shown = ~data.held_out if cell.labels != "none" else torch.zeros_like(data.held_out)
-    train = Split(images, torch.where(shown, labels, (labels + 1) % data.classes), clips)
+    classes = max(1, data.classes)
+    train = Split(images, torch.where(shown, labels, (labels + 1) % classes), clips)
     test = data.test._replace(
-        images=255 - data.test.images, labels=(data.test.labels + 1) % data.classes
+        images=255 - data.test.images, labels=(data.test.labels + 1) % classes
     )
     return replace(data, train=train, test=test)
 

@@ -14,7 +14,12 @@ from .kit import Check, open_kit
 
 
 def conformance(
-    plugin: str, *, examples: Sequence[str] = (), data: Sequence[Path] = ()
+    plugin: str,
+    *,
+    examples: Sequence[str] = (),
+    data: Sequence[Path] = (),
+    backbones: Sequence[str] = (),
+    datasets: Sequence[str] = (),
 ) -> Callable[..., None]:
     """Makes a test of each promise of a plugin: `test_conformance = conformance("sslbench-mine")`.
 
@@ -22,12 +27,20 @@ def conformance(
         plugin: an installed distribution, or the path of a plugin's file
         examples: names by which to check families, and datasets that want a path
         data: folders in which to look for datasets
+        backbones, datasets: on which to check methods; each takes the first that suits it
     """
     import pytest
 
     folder = Path(tempfile.mkdtemp(prefix="sslbench-kit-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    kit = open_kit(plugin, folder, examples=examples, place=Place(tuple(data)))
+    kit = open_kit(
+        plugin,
+        folder,
+        examples=examples,
+        backbones=backbones,
+        datasets=datasets,
+        place=Place(tuple(data)),
+    )
     checks = list(kit.checks())
     names = [f"{check.of.replace(' ', '-')}-{check.name}" for check in checks]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from shutil import copytree
@@ -15,13 +15,14 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from ..api import Method, Place, Update
+from ..api import DataInfo, Method, Place, Update
 from ..cells.cell import Cell
 from ..cells.parameters import anatomy
 from ..cells.settings import Context, Settings, resolve
 from ..cells.suite import load_suite
 from ..data import open_data
 from ..events import CellDone
+from ..names import parse
 from ..one_cell.building import Builder
 from ..one_cell.workbench import Workbench
 from ..plugins import Registry
@@ -31,6 +32,7 @@ from ..train.state import restore
 from .promise import standing
 
 CPU = torch.device("cpu")
+PART = {"test": 20, "train": 96}  # images of a dataset on which methods are checked
 LARGEST = 64  # of a queue, of clusters, of a width: small enough for 96 images and a quick test
 # the class whose step yielded it, and its value; of a group beside a "main", the class and the group
 Loss = tuple[str, Any]
@@ -63,16 +65,32 @@ class Trial:
     name: str
     folder: Path  # for stores, one for each fit
     settings: Mapping[str, Any] = field(default_factory=dict)  # as --set: {"my-method.queue": 64}
-    dataset: str = ""  # by default a part of the quick suite's
+    dataset: str = ""  # by default the quick suite's; a part of it where its bracket names none
     backbone: str = ""  # by default the quick suite's
+    place: Place = field(default_factory=Place)
 
     def __post_init__(self) -> None:
         suite = load_suite("quick", self.registry)
-        self.dataset = self.dataset or f"{suite.datasets[0]}[test=20,train=96]"
+        self.dataset = _part(self.dataset or suite.datasets[0], self.registry, self.place)
         self.backbone = self.backbone or suite.backbones[0]
         self.parts = anatomy(self.registry.find("methods", self.name))
         self.kinds = [self.parts.target, *getattr(self.parts.target, "stages", {}).values()]
-        self.data = open_data(self.dataset, self.registry, Place())
+        self.data = open_data(self.dataset, self.registry, self.place)
+
+    @property
+    def info(self) -> DataInfo:
+        """What the method is told of the data."""
+        return self.data.pretraining("none").info
+
+    def declined(self) -> str | None:
+        """Why the method does not take this backbone or data, if it does not."""
+        if not self.parts.recipe:
+            return None
+        asked = parse(self.backbone)
+        create = self.registry.find("backbones", asked.base).load()
+        backbone = create(asked.base, size=self.data.size, **asked.params)
+        sentence: str | None = self.parts.target.needs(backbone, self.info)
+        return sentence
 
     def cell(self, *, epochs: int = 2, precision: str = "fp32", **settings: Any) -> Cell:
         """Makes the cell, with `settings` over the trial's own."""
@@ -86,7 +104,7 @@ class Trial:
     def bench(
         self, store: str, stop: Callable[[], bool] = lambda: False, device: torch.device = CPU
     ) -> Workbench:
-        builder = Builder(self.registry, Place(), device)
+        builder = Builder(self.registry, self.place, device)
         return Workbench(builder, Store(self.folder / store), RunOptions(), stop=stop)
 
     def fit(self, store: str, cell: Cell, *, steps: int = 0) -> Fit:
@@ -102,7 +120,8 @@ class Trial:
             done = bench.do(cell, [])
         folder = bench.store.cell(cell.id)
         record, state = folder.current("train", cell.identity()), folder.load("model")
-        warnings = [w.message for w in record.warnings] if record else []
+        said = record.warnings if record else ()
+        warnings = [w.message for w in said if w.code != "data"]  # which is not the method's fault
         return Fit(done, losses, state[0] if state else {}, warnings, stood)
 
     def _lend_pretexts(self, cell: Cell, store: Store) -> None:
@@ -130,6 +149,17 @@ class Trial:
         if isinstance(module, Method):
             restore(module, self.fitted.weights, what="the trained model")
         return module.eval()
+
+
+def _part(dataset: str, registry: Registry, place: Place) -> str:
+    """The name of a part of a dataset that is small enough; it may itself be as small."""
+    asked = parse(dataset)
+    if PART.keys() <= asked.params.keys():
+        return dataset
+    data = open_data(dataset, registry, place)
+    sizes = {split: len(getattr(data, split).labels) for split in PART}
+    part = {split: min(count, sizes[split]) for split, count in PART.items()}
+    return str(replace(asked, params=part | dict(asked.params)))
 
 
 def _shrunk(name: str, cell: Cell) -> dict[str, Any]:
