@@ -437,6 +437,7 @@ class Judgement(NamedTuple):
     warnings: tuple[str, ...] = ()
     sources: Mapping[str, str] = MappingProxyType({})  # other data that it saw -> fingerprint
     predictions: Predictions | None = None  # behind the metric that ranks
+    sheet: Tensor | None = None  # uint8 [3, H, W], for people to look at; kept as a PNG
 
 
 class Judged(Protocol):

@@ -119,6 +119,7 @@ def evaluators() -> dict[str, str]:
         "clustering": "sslbench.evaluators.clustering:Clustering",
         "fewshot": "sslbench.evaluators.fewshot:FewShot",
         "retrieval": "sslbench.evaluators.retrieval:Retrieval",
+        "nearest": "sslbench.evaluators.nearest:Nearest",
         "anomaly": "sslbench.evaluators.anomaly:Anomaly",
         "geometry": "sslbench.evaluators.geometry:Geometry",
         "calibration": "sslbench.evaluators.calibration:Calibration",

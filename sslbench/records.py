@@ -25,6 +25,7 @@ SCHEMA = "1.0"  # a reader refuses newer ones
 ADDED = (
     "health",
     "predictions",
+    "sheet",
     "weights",
 )  # fields that older records lack: an empty one is left out of the hash
 HEALTH = (  # codes of the warnings that judge a fit
@@ -150,6 +151,7 @@ class Record(_Part):
         default_factory=dict
     )  # digests of the tensors that were saved of a training, by the file's name
     predictions: str = ""  # digest of what was predicted for each image, in the file beside
+    sheet: str = ""  # sha256 of the PNG beside, which shows what was judged
     attempt: int = 1
     started: str = ""
     finished: str = ""

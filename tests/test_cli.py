@@ -226,7 +226,7 @@ def test_help_of_run_is_whole_and_in_groups() -> None:
                                     is one.  [default: auto]
           --jobs N                  Run N cells at once, each in a process.  [default:
                                     one per GPU, or one]  [x>=1]
-          --no-predictions          Do not keep what judges predicted for each image.
+          --no-predictions          Keep neither predictions for each image nor sheets.
           --watch EVALUATOR:EPOCHS  Judge on the held-out tenth of the training images
                                     every so many epochs, such as knn:5.
           --compile                 Compile backbones and, on a GPU, views with

@@ -244,7 +244,7 @@ placed = under(
         "predictions",
         flag_value=False,
         default=True,
-        help="Do not keep what judges predicted for each image.",
+        help="Keep neither predictions for each image nor sheets.",
     ),
 )
 track_option = under(

@@ -92,6 +92,8 @@ def _say_cell(cell: CellFolder) -> None:
         _section("health", [(k, f"{v:.4g}") for k, v in train.health.items()])
         _section("environment", _flat(train.environment))
     _say_records(records)
+    for protocol, path in _sheets(cell, records).items():
+        say(f"sheet of {one_line(protocol)}: {path}")
     for record in records:
         for warning in record.warnings:
             say(f"warning: {one_line(warning.code)}: {one_line(warning.message)}", fg="yellow")
@@ -162,6 +164,12 @@ def _say_records(records: list[Record]) -> None:
     say_table(("what", "status", "attempt", "finished", "seconds", "record", "says"), rows)
 
 
+def _sheets(cell: CellFolder, records: list[Record]) -> dict[str, Path]:
+    """The newest sheet of each protocol."""
+    found = {record.protocol or "": cell.sheet(record) for record in records}
+    return {protocol: path for protocol, path in found.items() if path is not None}
+
+
 def _said(record: Record) -> str:
     if record.status != "ok":
         return record.sentence
@@ -225,6 +233,7 @@ def _cell_plain(cell: CellFolder) -> dict[str, Any]:
         "path": str(cell.path),
         "identity": identity.plain if (identity := cell.identity()) else None,
         "records": [r.model_dump(mode="json", by_alias=True) for r in cell.records()],
+        "sheets": {k: str(path) for k, path in _sheets(cell, cell.records()).items()},
         "files": {p.name: p.stat().st_size for p in sorted(cell.path.iterdir()) if p.is_file()},
         "log": _log(cell),
     }

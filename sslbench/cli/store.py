@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..store import CellFolder, Store
 
 LITTER = ("*.damaged-*", ".*.tmp")  # damaged files; files of writers that died
+KEPT = ("*.npz", "*.png")  # beside records
 SPENT = ("features-*.safetensors", "resume-*.safetensors", "stage-*.safetensors")
 
 
@@ -153,8 +154,8 @@ def gc(store: Path) -> None:
     """Remove files that are not needed any more.
 
     These are damaged and temporary files, cached features, corrupted images that were kept,
-    predictions whose record is gone, and the resume state of finished cells. Cells that a run works
-    on are left alone.
+    predictions and sheets whose record is gone, and the resume state of finished cells. Cells that
+    a run works on are left alone.
     """
     opened = _open(store)
     spare = [*store.glob(".*.tmp"), *store.glob("scratch/corrupted/*.npy")]
@@ -186,8 +187,8 @@ def _removable(cell: CellFolder) -> list[tuple[Path, int]]:
 
 
 def _left_over(cell: CellFolder) -> list[Path]:
-    """Predictions without a record; only while the cell is locked, for they are written first."""
-    found = (cell.path / "records").glob("*.npz")
+    """Predictions and sheets without a record; only while the cell is locked, for they are written first."""
+    found = [each for form in KEPT for each in (cell.path / "records").glob(form)]
     return [path for path in found if not path.with_suffix(".json").exists()]
 
 

@@ -16,7 +16,7 @@ from ..errors import Interrupted, Unsuited
 from ..events import EvaluationDone
 from ..names import parse as parse_name
 from ..records import Costs, MetricValue, Record, Warned, now
-from ..store import Answers, CellFolder, answers, newest
+from ..store import Answers, CellFolder, answers, newest, png
 from ..train.feed import kept_generators, seed_all
 from .building import Means
 from .environment import component
@@ -68,9 +68,13 @@ def _subject(
 
 def _judged(
     means: Means, cell: Cell, subject: Frozen, judge: Judge, *, attempt: int
-) -> tuple[Record, Answers | None]:
-    """Runs one evaluator. Returns a record of what it measured or why not, and its predictions."""
+) -> tuple[Record, Answers | None, bytes]:
+    """Runs one evaluator.
+
+    Returns a record of what it measured or why not, its predictions, and its sheet as a PNG.
+    """
     found: Answers | None = None
+    sheet = b""
     begun, started = time.monotonic(), now()
     identity = judged_identity(cell, judge)
     common = {**provenance(means, cell), "kind": "evaluation", "identity": identity}
@@ -115,6 +119,8 @@ def _judged(
         )
         if judgement.predictions is not None and means.how.predictions:
             found = answers(judgement.predictions)
+        if judgement.sheet is not None and means.how.predictions:
+            sheet = png(judgement.sheet)
     except Unsuited as error:
         record = Record(**common, status="skipped", sentence=str(error), finished=now())
     except (Exception, SystemExit) as error:  # the other evaluators go on
@@ -124,7 +130,7 @@ def _judged(
         record = Record(
             **common, status="failed", sentence=wrong.message, error=wrong, finished=now()
         )
-    return record, found
+    return record, found, sheet
 
 
 def watching(means: Means, data: Data) -> Callable[[nn.Module], Mapping[str, float]]:

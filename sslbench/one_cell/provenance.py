@@ -104,7 +104,9 @@ def next_attempt(before: Iterable[Record]) -> int:
     return 1 + max((record.attempt for record in before), default=0)
 
 
-def keep(folder: CellFolder, record: Record, found: Answers | None = None) -> Record:
+def keep(
+    folder: CellFolder, record: Record, found: Answers | None = None, sheet: bytes = b""
+) -> Record:
     """Adds a record to a cell, without paths of this machine in its texts: it may be published."""
     error = record.error
     changed: dict[str, Any] = {
@@ -117,7 +119,7 @@ def keep(folder: CellFolder, record: Record, found: Answers | None = None) -> Re
     if error is not None:
         texts = {key: without_paths(getattr(error, key)) for key in ("message", "traceback")}
         changed["error"] = error.model_copy(update=texts)
-    return folder.add(record.model_copy(update=changed), found)
+    return folder.add(record.model_copy(update=changed), found, sheet)
 
 
 def without_paths(text: str) -> str:

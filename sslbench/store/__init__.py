@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .folder import CellFolder, Store, newest, predictions_of, record_name
 from .predictions import Answers, answers, packed, read_predictions
+from .sheets import png
 
 __all__ = [
     "Answers",
@@ -16,6 +17,7 @@ __all__ = [
     "answers",
     "newest",
     "packed",
+    "png",
     "predictions_of",
     "read_predictions",
     "record_name",

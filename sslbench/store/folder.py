@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..cells.identity import Identity
-from ..disk import cannot_write, make_folder, names_in, read_file, write_atomic
+from ..disk import cannot_write, make_folder, names_in, read_file, sha256, write_atomic
 from ..errors import UserError
 from ..names import parse as parse_name
 from ..records import Document, NewerSchema, Record, canonical, digest, loads, parsed
 from .lease import leased
 from .predictions import Answers, packed, read_predictions
+from .sheets import check_sheet
 from .tensors import Damaged, digest_of, read_tensors
 
 if TYPE_CHECKING:
@@ -157,14 +158,18 @@ class CellFolder:
                 found.append(record)
         return sorted(found, key=lambda r: (r.attempt, r.finished, r.record_id))
 
-    def add(self, record: Record, found: Answers | None = None) -> Record:
-        """Writes a record, and beside it the predictions that it has the digest of."""
+    def add(self, record: Record, found: Answers | None = None, sheet: bytes = b"") -> Record:
+        """Writes a record, and beside it the predictions and the PNG that it has the digests of."""
         if found is not None:
             record = record.model_copy(update={"predictions": found.digest()})
+        if sheet:
+            record = record.model_copy(update={"sheet": sha256(sheet)})
         sealed = record.sealed()
         path = self.path / "records" / record_name(sealed)
         if found is not None:  # first, so that no record names a file that is not there
             write_atomic(predictions_of(path), packed(found))
+        if sheet:
+            write_atomic(sheet_of(path), sheet)
         write_atomic(path, sealed.dumps().encode())
         return sealed
 
@@ -180,6 +185,20 @@ class CellFolder:
         except ValueError as error:
             self.set_aside(path, str(error))
             return None
+
+    def sheet(self, record: Record) -> Path | None:
+        """The PNG beside a record; None where none was kept. Damage is set aside."""
+        path = sheet_of(self.path / "records" / record_name(record))
+        if not record.sheet:
+            return None
+        try:
+            check_sheet(path, record.sheet)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            self.set_aside(path, str(error))
+            return None
+        return path
 
     def current(self, kind: str, identity: Mapping[str, Any]) -> Record | None:
         """The newest ok record of this identity, or else the newest of any status."""
@@ -302,6 +321,11 @@ def record_name(record: Record) -> str:
 def predictions_of(path: Path) -> Path:
     """The file of predictions beside that of a record."""
     return path.with_suffix(".npz")
+
+
+def sheet_of(path: Path) -> Path:
+    """The file of the sheet beside that of a record."""
+    return path.with_suffix(".png")
 
 
 def newest(records: list[Record], kind: str, identity: Mapping[str, Any]) -> Record | None:
