@@ -139,6 +139,9 @@ def test_the_heads_are_the_codes_and_on_imagenet_mmselfsups():
     assert code.head[7].out_features == 8
     assert "DropChannels" in repr(code.view)
     assert "Coarsen" in repr(code.view)
+    noise = torch.rand(4, 3, 7, 7) * torch.tensor([0.1, 0.2, 1.0]).view(3, 1, 1)
+    spread = code.standardise(noise).std((2, 3)).mean(0)
+    assert spread[2] > 2 * spread[0]  # channels keep their contrast to one another
     theirs = RelativePatch(backbone, info(), **anatomy(METHODS["relative-patch-imagenet"]).defaults)
     assert kinds(theirs.head) == ["Linear", "BatchNorm1d", "ReLU", "Dropout", "Linear"]
     assert theirs.head[3].p == 0.5
