@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, Natural, Positive, Recipe, Share, Update
+from ..api import Count, Method, Positive, Recipe, Share, Update
 from ..nn import decoder, full_precision
 from ..views import HorizontalFlip
 
@@ -45,23 +45,23 @@ class Inpainting(Method):
         data,
         *,
         hole: Share = 0.5,  # of the image's side; paper
-        overlap: Natural = 1,  # pixels of its border that are shown and foretold; 4 of 128, code
+        overlap: Share = 1 / 32,  # of the image's side, its border that is shown and foretold; code
         border: Positive = 10.0,  # weight of an error there; code
         adversarial: Share = 0.0,  # weight of the adversarial loss, with the rest on errors; paper
         width: Count = 32,  # channels of decoder and critic at the hole's side; ours
     ):
         super().__init__()
-        side = 2 * round(hole * data.size / 2)
-        if not 2 * overlap < side < data.size:
+        side, edge = 2 * round(hole * data.size / 2), round(overlap * data.size)
+        if not 2 * edge < side < data.size:
             raise ValueError(
-                f"a hole of {side} x {side} pixels was to be cut into images of {data.size}, of which "
-                f"a border of {overlap} is shown; some of the image must stay and some go: set a hole "
-                f"between {2 * overlap / data.size:.2g} and 1"
+                f"a hole of {side} pixels a side was to be cut into images of {data.size}, of which a "
+                f"border of {edge} is shown; some of the image must stay and some go: set a hole "
+                f"between {2 * edge / data.size:.2g} and 1"
             )
         self.backbone = backbone
         self.decoder = decoder(backbone.dim, side, width=width)
         self.critic = critic(side, width) if adversarial else None
-        self.hole = Hole((data.size - side) // 2, side, overlap, border)
+        self.hole = Hole((data.size - side) // 2, side, edge, border)
         self.register_buffer("colour", torch.tensor(COLOUR).view(3, 1, 1))
         self.adversarial = adversarial
         self.view = HorizontalFlip()
@@ -100,10 +100,10 @@ class Inpainting(Method):
 class Hole:
     """A square in the middle of an image, within it a smaller one that is hidden."""
 
-    def __init__(self, corner, side, overlap, border):
+    def __init__(self, corner, side, edge, border):
         self.outer = slice(corner, corner + side)
-        self.inner = slice(corner + overlap, corner + side - overlap)
-        self.within = slice(overlap, side - overlap)  # the hidden one, seen from the square
+        self.inner = slice(corner + edge, corner + side - edge)
+        self.within = slice(edge, side - edge)  # the hidden one, seen from the square
         self.border = border
 
     def of(self, x):

@@ -20,7 +20,7 @@ class WGANGP(Method):
     parts as the critic takes steps, so that it is 5 of the paper's; an epoch is as long as others'
     (the code: 200,000 steps of the generator); judged are all maps of the critic, max-pooled to 4 x
     4, as DCGAN has it (the paper judges no features). Of the two losses the critic's is seen to fall,
-    from the penalty that it begins with, and the generator's need not.
+    from the penalty that it begins with until the generator catches up, and the other need not.
     """
 
     least = 5  # an image for each of the critic's steps

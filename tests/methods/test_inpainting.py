@@ -11,7 +11,7 @@ from sslbench.methods.inpainting import COLOUR, Hole, critic, opposed
 from .helpers import Case, Lent, near, noise
 
 SMALL = {"inpainting.width": 8, "inpainting-adversarial.width": 8}
-HOLE = Hole(corner=2, side=4, overlap=1, border=10.0)  # of 8 pixels
+HOLE = Hole(corner=2, side=4, edge=1, border=10.0)  # of 8 pixels
 
 
 def looped_error(made, x):
@@ -138,7 +138,7 @@ def test_a_critic_takes_a_square_of_any_even_side(side):
     assert critic(side, 2)(torch.rand(3, 3, side, side)).shape == (3,)
 
 
-@pytest.mark.parametrize("settings", [{"hole": 0.0}, {"hole": 1.0}, {"overlap": 8}])
+@pytest.mark.parametrize("settings", [{"hole": 0.0}, {"hole": 1.0}, {"overlap": 0.25}])
 def test_a_hole_of_nothing_and_of_all_are_refused(settings, made):
     with pytest.raises(ValueError, match=r"some of the image must stay and some go: set a hole"):
         made("inpainting", **settings)

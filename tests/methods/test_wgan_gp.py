@@ -13,6 +13,7 @@ from sslbench.methods.wgan_gp import WGANGP, slope_penalty
 from .helpers import near, noise
 
 SMALL = {"wgan-gp.width": 8}
+PLAIN = {"wgan-gp": {"lr": 3e-4, "epochs": 2}}  # later the generator catches up
 
 
 def test_the_penalty_of_a_linear_score_is_its_slopes_distance_from_one():
