@@ -122,7 +122,7 @@ def test_every_built_in_method_is_shown_with_its_idea_and_all_settings(name: str
         if found.get(title):
             assert list(table(text, title)) == list(found[title])
     if "recipe" in found:
-        assert re.search(r"(arXiv|doi) \S*\d", found["citation"])
+        assert re.search(r"arXiv \S*\d|doi 10\.\d", found["citation"])
         assert found["departures"]
 
 

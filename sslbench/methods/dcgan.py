@@ -75,7 +75,7 @@ class DCGAN(Method):
         made = self.made(len(batch.views))
         real, false = self.logits(batch.views), self.logits(made.detach())
         log = {"right": ((real > 0).float().mean() + (false < 0).float().mean()) / 2}
-        yield Update(F.softplus(-real).mean() + F.softplus(false).mean(), log=log)
+        yield Update(opposed(real, false), log=log)
 
         yield Update(F.softplus(-self.logits(made)).mean(), "generator")
 
@@ -90,3 +90,8 @@ class DCGAN(Method):
 
     def encoder(self):
         return self.read
+
+
+def opposed(real, made):
+    """Cross-entropy of logits [B], where those of the real are to be 1 and of the made 0."""
+    return F.softplus(-real.float()).mean() + F.softplus(made.float()).mean()

@@ -25,8 +25,7 @@ class VQVAE(Method):
     code: two strided convolutions, two residual blocks); a decoder that repeats pixels and convolves,
     with batch norm (there: residual blocks, transposed convolutions, no norm); averages move after
     the optimiser's step, and a code that none ever chose stays (there: it goes to 0); the book starts
-    uniform, with vectors of length about 1; no prior over codes is learned, so that there are no bits
-    per dimension. Judged is the mean of the map before it is quantised.
+    uniform, with vectors of length about 1; no prior over codes. Judged is the mean of the map.
     """
 
     recipe = Recipe(
@@ -70,10 +69,10 @@ class VQVAE(Method):
         book = torch.empty(codes, dim).uniform_(-1, 1) * math.sqrt(3 / dim)
         self.book = nn.Parameter(book, requires_grad=not average)  # [K, D]
         self.decoder = decoder(dim, data.size, side=side, width=width)
-        self.register_buffer("weight", torch.zeros(()))  # of what the averages have seen, up to 1
-        self.register_buffer("counts", torch.zeros(codes))  # [K] times that weight
-        self.register_buffer("sums", torch.zeros(codes, dim))  # [K, D]
         self.register_buffer("variance", torch.ones(()))  # of the data's pixels
+        # averages that start from 0: of 1, of how often each code is chosen, and of the sum of its vectors
+        for name, shape in (("weight", ()), ("counts", codes), ("sums", (codes, dim))):
+            self.register_buffer(name, torch.zeros(shape))
         self.beta, self.average, self.memory, self.restart = beta, average, memory, restart
         self.view = plain
 
@@ -84,18 +83,15 @@ class VQVAE(Method):
         super().fit(run)
 
     def step(self, batch):
-        x = batch.views
-        z = self.vectors(x)  # [B, h, w, D]
+        x, z = batch.views, self.vectors(batch.views)  # z [B, h, w, D]
         index = nearest(z.detach(), self.book.detach())  # [B, h, w]
         chosen = self.book[index]
-        with full_precision(x):
-            learned = 0 if self.average else (chosen - z.detach()).square().mean()
-            committed = (z - chosen.detach()).square().mean()
         error = (self.decoded(straight_through(z, chosen)) - x).square().mean()
+        apart = drawn(z, chosen, self.beta, both=not self.average)
         index, z = index.flatten(), z.detach().flatten(0, 2)
         counts = torch.zeros_like(self.counts).index_add_(0, index, z.new_ones(len(z)))  # [K]
         log = {"mse": error, "perplexity": perplexity(counts)}
-        yield Update(error / self.variance + learned + self.beta * committed, log=log)
+        yield Update(error / self.variance + apart, log=log)
 
         self.follow(z, index, counts)
 
@@ -120,16 +116,19 @@ class VQVAE(Method):
             rare = counts < self.restart  # [K]
             anew = z[torch.randint(len(z), rare.shape, device=z.device)]  # [K, D]
             count = self.restart * self.weight  # as many as let it stay
-            self.book.copy_(torch.where(rare[:, None], anew, self.book))
-            self.sums.copy_(torch.where(rare[:, None], anew * count, self.sums))
-            self.counts.copy_(torch.where(rare, count, self.counts))
+            for kept, new in (
+                (self.book, anew),
+                (self.sums, anew * count),
+                (self.counts[:, None], count),
+            ):
+                kept.copy_(torch.where(rare[:, None], new, kept))
 
     def reconstruct(self, x):
         return self.decoded(self.book[nearest(self.vectors(x), self.book)]).clamp(0, 1)
 
 
 def level_of(backbone, size, stride):
-    """The map whose side is nearest to size / stride by ratio, the deepest of equals; its side."""
+    """The deepest map of those nearest to size / stride a side, by ratio; its side."""
     sides = [side for _, side, _ in backbone.shapes(size)]
     far = [abs(math.log2(side * stride / size)) for side in sides]
     level = max(i for i, each in enumerate(far) if each < min(far) + 1e-9)
@@ -144,15 +143,21 @@ def level_of(backbone, size, stride):
 def nearest(z, book):
     """[...] the numbers of the codes, of a book [K, D], that are nearest to vectors [..., D]."""
     with full_precision(z):
-        half = book.float().square().sum(1) / 2  # [K]
-        parts = z.float().flatten(0, -2).split(ROWS)
-        found = [(half - part @ book.float().T).argmin(1) for part in parts]
+        half, z = book.float().square().sum(1) / 2, z.float()
+        found = [(half - part @ book.float().T).argmin(1) for part in z.flatten(0, -2).split(ROWS)]
         return torch.cat(found).view(z.shape[:-1])
 
 
 def straight_through(z, chosen):
-    """`chosen`, with a gradient that goes to z as if they were one."""
+    """`chosen`, whose gradient goes to z as if they were one."""
     return z + (chosen - z).detach()
+
+
+def drawn(z, chosen, beta, *, both):
+    """Mean squared distance of vectors from codes; moves vectors, times beta, or both."""
+    with full_precision(z):
+        committed = beta * (z.float() - chosen.detach().float()).square().mean()
+        return committed + (chosen.float() - z.detach().float()).square().mean() * both
 
 
 def perplexity(counts):

@@ -21,7 +21,7 @@ def looped_squared_error(rebuilt, x):
 CASES = {
     "squared_error": Case(
         squared_error,
-        [noise(2, 3, 2, 2), noise(2, 3, 2, 2, seed=1)],
+        [noise(3, 3, 2, 2), noise(3, 3, 2, 2, seed=1)],
         looped_squared_error,
         swap=True,
     )

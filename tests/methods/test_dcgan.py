@@ -8,11 +8,21 @@ import torch.nn.functional as F
 
 from sslbench.api import DataInfo
 from sslbench.backbones.timm import create
-from sslbench.methods.dcgan import DCGAN
+from sslbench.methods.dcgan import DCGAN, opposed
 
-from .helpers import near
+from .helpers import Case, near, noise
 
 SMALL = {"dcgan.width": 8}
+
+
+def looped_opposed(real, made):
+    total = 0
+    for one, other in zip(real, made, strict=True):
+        total = total + (1 + (-one).exp()).log() + (1 + other.exp()).log()
+    return total / len(real)
+
+
+CASES = {"opposed": Case(opposed, [noise(5), noise(5, seed=1)], looped_opposed)}
 
 
 def test_the_discriminator_is_told_real_from_made_and_the_generator_that_made_is_real(

@@ -25,7 +25,7 @@ def looped_error(made, x):
     return total / (len(x) * 3 * 16)
 
 
-CASES = {"error": Case(HOLE.error, [noise(2, 3, 4, 4), noise(2, 3, 8, 8, seed=1)], looped_error)}
+CASES = {"error": Case(HOLE.error, [noise(3, 3, 4, 4), noise(3, 3, 8, 8, seed=1)], looped_error)}
 
 
 # ---- the hole --------------------------------------------------------------------------------------

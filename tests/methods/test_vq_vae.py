@@ -12,15 +12,32 @@ from sslbench.backbones.timm import create
 from sslbench.methods.vq_vae import (
     EPS,
     VQVAE,
+    drawn,
     level_of,
     nearest,
     perplexity,
     straight_through,
 )
 
-from .helpers import Lent, near, noise
+from .helpers import Case, Lent, near, noise
 
 SMALL = {"vq-vae.width": 8}
+
+
+def both_drawn(z, chosen):
+    return drawn(z, chosen, 0.25, both=True)
+
+
+def looped_drawn(z, chosen):
+    total = 0
+    for a, b in zip(z.flatten(), chosen.flatten(), strict=True):
+        total = total + 0.25 * (a - b.detach()) ** 2 + (a.detach() - b) ** 2
+    return total / z.numel()
+
+
+CASES = {
+    "drawn": Case(both_drawn, [noise(3, 4), noise(3, 4, seed=1)], looped_drawn),
+}
 INFO = DataInfo("some", 32, 96, 10)
 
 

@@ -10,10 +10,37 @@ from sslbench.api import DataInfo
 from sslbench.backbones.timm import create
 from sslbench.methods.wgan_gp import WGANGP, slope_penalty
 
-from .helpers import near, noise
+from .helpers import Case, near, noise
 
 SMALL = {"wgan-gp.width": 8}
 PLAIN = {"wgan-gp": {"lr": 3e-4, "epochs": 2}}  # later the generator catches up
+
+
+def of_squares(w, x):
+    """The penalty of a score that is the weighted sum of the squares of pixels."""
+    return slope_penalty(lambda x: (w * x.square()).sum((1, 2, 3)), x)
+
+
+def looped_of_squares(w, x):
+    total = 0
+    for image in x.detach():
+        pairs = zip(w.flatten(), image.flatten(), strict=True)
+        total = total + (sum((2 * a * b) ** 2 for a, b in pairs).sqrt() - 1) ** 2
+    return total / len(x)
+
+
+def order_of_images(w, x):
+    return [w, x.roll(1, 0)]
+
+
+CASES = {
+    "slope_penalty": Case(
+        of_squares,
+        [noise(1, 3, 2, 2), noise(4, 3, 2, 2)],
+        looped_of_squares,
+        permute=order_of_images,
+    )
+}
 
 
 def test_the_penalty_of_a_linear_score_is_its_slopes_distance_from_one():
