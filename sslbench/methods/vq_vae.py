@@ -6,6 +6,7 @@ import contextlib
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..api import Count, Method, NonNegative, Recipe, Share, Update
@@ -70,9 +71,9 @@ class VQVAE(Method):
         self.book = nn.Parameter(book, requires_grad=not average)  # [K, D]
         self.decoder = decoder(dim, data.size, side=side, width=width)
         self.register_buffer("variance", torch.ones(()))  # of the data's pixels
-        # averages that start from 0: of 1, of how often each code is chosen, and of the sum of its vectors
-        for name, shape in (("weight", ()), ("counts", codes), ("sums", (codes, dim))):
-            self.register_buffer(name, torch.zeros(shape))
+        # averages that start from 0: of 1; of the sum of each code's vectors, and of how many they are
+        self.register_buffer("weight", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(codes, dim + 1))
         self.beta, self.average, self.memory, self.restart = beta, average, memory, restart
         self.view = plain
 
@@ -88,12 +89,13 @@ class VQVAE(Method):
         chosen = self.book[index]
         error = (self.decoded(straight_through(z, chosen)) - x).square().mean()
         apart = drawn(z, chosen, self.beta, both=not self.average)
-        index, z = index.flatten(), z.detach().flatten(0, 2)
-        counts = torch.zeros_like(self.counts).index_add_(0, index, z.new_ones(len(z)))  # [K]
-        log = {"mse": error, "perplexity": perplexity(counts)}
+        z = z.detach().flatten(0, 2)
+        one = F.pad(z, (0, 1), value=1.0)  # [B * h * w, D + 1]
+        seen = torch.zeros_like(self.seen).index_add_(0, index.flatten(), one)  # [K, D + 1]
+        log = {"mse": error, "perplexity": perplexity(seen[:, -1])}
         yield Update(error / self.variance + apart, log=log)
 
-        self.follow(z, index, counts)
+        self.follow(z, seen)
 
     def vectors(self, x):
         return self.to_code(self.backbone.maps(x)[-1]).float().movedim(1, -1)
@@ -102,26 +104,19 @@ class VQVAE(Method):
         return 0.5 + self.decoder(codes.movedim(-1, 1)).float()
 
     @torch.no_grad()
-    def follow(self, z, index, counts):
+    def follow(self, z, seen):
         """Moves the averages and with them the book; codes that are rarely chosen become some of z."""
-        sums = torch.zeros_like(self.sums).index_add_(0, index, z)
-        for average, now in ((self.weight, 1.0), (self.counts, counts), (self.sums, sums)):
+        for average, now in ((self.weight, 1.0), (self.seen, seen)):
             average.mul_(self.memory).add_(now, alpha=1 - self.memory)
-        counts = self.counts / self.weight
+        sums, often = (self.seen / self.weight).split([z.shape[1], 1], dim=1)  # [K, D], [K, 1]
         if self.average:
-            some = (counts + EPS) / (1 + len(counts) * EPS / counts.sum())  # of the same sum
-            moved = self.sums / self.weight / some[:, None]
-            self.book.copy_(torch.where(counts[:, None] > 0, moved, self.book))
+            some = (often + EPS) / (1 + len(often) * EPS / often.sum())  # of the same sum
+            self.book.copy_(torch.where(often > 0, sums / some, self.book))
         if self.restart:
-            rare = counts < self.restart  # [K]
-            anew = z[torch.randint(len(z), rare.shape, device=z.device)]  # [K, D]
-            count = self.restart * self.weight  # as many as let it stay
-            for kept, new in (
-                (self.book, anew),
-                (self.sums, anew * count),
-                (self.counts[:, None], count),
-            ):
-                kept.copy_(torch.where(rare[:, None], new, kept))
+            anew = z[torch.randint(len(z), (len(often),), device=z.device)]  # [K, D]
+            stay = F.pad(anew, (0, 1), value=1.0) * self.restart * self.weight
+            self.book.copy_(torch.where(often < self.restart, anew, self.book))
+            self.seen.copy_(torch.where(often < self.restart, stay, self.seen))
 
     def reconstruct(self, x):
         return self.decoded(self.book[nearest(self.vectors(x), self.book)]).clamp(0, 1)

@@ -119,6 +119,12 @@ def test_the_variance_is_that_of_all_pixels_of_the_data(made):
     near(method.variance, float(x.var(correction=0)))
 
 
+def gathered(z, index):
+    """[12, D + 1]: of each of 12 codes the sum of its vectors, and how many they are."""
+    one_hot = torch.eye(12)[index]
+    return torch.cat([one_hot.T @ z, one_hot.sum(0)[:, None]], 1)
+
+
 # ---- the book --------------------------------------------------------------------------------------
 
 
@@ -132,7 +138,7 @@ def test_without_memory_a_step_is_one_of_k_means(made):
     method, z = vq_vae(made, memory=0.0), noise(200, 5)
     before = method.book.clone()
     index = torch.cdist(z, before).argmin(1)
-    method.follow(z, index, torch.bincount(index, minlength=12).float())
+    method.follow(z, gathered(z, index))
     for k in range(12):
         own = z[index == k]
         expected = own.mean(0) if len(own) else before[k]
@@ -146,7 +152,7 @@ def test_averages_are_those_of_the_card_with_the_start_corrected(made):
         z = noise(100, 5, seed=t)
         index = torch.randint(12, (100,))
         one_hot = torch.eye(12)[index]
-        method.follow(z, index, one_hot.sum(0))
+        method.follow(z, gathered(z, index))
         hidden_n = 0.9 * hidden_n + 0.1 * one_hot.sum(0)
         hidden_m = 0.9 * hidden_m + 0.1 * one_hot.T @ z
     n, m = hidden_n / (1 - 0.9**steps), hidden_m / (1 - 0.9**steps)
@@ -157,27 +163,28 @@ def test_averages_are_those_of_the_card_with_the_start_corrected(made):
 
 def test_a_code_that_none_ever_chose_stays_or_starts_anew_at_a_vector(made):
     z, index = noise(50, 5) + 9, torch.zeros(50, dtype=torch.long)
-    counts = torch.bincount(index, minlength=12).float()
     method = vq_vae(made)
     before = method.book.clone()
-    method.follow(z, index, counts)
+    method.follow(z, gathered(z, index))
     assert torch.equal(method.book[1:], before[1:])
     method = vq_vae(made, restart=1.0)
-    method.follow(z, index, counts)
+    method.follow(z, gathered(z, index))
     there = (method.book.detach()[1:, None] == z).all(2)  # [K - 1, 50]
     assert there.any(1).all()
     assert there.any(0).sum() > 3  # and not all at the same one
     torch.testing.assert_close(method.book.detach()[0], z.mean(0), rtol=1e-4, atol=1e-4)
     moved = method.book.clone()
     index = torch.arange(50) % 12  # all are used: none starts anew
-    method.follow(moved[index].detach(), index, torch.bincount(index, minlength=12).float())
+    z = moved[index].detach()
+    method.follow(z, gathered(z, index))
     torch.testing.assert_close(method.book[1:], moved[1:], rtol=1e-3, atol=1e-3)
 
 
 def test_a_book_that_learns_by_its_loss_is_not_moved_by_averages(made):
     method = vq_vae(made, average=False)
     before = method.book.clone()
-    method.follow(noise(50, 5), torch.zeros(50, dtype=torch.long), torch.ones(12))
+    z = noise(50, 5)
+    method.follow(z, gathered(z, torch.zeros(50, dtype=torch.long)))
     assert torch.equal(method.book, before)
     assert method.book.requires_grad
 
