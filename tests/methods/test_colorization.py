@@ -145,6 +145,16 @@ def test_it_sees_no_colour_and_gives_the_lightness_back(made):
     torch.testing.assert_close(to_lab(painted)[:, :1], to_lab(x)[:, :1], rtol=0, atol=1.0)
 
 
+def test_a_reconstruction_has_the_colour_that_was_foretold(made):
+    method = made("colorization").eval()
+    torch.nn.init.zeros_(method.head[-1].weight)
+    torch.nn.init.zeros_(method.head[-1].bias)
+    chosen = method.bins.tolist().index([40, 20])
+    method.head[-1].bias.data[chosen] = 50
+    painted = to_lab(method.reconstruct(torch.full((1, 3, 32, 32), 0.6)).detach())
+    assert painted.mean((0, 2, 3)).tolist() == pytest.approx([63.2, 40, 20], abs=0.5)
+
+
 def test_what_is_judged_is_the_mean_of_the_map_that_the_loss_trains(made):
     method = made("colorization").eval()
     x = torch.rand(2, 3, 32, 32)
