@@ -52,7 +52,7 @@ class WGANGP(Method):
         penalty: NonNegative = 10.0,  # weight of the gradient's; paper
         noise: Count = 128,  # numbers that an image is made of, each from N(0, 1); code
         width: Count = 64,  # channels of the generator at the full side; code
-        grid: Count = 4,  # cells a side to which maps are pooled, where judged; as DCGAN
+        grid: Count = 4,  # cells a side to which maps are pooled, where judged; ours
     ):
         super().__init__()
         self.backbone = replace_batch_norms(backbone)
