@@ -186,6 +186,9 @@ def page(registry: Registry) -> str:
         "`sslbench show METHOD` prints what each suite sets instead. Recipe fields that a method",
         "does not name are the harness's defaults (`Recipe` in `sslbench/api.py`).",
         "",
+        "Conditional GANs, pix2pix and CycleGAN have no row: they learn to make one image of another, or",
+        "of a label, and leave no encoder of images that could be judged.",
+        "",
     ]
     for family, names in families.items():
         lines.append(f"- {family}: {', '.join(f'[{name}](#{name})' for name in names)}")
