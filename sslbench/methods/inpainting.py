@@ -21,12 +21,13 @@ class Inpainting(Method):
     Pathak et al., Context Encoders: Feature Learning by Inpainting, CVPR 2016, arXiv 1604.07379.
     Departures: any backbone and the vector that is judged (the paper: AlexNet or a DCGAN's
     convolutions, a channel-wise connected layer or 4000 numbers behind); a hole in the centre alone
-    (the paper's features are from random regions); the hole is of the mean colour of the data at
-    hand (the code: of 117, 104, 123); a decoder that repeats pixels and convolves (the code:
-    transposed convolutions); the critic of the adversarial loss is half as wide, sees what was made
-    before its own step, and again after it (there: the same pass serves both); images are mirrored,
-    not cropped; initial weights are timm's and torch's (there: N(0, 0.02)). Pixels are from -1 to 1
-    in the loss, as there.
+    (the paper's features are from random regions), without the adversarial loss unless it is given
+    a weight, as for the paper's features; the hole is of the mean colour of the data at hand (the
+    code: of 117, 104, 123); a decoder that repeats pixels and convolves (the code: transposed
+    convolutions); the critic of the adversarial loss is half as wide, sees what was made before its
+    own step, and again after it (there: the same pass serves both); images are mirrored, not
+    cropped; initial weights are timm's and torch's (there: N(0, 0.02)). Pixels are from -1 to 1 in
+    the loss, as there.
     """
 
     recipe = Recipe(
