@@ -16,15 +16,15 @@ class DCGAN(Method):
 
     Radford et al., Unsupervised Representation Learning with Deep Convolutional Generative
     Adversarial Networks, ICLR 2016, arXiv 1511.06434.
-    Departures: the discriminator is any convolutional backbone, with the norms, activations, pooling
-    and initial weights that it has (the paper: four strided convolutions, batch norm but on the
-    first, leaky ReLU of slope 0.2, N(0, 0.02)); the generator repeats pixels and convolves (there:
-    transposed convolutions), ends in a sigmoid (there: tanh; backbones take pixels from 0 to 1) and
-    starts from N(0, 0.02) as there; images are not cropped or mirrored (the code does both); what
-    was made passes the discriminator again after its step, for the generator's (the code: the pass
-    before it serves both); its norms keep statistics of real and made images, as there; maps of less
-    than 4 x 4 are judged as they are. Of the two losses the discriminator's is seen to fall, and the
-    generator's need not.
+    Departures: the discriminator is any convolutional backbone, with the norms, activations,
+    pooling and initial weights that it has (the paper: four strided convolutions, batch norm but on
+    the first, leaky ReLU of slope 0.2, N(0, 0.02)); the generator repeats pixels and convolves
+    (there: transposed convolutions), ends in a sigmoid (there: tanh; backbones take pixels from 0
+    to 1) and starts from N(0, 0.02) as there; images are not cropped or mirrored (the code does
+    both); what was made passes the discriminator again after its step, for the generator's (the
+    code: the pass before it serves both), so that its norms' running statistics count made images
+    twice as often as real ones (there: equally often); maps of less than 4 x 4 are judged as they
+    are. Of the two losses the discriminator's is seen to fall, and the generator's need not.
     """
 
     least = 2
