@@ -95,7 +95,7 @@ def backbones() -> dict[str, str]:
 def datasets() -> dict[str, str]:
     return {
         "digits": "sslbench.datasets.digits:Digits",
-        "photos": "sslbench.datasets.photos:Photos",
+        "photo-crops": "sslbench.datasets.photo_crops:PhotoCrops",
         "fashion-mnist": "sslbench.datasets.mnist:FashionMNIST",
         "mnist": "sslbench.datasets.mnist:MNIST",
         "cifar10": "sslbench.datasets.cifar:CIFAR10",

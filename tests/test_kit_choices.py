@@ -106,10 +106,10 @@ def test_a_method_that_declines_says_what_to_name(plugin: Path) -> None:
 
 def test_each_method_takes_the_first_that_suits_it(plugin: Path, videos: Path) -> None:
     found = trials(
-        kit_of(plugin, backbones=[VIT], datasets=["photos[train=40]", f"clips:{videos}"])
+        kit_of(plugin, backbones=[VIT], datasets=["photo-crops[train=40]", f"clips:{videos}"])
     )
     on = {name: (trial.backbone, trial.data.name) for name, trial in found.items()}
-    photos, clips = "photos[test=20,train=40]", f"clips:{videos}[test=20,train=96]"
+    photos, clips = "photo-crops[test=20,train=40]", f"clips:{videos}[test=20,train=96]"
     assert on == {
         "means": (VIT, photos),
         "coloured": (VIT, photos),
@@ -139,7 +139,7 @@ def test_a_dataset_with_less_is_taken_whole(plugin: Path, tmp_path: Path) -> Non
 
 
 def test_a_test_file_names_them_too(plugin: Path) -> None:
-    test = conformance(str(plugin), datasets=["photos"])
+    test = conformance(str(plugin), datasets=["photo-crops"])
     (mark,) = test.pytestmark  # type: ignore[attr-defined]
     assert "method-coloured-learns" in mark.kwargs["ids"]
     assert "method-moving-can_be_checked" in mark.kwargs["ids"]
@@ -148,10 +148,12 @@ def test_a_test_file_names_them_too(plugin: Path) -> None:
 def test_the_command_has_the_options(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sslbench.testing.kit.method_checks", lambda trial: ())
     line = ["plugins", "check", str(plugin), "--no-plugins", "--store", str(plugin.parent / "st")]
-    done = CliRunner().invoke(program, [*line, "--dataset", "photos", "--backbone", "nonsense"])
+    done = CliRunner().invoke(
+        program, [*line, "--dataset", "photo-crops", "--backbone", "nonsense"]
+    )
     assert done.exit_code == 5
     assert "unknown backbone 'nonsense'" in done.output
-    done = CliRunner().invoke(program, [*line, "--dataset", "photos", "--backbone", VIT])
+    done = CliRunner().invoke(program, [*line, "--dataset", "photo-crops", "--backbone", VIT])
     assert done.exit_code == 5
     assert done.output.count("can_be_checked") == 1
     assert "method moving: can_be_checked: it does not take vit_tiny" in done.output

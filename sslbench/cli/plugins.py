@@ -138,7 +138,7 @@ def _state(plugin: PluginInfo) -> str:
     "datasets",
     multiple=True,
     metavar="NAME",
-    help="Likewise a dataset, such as photos, of which a part is used. Repeatable.",
+    help="Likewise a dataset, such as photo-crops, of which a part is used. Repeatable.",
 )
 @data_option
 @store_option

@@ -14,19 +14,22 @@ from PIL import Image
 
 from sslbench.api import Images, Place
 from sslbench.data import open_data
-from sslbench.datasets import photos
-from sslbench.datasets.photos import EACH, PHOTOGRAPHS, Box, Photos, boxes_of
+from sslbench.datasets import photo_crops as photos
+from sslbench.datasets.photo_crops import EACH, PHOTOGRAPHS, Box, PhotoCrops, boxes_of
 from sslbench.errors import MissingData
 from sslbench.plugins import registry
 
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    return Photos().load(Place())
+    return PhotoCrops().load(Place())
 
 
 def test_there_are_as_many_as_the_card_says(images: Images) -> None:
-    for split, count in ((images.train, Photos.card.train), (images.test, Photos.card.test)):
+    for split, count in (
+        (images.train, PhotoCrops.card.train),
+        (images.test, PhotoCrops.card.test),
+    ):
         assert split.images.shape == (count, 3, 32, 32)
         assert (torch.bincount(split.labels) == len(split.images) // 9).all()
     assert images.classes == tuple(PHOTOGRAPHS)
@@ -34,7 +37,7 @@ def test_there_are_as_many_as_the_card_says(images: Images) -> None:
 
 
 def test_it_is_in_colour() -> None:
-    data = open_data("photos[train=90,test=90]", registry(), Place())
+    data = open_data("photo-crops[train=90,test=90]", registry(), Place())
     assert not data.pretraining("none").info.grey
     assert data.classes == 9
 
@@ -75,7 +78,7 @@ def test_a_crop_is_resized_from_its_box_alone() -> None:
 
 
 def test_another_size_has_the_same_crops(images: Images) -> None:
-    large = Photos(size=64).load(Place())
+    large = PhotoCrops(size=64).load(Place())
     assert large.fingerprint != images.fingerprint
     half = torch.nn.functional.avg_pool2d(large.test.images.float(), 2)
     assert (half - images.test.images).abs().mean() < 4  # of 255
@@ -84,8 +87,10 @@ def test_another_size_has_the_same_crops(images: Images) -> None:
 def test_it_says_where_photographs_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     find = photos.find_spec
     monkeypatch.setattr(photos, "find_spec", lambda name: None if name == "skimage" else find(name))
-    with pytest.raises(MissingData, match=r"photos: scikit-image is not installed, .*`pip install"):
-        Photos().load(Place())
+    with pytest.raises(
+        MissingData, match=r"photo-crops: scikit-image is not installed, .*`pip install"
+    ):
+        PhotoCrops().load(Place())
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n\x1a\n" + bytes(40)])
@@ -99,12 +104,12 @@ def test_a_damaged_package_is_named(
     spec.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(photos, "find_spec", lambda name: spec)
     with pytest.raises(MissingData, match=r"astronaut.png could not be read .*scikit-image anew"):
-        Photos().load(Place())
+        PhotoCrops().load(Place())
 
 
 def test_neither_package_is_imported() -> None:
     code = (
-        "import sys; from sslbench.api import Place; from sslbench.datasets.photos import Photos;"
-        "Photos(size=8).load(Place()); print(sum(n in sys.modules for n in ('skimage', 'sklearn')))"
+        "import sys; from sslbench.api import Place; from sslbench.datasets.photo_crops import PhotoCrops;"
+        "PhotoCrops(size=8).load(Place()); print(sum(n in sys.modules for n in ('skimage', 'sklearn')))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "0"

@@ -38,7 +38,7 @@ class Box(NamedTuple):
     side: int
 
 
-class Photos(Dataset):
+class PhotoCrops(Dataset):
     """Crops of nine photographs: their left two thirds to train on, the right third to test.
 
     It is for tests and first tries with colour. Photographs are told apart by colour alone, so
@@ -58,7 +58,7 @@ class Photos(Dataset):
     )
 
     def __init__(self, *, size: int = 32) -> None:
-        self.size = side(size, "photos")
+        self.size = side(size, "photo-crops")
 
     def load(self, place: Place) -> Images:
         photographs = {name: _photograph(*where) for name, where in PHOTOGRAPHS.items()}
@@ -117,7 +117,7 @@ def _photograph(module: str, folder: str, package: str, file: str) -> Image.Imag
     homes = list(spec.submodule_search_locations or ()) if spec else []
     if not homes:
         raise MissingData(
-            f"photos: {package} is not installed, which {file} comes with; get it with "
+            f"photo-crops: {package} is not installed, which {file} comes with; get it with "
             f"`pip install {package}`"
         )
     path = Path(homes[0]) / folder / file
@@ -126,5 +126,5 @@ def _photograph(module: str, folder: str, package: str, file: str) -> Image.Imag
             return to_rgb(picture)
     except BROKEN as error:
         raise MissingData(
-            f"photos: {path} could not be read ({error}); install {package} anew"
+            f"photo-crops: {path} could not be read ({error}); install {package} anew"
         ) from error
