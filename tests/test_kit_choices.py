@@ -104,6 +104,7 @@ def test_a_method_that_declines_says_what_to_name(plugin: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_each_method_takes_the_first_that_suits_it(plugin: Path, videos: Path) -> None:
     found = trials(
         kit_of(plugin, backbones=[VIT], datasets=["photo-crops[train=40]", f"clips:{videos}"])
@@ -138,6 +139,7 @@ def test_a_dataset_with_less_is_taken_whole(plugin: Path, tmp_path: Path) -> Non
     assert (len(few.data.train.labels), len(few.data.test.labels)) == (40, 5)
 
 
+@pytest.mark.slow
 def test_a_test_file_names_them_too(plugin: Path) -> None:
     test = conformance(str(plugin), datasets=["photo-crops"])
     (mark,) = test.pytestmark  # type: ignore[attr-defined]
@@ -145,6 +147,7 @@ def test_a_test_file_names_them_too(plugin: Path) -> None:
     assert "method-moving-can_be_checked" in mark.kwargs["ids"]
 
 
+@pytest.mark.slow
 def test_the_command_has_the_options(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sslbench.testing.kit.method_checks", lambda trial: ())
     line = ["plugins", "check", str(plugin), "--no-plugins", "--store", str(plugin.parent / "st")]

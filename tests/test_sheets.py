@@ -78,6 +78,7 @@ def test_gc_removes_sheets_without_a_record_alone(made: Path) -> None:
     assert not lone.exists()
 
 
+@pytest.mark.slow
 def test_no_predictions_keeps_none_and_changes_no_number(made: Path, tmp_path: Path) -> None:
     call(f"{LINE} {SMALL} --no-predictions", tmp_path / "store")
     cell, record = judged(tmp_path / "store")

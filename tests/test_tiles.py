@@ -263,6 +263,7 @@ def test_a_hundred_of_nine_differ_in_8_08_places_by_the_mean_and_some_in_few():
     assert min(each.min() for each in found) < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["maximin", "mean"])
 def test_a_thousand_permutations_are_distinct_and_those_of_another_seed_are_others(rule):
     orders = V.far_apart(9, 1000, rule)

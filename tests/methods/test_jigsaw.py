@@ -112,6 +112,7 @@ def test_images_of_one_colour_get_one_answer(made):
     torch.testing.assert_close(answers, answers[:1].expand_as(answers))
 
 
+@pytest.mark.slow
 def test_it_learns_to_order_tiles_that_tell_their_place(made, batch_of):
     method = made("jigsaw", permutations=6, dropout=0.0, fc7=0, norm=True, grey=0.0)
     shade = torch.linspace(0, 1, 9).view(3, 3).repeat_interleave(11, 0).repeat_interleave(11, 1)

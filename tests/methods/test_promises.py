@@ -26,12 +26,14 @@ def concerns(name):
 
 
 # A loss that is another is seen by the goldens. Whether each falls, and what each asks of a GPU, is
-# for the patient, but of one or two methods.
+# for the patient, but of one or two methods; and all that trains a method of long steps.
 PATIENT = {testing.learns: {"simclr", "scan"}, testing.keeps_a_gpu_busy: {"simclr"}}
+LONG = {"wgan-gp"}
 
 
 def patience(name, check):
-    return [pytest.mark.slow] if name not in PATIENT.get(check, {name}) else []
+    slow = name not in PATIENT.get(check, {name}) or (name in LONG and check not in DEFAULTS)
+    return [pytest.mark.slow] if slow else []
 
 
 EACH = [
