@@ -30,7 +30,7 @@ def call(line: str, store: Path) -> Result:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, forks: None) -> Path:
     store = tmp_path_factory.mktemp("sheets") / "store"
     call(f"{LINE} {SMALL}", store)
     return store
