@@ -59,8 +59,9 @@ def cautious(trial):
     """Everything at a tenth of its rate: at its own, rounding grows to a percent in five steps.
 
     NPID at a hundredth: its loss is steep while features take the places of the bank's first rows.
+    Rotation too, whose rate is large.
     """
-    share = 100 if trial.name == "npid" else 10
+    share = 100 if trial.name in ("npid", "rotation") else 10
     kinds = {f"{trial.name}.{stage}": kind for stage, kind in trial.parts.target.stages.items()}
     recipes = {name: kind.recipe for name, kind in kinds.items()}
     for name in (trial.name, *trial.cell().pretexts):
