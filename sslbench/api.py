@@ -78,6 +78,8 @@ class Stream(NamedTuple):
     # [N, k]: for each main image, one position is drawn from its row
     pool: Tensor
     batch: int | None = None  # images a step; None: as the main batch; unused for [N, k]
+    # images a step as a share of the main batch, one at least: so a ratio survives --batch
+    share: float | None = None
 
 
 @dataclass
@@ -139,10 +141,11 @@ class Recipe:
     weight_decay: float = 1e-4  # not on biases and norms, unless `decay` is all
     weight_decay_end: float | None = None  # where a cosine takes it; None: constant
     decay: Literal["weights", "all"] = "weights"  # all: biases and norms too; LARS scales the same
-    schedule: Literal["cosine", "step", "constant"] = "cosine"  # of lr, after the warm-up
+    # of lr, after the warm-up; arc: cos(acos(lr_end) p) at share p of the fit, as FixMatch's
+    schedule: Literal["cosine", "arc", "step", "constant"] = "cosine"
     milestones: tuple[float, ...] = (0.6, 0.8)  # shares of the fit at which `step` acts
     gamma: float = 0.1  # by which `step` multiplies
-    lr_end: float = 0.0  # share of lr at the end of the cosine
+    lr_end: float = 0.0  # share of lr at the end of the cosine or arc
     warmup: float = 0.0  # epochs of linear warm-up from zero
     clip: float | None = None  # largest gradient norm of an update
     clip_each: bool = False  # of each parameter by itself
@@ -463,6 +466,12 @@ class Judged(Protocol):
 
     def images(self, split: Literal["train", "test"]) -> Tensor:
         """Images of a split, uint8 [N, 3, H, W]."""
+
+    def shown(self, labels: int | str, seed: int) -> Tensor:
+        """The rows of train whose labels a method with this budget and seed was shown: int64 [M].
+
+        labels: 40, "4/class", "10%" or "all". Unsuited where the data cannot give them.
+        """
 
     def clips(self, split: Literal["train", "test"]) -> Tensor | None:
         """Which sequence each image of a split is a frame of, int64 [N]; None: of none."""

@@ -24,6 +24,7 @@ from pydantic import (
 SCHEMA = "1.0"  # a reader refuses newer ones
 ADDED = (
     "health",
+    "labels",
     "predictions",
     "sheet",
     "weights",
@@ -85,6 +86,13 @@ class MetricValue(_Part):
         return plain
 
 
+class Shown(_Part):
+    """The labels that a method of few labels was shown."""
+
+    count: int
+    digest: str  # sha256 of the rows of train
+
+
 class Stage(_Part):
     name: str
     seconds: Number
@@ -139,6 +147,7 @@ class Record(_Part):
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
     components: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    labels: Shown | None = None
     costs: Costs | None = None
     curves: dict[str, list[tuple[float, float]]] = Field(default_factory=dict)
     health: dict[str, float] = Field(

@@ -212,6 +212,8 @@ def test_help_of_run_is_whole_and_in_groups() -> None:
           --epochs N                Epochs of each stage of training.  [x>=0]
           --batch N                 Images per step.  [x>=1]
           --precision P             Precision of training: fp32, tf32, bf16 or fp16.
+          --labels N                Labels that methods of few labels see: 40, 4/class,
+                                    10% or all.
           --set METHOD.PARAM=VALUE  Set a hyperparameter or recipe field. Repeatable.
 
         Where things lie:
@@ -284,7 +286,7 @@ def options_of(command: click.Command) -> str:
 def test_every_option_is_listed_here() -> None:
     selection = (
         "--suite --methods --backbones --datasets --evaluators --transfer-to --layers --seeds "
-        "--epochs --batch --precision --set --store --data --download --skip-broken"
+        "--epochs --batch --precision --labels --set --store --data --download --skip-broken"
     )
     found: dict[str, str] = {}
     for name in COMMANDS:

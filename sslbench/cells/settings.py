@@ -77,6 +77,8 @@ def resolve_recipe(recipe: Recipe, overrides: Mapping[str, Any], *, what: str) -
     for name, (holds, words) in _RANGES.items():
         if not holds(found := getattr(resolved, name)):
             raise UserError(f"{what}.{name} must be {words}, not {written(plain(found))}")
+    if resolved.schedule == "arc" and resolved.lr_end > 1:
+        raise UserError(f"{what}.lr_end must be at most 1 with the schedule arc, which only falls")
     return resolved
 
 

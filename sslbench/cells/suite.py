@@ -15,6 +15,7 @@ from pydantic import ValidationError as Invalid
 from ..errors import UnknownName, UserError, suggestion
 from ..plugins import Registry
 from . import yaml12
+from .budget import FORMS, check_budget
 from .yaml12 import written
 
 NEEDED = ("summary", "datasets", "backbones", "methods", "baselines", "evaluators", "seeds")
@@ -25,6 +26,16 @@ LARGEST_SEED = 2**63 - 1
 def _whole(value: Any) -> Any:
     """Turns a whole float into an integer: 1e1 is ten."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _budget(budget: Any) -> int | str:
+    budget = _whole(budget)
+    if not isinstance(budget, int | str):
+        raise ValueError(FORMS)
+    try:
+        return check_budget(budget)
+    except UserError as error:
+        raise ValueError(FORMS) from error
 
 
 def _choices(choices: Any) -> Any:
@@ -41,6 +52,7 @@ def _choices(choices: Any) -> Any:
 Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
 Seed = Annotated[Whole, Ge(0), Le(LARGEST_SEED)]
 Texts = tuple[str, ...]
+Budget = Annotated[Any, AfterValidator(_budget)]
 Choices = Annotated[Any, AfterValidator(_choices)]
 
 
@@ -76,7 +88,7 @@ class Suite:
     epochs: Annotated[Whole, Ge(0)] | None = None  # a stage, for all methods; None: each recipe's
     batch: Annotated[Whole, Ge(1)] | None = None
     precision: str = "fp32"
-    labels: Annotated[Whole, Ge(1)] | None = None  # the budget of methods that may see some
+    labels: Budget | None = None  # of methods that may see some: 40, 4/class, 10% or all
     floor: str | None = None  # the baseline that a trained method should beat
     normaliser: str | None = None  # errors under corruption are divided by those of this method
     requires: Texts = ()  # distributions that must be installed

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from ..cells.budget import check_budget
 from ..cells.yaml12 import value as read_value
 from ..cells.yaml12 import written
 from ..disk import STORE, default_store
@@ -79,6 +80,11 @@ def _seeds(item: str) -> Sequence[int]:
             f"--seeds: {item} are {last - first + 1:,} seeds; a range holds {MOST_SEEDS:,} at most"
         )
     return range(first, last + 1)
+
+
+def budget(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Reads a label budget such as 40 or 4/class."""
+    return None if value is None else check_budget(value)
 
 
 def device_named(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -208,6 +214,12 @@ _changes = under(
         "--precision", metavar="P", help="Precision of training: fp32, tf32, bf16 or fp16."
     ),
     click.option(
+        "--labels",
+        callback=budget,
+        metavar="N",
+        help="Labels that methods of few labels see: 40, 4/class, 10% or all.",
+    ),
+    click.option(
         "--set",
         "set_",
         multiple=True,
@@ -225,7 +237,7 @@ _places = under(
     click.option("--skip-broken", is_flag=True, help="Leave out broken images and count them."),
 )
 of_suite = several(_cells, _changes, _places)
-KEPT = "suite methods backbones datasets evaluators seeds epochs batch precision set_ store data"
+KEPT = "suite methods backbones datasets evaluators seeds epochs batch precision labels set_ store data"
 # options that a suggested next command needs again
 SELECTION = frozenset([*KEPT.split(), "transfer_to", "layers", "skip_broken"])
 selection = several(under(WHAT, _SUITE), of_suite)  # which cells
@@ -288,6 +300,7 @@ def asked(state: State, given: dict[str, Any], **more: Any) -> Selection:
         epochs=given["epochs"],
         batch=given["batch"],
         precision=given["precision"],
+        labels=given["labels"],
         set=given["set_"],
         store=given["store"],
         place=Place(roots, download=given["download"], skip_broken=given["skip_broken"]),

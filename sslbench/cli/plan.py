@@ -75,6 +75,7 @@ def plan(
         return
     _say_cells(made)
     _say_recipes(made)
+    _say_budgets(made)
     for sentence in changed:
         say(f"warning: {sentence}", fg="yellow")
     if time:
@@ -142,6 +143,20 @@ def _recipe(recipe: Any) -> str:
     if recipe.lr_scaling != "none":
         lr += f" ({recipe.lr:.4g} at 256, {recipe.lr_scaling} scaling)"
     return f"{count(recipe.epochs, 'epoch')}, batch {recipe.batch}, {recipe.optimizer}, {lr}"
+
+
+def _say_budgets(made: Plan) -> None:
+    """Says which cells are shown how many labels."""
+    budgets: dict[tuple[str, int], dict[str, None]] = {}
+    for cell in (p.cell for p in made.cells if p.cell.labels == "budget"):
+        assert cell.budget is not None
+        budgets.setdefault((cell.dataset, cell.budget), {})[cell.method] = None
+    for (dataset, labels), methods in budgets.items():
+        say()
+        say(
+            f"{count(labels, 'label')} of {dataset}, spread evenly over its classes and drawn anew "
+            f"for each seed, are shown to {', '.join(methods)}"
+        )
 
 
 def _say_recipes(made: Plan) -> None:
@@ -312,6 +327,7 @@ def _plain(made: Plan, estimates: list[Estimate], changed: list[str]) -> dict[st
                 "dataset": p.cell.dataset,
                 "seed": p.cell.seed,
                 "precision": p.cell.precision,
+                "labels": p.cell.budget if p.cell.labels == "budget" else p.cell.labels,
                 "state": p.state,
                 "why": p.why,
                 "baseline": p.baseline,

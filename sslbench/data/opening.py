@@ -104,6 +104,11 @@ class Data:
         hidden = torch.full((len(extra),), -1)
         return self._shown(Split(stored.images, torch.cat([shown, hidden])))
 
+    def label_sizes(self) -> list[int]:
+        """How many labels of each class a method may be shown: those of train but the held-out tenth."""
+        labels = self.train.labels[~self.held_out]
+        return torch.bincount(labels[labels >= 0], minlength=self.classes).tolist()
+
     def _within_budget(self, shown: Tensor, budget: int | None, seed: int) -> Tensor:
         free = torch.nonzero(shown >= 0)[:, 0]
         if budget is None or not 1 <= budget <= len(free):
@@ -111,12 +116,16 @@ class Data:
                 f"{self.name}: a label budget of {budget} was asked for; "
                 f"1 to {len(free):,} labels can be given"
             )
-        key = f"budget {self.fingerprint} {seed}"
-        chosen = arrays.balanced(shown[free].numpy(), budget, key)
+        rows = self.rows_shown(budget, seed)
         kept = torch.full_like(shown, -1)
-        rows = free[torch.from_numpy(chosen)]
         kept[rows] = shown[rows]
         return kept
+
+    def rows_shown(self, budget: int, seed: int) -> Tensor:
+        """The rows of train whose labels a method of this budget and seed sees: int64 [M], ascending."""
+        free = torch.nonzero(~self.held_out & (self.train.labels >= 0))[:, 0]
+        key = f"budget {self.fingerprint} {seed}"
+        return free[torch.from_numpy(arrays.balanced(self.train.labels[free].numpy(), budget, key))]
 
     def _shown(self, seen: Split) -> Pretraining:
         info = DataInfo(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..api import Backbone, Corrupted, Evaluator, Head, Judged, Method, Split, Subject
 from ..blocks import broken
+from ..cells.budget import labels_in
 from ..data import Data
 from ..errors import Unsuited, UserError
 from ..nn import deepest
@@ -246,6 +247,10 @@ class Inner:
     def images(self, split: Literal["train", "test"]) -> Tensor:
         return self.data.train.images[self._keep[split]]
 
+    def shown(self, labels: int | str, seed: int) -> Tensor:
+        rows = _shown(self.data, labels, seed)  # none is held out
+        return self._keep["train"].cumsum(0)[rows] - 1
+
     def clips(self, split: Literal["train", "test"]) -> Tensor | None:
         clips = self.data.train.clips
         return None if clips is None else clips[self._keep[split]]
@@ -284,6 +289,13 @@ class Inner:
         raise Unsuited(f"{which} corruptions are of test, and train alone is looked at")
 
 
+def _shown(data: Data, labels: int | str, seed: int) -> Tensor:
+    try:
+        return data.rows_shown(labels_in(labels, data.label_sizes(), data.name), seed)
+    except UserError as error:
+        raise Unsuited(str(error)) from error
+
+
 class JudgedData:
     """`api.Judged`: the data as an evaluator sees it."""
 
@@ -298,6 +310,9 @@ class JudgedData:
 
     def images(self, split: Literal["train", "test"]) -> Tensor:
         return self._split(split).images
+
+    def shown(self, labels: int | str, seed: int) -> Tensor:
+        return _shown(self._data, labels, seed)
 
     def clips(self, split: Literal["train", "test"]) -> Tensor | None:
         return self._split(split).clips

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..api import DataInfo, Method
 from ..cells.cell import Cell
 from ..disk import DiskError
 from ..errors import Interrupted
 from ..names import parse as parse_name
-from ..records import Record, Stage, Warned, now, thinned
+from ..records import Record, Shown, Stage, Warned, digest, now, thinned
 from ..store import CellFolder
 from ..store.tensors import digest_of
 from ..train.device import compiled
@@ -119,6 +120,7 @@ def _train(
         **common,
         status="ok",
         weights={"model": digest_of(model), "encoder": digest_of(encoder)},
+        labels=_shown(pretraining.labels) if cell.labels == "budget" else None,
         costs=costs(means, module, stages, cell),
         curves={name: thinned(points) for name, points in curves.items()},
         health=health,
@@ -158,6 +160,11 @@ def _session(
         watch=watching(means, means.builder.data(cell.dataset)) if means.how.watch else None,
         how=means.how,
     )
+
+
+def _shown(labels: Tensor) -> Shown:
+    rows = torch.nonzero(labels >= 0)[:, 0].tolist()
+    return Shown(count=len(rows), digest=digest(rows))
 
 
 def _of_data(means: Means, cell: Cell) -> list[Warned]:

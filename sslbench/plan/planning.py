@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..api import Weights
+from ..cells.budget import FORMS, labels_in
 from ..cells.cell import Cell
 from ..cells.identity import Identity, is_adopted
 from ..cells.parameters import anatomy
 from ..cells.protocol import Judge, judged_identity, resolve_judge
 from ..cells.settings import Context, Outline, Settings, check_settings, outline, recorded, resolve
-from ..cells.suite import Suite
+from ..cells.suite import Suite, load_suite
 from ..errors import EmptySelection, UserError
 from ..names import parse as parse_name
 from ..names import unplaced
@@ -57,6 +58,13 @@ def make_plan(options: Selection, registry: Registry, *, preflight: bool = True)
     if preflight and options.how.train and plan.open:
         build_each(plan, registry)
     return plan
+
+
+def asks_for_labels(outlined: Outline) -> bool:
+    """Whether a method, or one of its pretexts, learns from a budget of labels."""
+    return outlined.fields["labels"] == "budget" or any(
+        asks_for_labels(pretext) for pretext in outlined.pretexts.values()
+    )
 
 
 def _recorded(names: Sequence[str], registry: Registry) -> tuple[str, ...]:
@@ -170,8 +178,32 @@ class _Cells:
             data.size,
             seed,
             self.suite.precision,
-            self.suite.labels,
+            self._budget(data),
         )
+
+    def _budget(self, data: Data) -> int | None:
+        """How many labels methods of few labels see of this data; None where there is none of them."""
+        asking = [each.fields["method"] for each in self._untuned if asks_for_labels(each)]
+        if self.options.labels is not None:
+            self._check_asked(asking)
+        if not asking:
+            return None
+        if self.suite.labels is None:
+            raise UserError(
+                f"{asking[0]} learns from a few labels, and none were given; --labels {FORMS} gives some"
+            )
+        return labels_in(self.suite.labels, data.label_sizes(), data.name)
+
+    def _check_asked(self, asking: Sequence[str]) -> None:
+        """Refuses --labels for methods that would not see them, unless the suite has a budget."""
+        named = _recorded(self.options.methods or (), self.registry)
+        vain = [name for name in named if name not in asking]
+        if not asking or (vain and load_suite(self.options.suite, self.registry).labels is None):
+            who = f"{vain[0]} does not take" if vain else "no method here takes"
+            raise UserError(
+                f"--labels {self.options.labels} was asked for, and {who} a budget of labels; leave it "
+                f"out, or ask for methods that do"
+            )
 
     def _tuned(
         self, data: Data, backbone: str, planner: _Planner

@@ -22,6 +22,9 @@ from ..records import digest
 from ..train.options import RunOptions
 from .named import spelt_out
 
+# options that change a suite's protocol
+CHANGES = ("datasets", "backbones", "evaluators", "seeds", "epochs", "batch", "precision", "labels")
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -38,6 +41,7 @@ class Selection:
     epochs: int | None = None
     batch: int | None = None
     precision: str | None = None
+    labels: int | str | None = None  # the budget of methods that may see some
     set: Mapping[str, Any] = field(default_factory=dict)  # METHOD.PARAM -> value
     store: Path = Path(STORE)
     place: Place = field(default_factory=Place)
@@ -90,7 +94,7 @@ def _overridden(suite: Suite, options: Selection) -> tuple[Suite, dict[str, Any]
         suite, evaluators=spelt_out(suite.evaluators), once=spelt_out(suite.once)
     )
     judges = _judges(suite, options)
-    for key in ("backbones", "datasets", "evaluators", "seeds", "epochs", "batch", "precision"):
+    for key in CHANGES:
         value: Any = judges if key == "evaluators" else getattr(options, key)
         # an option also overrides what the suite sets for single methods
         own = any(name.endswith(f".{key}") for name in suite.set)
@@ -167,7 +171,7 @@ def whole_suite(suite: Suite, suite_id: str, options: Selection) -> Suite:
 
 def _changes(options: Selection) -> str:
     """The options beside methods, as they are typed."""
-    names = ("datasets", "backbones", "evaluators", "seeds", "epochs", "batch", "precision", "set")
+    names = (*CHANGES, "set")
     given = {name: getattr(options, name) for name in (*names, "transfer_to", "layers")}
     given["set"] = spelt(options.set)
     given["datasets"] = tuple(map(published, options.datasets))

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..api import Corrupted, Evaluator, Judgement
+from ..arrays import balanced
+from ..cells.budget import labels_in
 from ..corruptions import ALL
 from ..errors import Unsuited
 
@@ -63,6 +65,13 @@ class MadeUp:
 
     def images(self, split: str) -> Tensor:
         return self.pictures[split]
+
+    def shown(self, labels: int | str, seed: int) -> Tensor:
+        free = torch.nonzero(~self.held_out)[:, 0]
+        sizes = torch.bincount(self.truth["train"][free], minlength=self.classes).tolist()
+        count = labels_in(labels, sizes, "made up")
+        rows = balanced(self.truth["train"][free].numpy(), count, f"budget {seed}")
+        return free[torch.from_numpy(rows)]
 
     def clips(self, split: str) -> Tensor | None:
         return self.sequences.get(split)

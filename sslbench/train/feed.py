@@ -163,7 +163,7 @@ def stream_order(
             )
         column = torch.randint(pool.shape[1], main.shape, generator=generator)
         return pool[main, column]
-    each = stream.batch or batch
+    each = stream.batch or max(1, round((stream.share or 1.0) * batch))
     rounds = -(-steps * each // len(pool))
     drawn = torch.cat([torch.randperm(len(pool), generator=generator) for _ in range(rounds)])
     return pool[drawn[: steps * each]].view(steps, each)

@@ -436,7 +436,9 @@ class Loop:
                 "main": at.epoch.main,
                 "step": at.step,
                 "sums": self.tally.sums,
-                "streams": [[name, s.batch] for name, s in at.epoch.streams.items()],  # in order
+                "streams": [
+                    [name, s.batch, s.share] for name, s in at.epoch.streams.items()
+                ],  # in order
             }
             if at.epoch.weights is not None:
                 tensors["epoch/weights"] = at.epoch.weights
@@ -474,7 +476,10 @@ class Loop:
                     plain["at"]["number"],
                     plain["at"]["main"],
                     tensors.get("epoch/weights"),
-                    {k: Stream(tensors[f"stream/{k}"], b) for k, b in plain["at"]["streams"]},
+                    {
+                        k: Stream(tensors[f"stream/{k}"], *size)
+                        for k, *size in plain["at"]["streams"]
+                    },
                 ),
                 plain["at"]["step"],
             )

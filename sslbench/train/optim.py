@@ -28,7 +28,7 @@ from ..api import Recipe
 from ..errors import UnknownName, UserError, suggestion
 
 PER = ("lr", "momentum", "weight_decay", "weight_decay_end", "schedule")  # what a glob may set
-SCHEDULES = ("cosine", "step", "constant")
+SCHEDULES = ("cosine", "arc", "step", "constant")
 
 
 def scaled_lr(recipe: Recipe) -> float:
@@ -54,7 +54,7 @@ class Optimisation:
 
     Schedules are functions of `step`, the count of steps in this fit from 0 to T - 1, where
     T = epochs * steps_per_epoch and W is the rounded number of warm-up steps. Every schedule warms
-    up by (step + 1) / (W + 1). Then cosine goes from 1 at W to `lr_end` at T, and `step` multiplies
+    up by (step + 1) / (W + 1). Then cosine and arc go from 1 at W to `lr_end` at T, and `step` multiplies
     by gamma from each round(milestone * T) on. Weight decay follows a cosine over all of T.
     """
 
@@ -98,6 +98,8 @@ class Optimisation:
             passed = sum(step >= round(share * self.steps) for share in self.recipe.milestones)
             return float(self.recipe.gamma**passed)
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        if schedule == "arc":
+            return math.cos(math.acos(self.recipe.lr_end) * done)
         return _cosine(1.0, self.recipe.lr_end, done)
 
     def _decay(self, rule: Rule, step: int) -> float:

@@ -1,0 +1,58 @@
+"""Label budgets as people ask for them: 40, 4/class, 10% or all."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from ..errors import UserError
+
+FORMS = "40, 4/class, 10% or all"
+_FORM = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>/class|%|)")
+
+
+def check_budget(budget: int | str) -> int | str:
+    """The budget as it is kept: an integer, "4/class", "10%" or "all". UserError for others."""
+    text = str(budget).strip()
+    match = _FORM.fullmatch(text)
+    if text == "all":
+        return text
+    whole = match is not None and (match["unit"] == "%" or "." not in match["number"])
+    if match is None or not whole or isinstance(budget, bool):
+        raise UserError(f"a label budget is {FORMS}, not {budget}")
+    if not 0 < float(match["number"]) <= (100 if match["unit"] == "%" else math.inf):
+        raise UserError(f"a label budget of {text} was asked for; give {FORMS}")
+    return text if match["unit"] else int(text)
+
+
+def labels_in(budget: int | str, sizes: Sequence[int], name: str) -> int:
+    """How many labels a budget is, of classes that have `sizes` labels to show.
+
+    It is spread over the classes as evenly as possible: of 42 labels, two of ten classes get five.
+
+    Raises:
+        UserError: the data `name` has not as many, or it is less than one label a class.
+    """
+    budget, total, classes = check_budget(budget), sum(sizes), len(sizes)
+    if classes < 2:
+        raise UserError(f"{name} has {classes} classes, and a few labels are to tell some apart")
+    if isinstance(budget, str) and budget.endswith("/class"):
+        each = int(budget.removesuffix("/class"))
+        if each > min(sizes):
+            raise UserError(
+                f"{name}: a label budget of {budget} was asked for, and its smallest class has "
+                f"{min(sizes):,} labels to show; ask for {min(sizes)}/class, or for a number of labels"
+            )
+        return each * classes
+    if isinstance(budget, str) and budget.endswith("%"):
+        count = round(float(budget.removesuffix("%")) / 100 * total)
+    else:
+        count = total if budget == "all" else int(budget)
+    if not classes <= count <= total:
+        is_said = f" ({count:,} labels)" if isinstance(budget, str) else ""
+        raise UserError(
+            f"{name}: a label budget of {budget}{is_said} was asked for; it has {classes} classes, one "
+            f"label of each at least, and {total:,} labels that can be given"
+        )
+    return count
