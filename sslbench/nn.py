@@ -232,7 +232,7 @@ def full_precision(x: Tensor) -> torch.autocast:
 def sincos(grid: tuple[int, int], dim: int) -> Tensor:
     """Fixed positions [rows * columns, dim] of a grid, row by row (arXiv 2104.02057).
 
-    Half of the channels are sines and cosines of the row, half of the column.
+    The sines of row and column come first, then the cosines of both.
     ValueError where dim is not a multiple of 4.
     """
     if dim % 4:
@@ -241,9 +241,9 @@ def sincos(grid: tuple[int, int], dim: int) -> Tensor:
         )
     waves = 10_000 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     angles = [torch.arange(side).outer(waves) for side in grid]  # each [side, dim / 4]
-    rows, columns = (torch.cat([angle.sin(), angle.cos()], 1) for angle in angles)
-    each = [rows[:, None].expand(-1, grid[1], -1), columns.expand(grid[0], -1, -1)]
-    return torch.cat(each, 2).flatten(0, 1).float()
+    rows, columns = angles[0][:, None].expand(-1, grid[1], -1), angles[1].expand(grid[0], -1, -1)
+    both = torch.cat([rows, columns], 2).flatten(0, 1)  # [rows * columns, dim / 2]
+    return torch.cat([both.sin(), both.cos()], 1).float()
 
 
 def taken(tokens: Tensor, places: Tensor) -> Tensor:

@@ -50,4 +50,4 @@ def film(first: int, dice: np.random.Generator) -> np.ndarray:
 
 @hookimpl
 def datasets():
-    return {"sprites": f"{__name__}:Sprites"}
+    return {"sprites": Sprites}

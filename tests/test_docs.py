@@ -261,6 +261,7 @@ def test_every_field_of_a_records_parts_is_described():
         shown.setdefault(names_in(part)[0], []).extend(names_in(names))
     kinds = {
         "metrics": records.MetricValue,
+        "labels": records.Shown,
         "costs": records.Costs,
         "warnings": records.Warned,
         "error": records.Failure,

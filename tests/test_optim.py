@@ -345,7 +345,10 @@ def test_a_shared_parameter_answers_to_each_of_its_names():
         ({"per": {"4.wieght": {"lr": 2}}}, r"'4\.wieght' matches no parameter.*'4\.weight'"),
         ({"per": {"4.*": {"rl": 2}}}, "cannot set 'rl'.*weight_decay"),
         ({"per": {"4.*": {"lr": "fast"}}}, "lr to 'fast'; it takes a number"),
-        ({"per": {"4.*": {"schedule": "linear"}}}, "'linear'; there are cosine, step, constant"),
+        (
+            {"per": {"4.*": {"schedule": "linear"}}},
+            "'linear'; there are cosine, arc, step, constant",
+        ),
         ({"per": {"*.bias": {"weight_decay": 1}}}, r"only biases and norms \(1\.bias"),
         ({"per": {"4.*": {"momentum": 0}}, "optimizer": "adamw"}, "'adamw' has none"),
         ({"schedule": "zigzag"}, "'zigzag'; there are"),
