@@ -65,12 +65,13 @@ def copy_frozen(module: ModuleT) -> ModuleT:
 def ema(
     target: nn.Module,
     online: nn.Module,
-    momentum: float,
+    momentum: float | Tensor,
     *,
     buffers: Literal["copy", "keep"] = "copy",
 ) -> None:
     """Sets target = momentum * target + (1 - momentum) * online, in place.
 
+    The momentum may be a number on the device, as `warm` gives of steps counted there.
     Buffers, such as the running statistics of norms, are copied: an average that is used in eval
     mode needs them. `buffers="keep"` is for a target that passes batches in training mode, and so
     gathers statistics of its own.
@@ -84,7 +85,10 @@ def ema(
     elif buffers != "keep":
         raise ValueError(f"ema's buffers are 'copy' or 'keep', got {buffers!r}")
     torch._foreach_mul_(old.parameters(), momentum)
-    torch._foreach_add_(old.parameters(), new.parameters(), alpha=1 - momentum)
+    if isinstance(momentum, Tensor):
+        torch._foreach_add_(old.parameters(), torch._foreach_mul(new.parameters(), 1 - momentum))
+    else:
+        torch._foreach_add_(old.parameters(), new.parameters(), alpha=1 - momentum)
 
 
 def _copy_buffers(old: list[Tensor], new: list[Tensor]) -> None:
@@ -135,12 +139,14 @@ def _places(network: nn.Module, kind: str) -> Iterator[tuple[dict[str, Any], str
                 yield held, key
 
 
-def warm(momentum: float, steps: int) -> float:
+def warm(momentum: float, steps: int | Tensor) -> float | Tensor:
     """A momentum for `ema` after so many steps: min(momentum, (1 + steps) / (10 + steps)).
 
+    Of steps counted in a buffer it is a number on the device, for which nothing waits.
     Of a momentum of 0.999, 95 % of the average is still initial weights after 50 steps.
     """
-    return min(momentum, (1 + steps) / (10 + steps))
+    grown = (1 + steps) / (10 + steps)
+    return grown.clamp(max=momentum) if isinstance(grown, Tensor) else min(momentum, grown)
 
 
 @torch.no_grad()

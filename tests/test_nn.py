@@ -112,6 +112,17 @@ def test_an_average_is_warmed_up_until_its_momentum_is_reached():
     assert found == pytest.approx([1 / 10, 2 / 11, 9 / 18, 0.9, 0.9, 0.9])
     assert warm(0.999, 80) == pytest.approx(0.9)
     assert warm(0.0, 5) == 0.0
+    on_device = [warm(0.9, torch.tensor(steps)) for steps in (0, 1, 8, 80, 81, 1000)]
+    assert [float(each) for each in on_device] == pytest.approx(found)
+
+
+def test_an_average_takes_its_momentum_as_a_number_on_the_device():
+    online, plain = nn.Linear(3, 4), nn.Linear(3, 4)
+    other = copy.deepcopy(plain)
+    ema(plain, online, 0.7)
+    ema(other, online, torch.tensor(0.7))
+    for one, two in zip(plain.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
 
 
 def test_ema_of_momentum_one_changes_nothing_and_of_zero_copies():
