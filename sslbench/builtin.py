@@ -79,6 +79,8 @@ def methods() -> dict[str, str]:
         # adversaries
         "dcgan": "sslbench.methods.dcgan:DCGAN",
         "wgan-gp": "sslbench.methods.wgan_gp:WGANGP",
+        # few labels
+        "comatch": "sslbench.methods.comatch:CoMatch",
         # colours
         "colorization": "sslbench.methods.colorization:Colorization",
         "split-brain": "sslbench.methods.split_brain:SplitBrain",
