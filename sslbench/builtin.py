@@ -81,6 +81,7 @@ def methods() -> dict[str, str]:
         "wgan-gp": "sslbench.methods.wgan_gp:WGANGP",
         # few labels
         "comatch": "sslbench.methods.comatch:CoMatch",
+        "shrinkmatch": "sslbench.methods.shrinkmatch:ShrinkMatch",
         # colours
         "colorization": "sslbench.methods.colorization:Colorization",
         "split-brain": "sslbench.methods.split_brain:SplitBrain",

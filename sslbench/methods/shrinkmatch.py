@@ -1,0 +1,172 @@
+"""ShrinkMatch: where a prediction is unsure, classes that it confuses are left out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..api import Count, Method, NonNegative, Positive, Recipe, Share, Stream, Update
+from ..nn import copy_frozen, ema, full_precision, warm
+from ..views import Chain, Cutout, HorizontalFlip, PadCrop, RandAugment, Views
+
+
+class ShrinkMatch(Method):
+    """Unsure images are told apart from the classes that are left when the confusing ones are gone.
+
+    Yang et al., Shrinking Class Space for Enhanced Certainty in Semi-Supervised Learning,
+    ICCV 2023, arXiv 2308.06777.
+    Departures: as on CIFAR; its ImageNet code is not written. The unlabelled images are all images,
+    as there, but both kinds are drawn without repeats in a pass. The average is taken after a step
+    (the code: before), and its momentum grows from a small one (there: constant). The share of sure
+    images is averaged over the whole fit, as in the paper (the code starts anew with each of its
+    epochs of 1,024 steps). RandAugment draws its strength evenly (there: of nine levels): shifts
+    and shears go to a tenth (there: 0.27), rotations to 30 degrees (27), factors of brightness,
+    contrast, saturation and sharpness from 0.05 to 0.95 (0.14 to 0.86), bits that stay from 4 to 8
+    (7), solarising from any value (there: from a tenth). Its square of half the side sticks out on
+    all sides alike (there: it is moved inside at the upper left, and has 17 of 32 pixels). Weak
+    views mirror after they shift, not before. Colours are normalised as the backbone states; a
+    view's steps stay in floats (there: rounded to 8 bits). The backbone is the suite's (there:
+    WRN-28-2).
+    """
+
+    labels = "budget"
+    least = 2
+    targets = ("average",)
+    recipe = Recipe(
+        epochs=9447,  # 2 ** 20 steps on CIFAR; paper
+        batch=448,  # unlabelled images, 7 times 64; paper
+        optimizer="sgd",  # paper
+        lr=0.03,  # paper
+        momentum=0.9,  # paper
+        nesterov=True,  # code
+        weight_decay=5e-4,  # on CIFAR-100 twice as much; paper
+        schedule="arc",  # paper
+        lr_end=math.cos(7 * math.pi / 16),  # paper
+    )
+
+    def __init__(
+        self,
+        backbone,
+        data,
+        *,
+        ratio: Count = 7,  # unlabelled images a step for each labelled one; paper
+        threshold: Share = 0.95,  # confidence from which an image is sure; paper
+        unlabelled: NonNegative = 1.0,  # weight of sure images; paper
+        shrunk: NonNegative = 1.0,  # weight of unsure images, beside those that it finds; paper
+        window: Count = 32,  # batches over which predictions are balanced; code
+        align: bool = True,  # whether they are; code
+        narrow: Positive = 0.25,  # width of the auxiliary head, share of the features'; code
+        average: Share = 0.999,  # momentum of the average that predicts; paper
+        average_sure: Share = 0.999,  # momentum of the share of sure images; paper
+        operations: Count = 2,  # of RandAugment; code
+        cutout: Share = 0.5,  # side of the grey square, 0: none; code
+    ):
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(backbone.dim, data.classes)
+        self.net = nn.Sequential(backbone, self.head)
+        self.average = copy_frozen(self.net)
+        self.auxiliary = auxiliary(backbone.dim, max(1, int(narrow * backbone.dim)), data.classes)
+        self.register_buffer("recent", torch.zeros(window, data.classes))  # [W, K], batch means
+        self.register_buffer("sure", torch.zeros(()))  # share of sure images
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.ratio, self.threshold, self.align = ratio, threshold, align
+        self.unlabelled, self.shrunk = unlabelled, shrunk
+        self.momentum, self.momentum_sure = average, average_sure
+        self.weak = Chain(PadCrop(round(data.size / 8), "reflect"), HorizontalFlip())
+        strong = [RandAugment(operations, scale="drawn", fill=127 / 255, p=0.5)]
+        if hole := round(cutout * data.size):
+            strong.append(Cutout(hole, 127 / 255))
+        self.two = Views((self.weak, Chain(*self.weak.ops, *strong)))
+
+    @classmethod
+    def needs(cls, backbone, data):
+        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+
+    def views(self):
+        return {"main": self.two, "labelled": self.weak}
+
+    def fit(self, run):
+        shown = (run.labels().cpu() >= 0).nonzero().flatten()
+        for epoch in run.epochs(self):
+            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+
+    def step(self, batch):
+        given, size = batch.also["labelled"], len(batch.index)
+        parts = [len(given.index), size, size]
+        h = self.backbone(torch.cat([given.views, *batch.views]))  # [b + 2B, D]
+        known, weak, strong = self.head(h).float().split(parts)
+        with torch.no_grad():
+            target = weak.softmax(1)  # [B, K]
+            if self.align:
+                target = self.balanced(target)
+            sure = (target.amax(1) >= self.threshold).float()  # [B]
+            old = torch.where(self.steps > 0, self.sure, sure.mean())
+            self.sure.copy_(torch.lerp(sure.mean(), old, self.momentum_sure))
+        loss = F.cross_entropy(known, given.label)
+        loss = loss + self.unlabelled * agreement(strong, target, sure)
+        left = shrunk(self.auxiliary(h[-size:]), target, self.threshold)
+        yield Update(
+            loss + self.shrunk * self.sure * left,
+            log={"sure": sure.mean(), "confidence": target.amax(1).mean()},
+        )
+
+        ema(self.average, self.net, warm(self.momentum, self.steps))
+        self.steps.add_(1)
+
+    def balanced(self, p):
+        """Predictions [B, K] over their mean in the last batches, this one among them."""
+        at = (self.steps % len(self.recent)).view(1)
+        self.recent.index_copy_(0, at, p.mean(0, keepdim=True))
+        p = p / self.recent.sum(0).clamp_min(1e-12)
+        return p / p.sum(1, keepdim=True)
+
+    def uniform(self):
+        return math.log(self.head.out_features)
+
+    def encoder(self):
+        return self.average[0]
+
+    def predict(self, x):
+        return self.average(x)
+
+
+def auxiliary(dim, width, classes):
+    """A head of two hidden layers."""
+    layers = []
+    for wide in (dim, width):
+        layers += [nn.Linear(wide, width), nn.BatchNorm1d(width), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers, nn.Linear(width, classes))
+
+
+def agreement(logits, target, sure):
+    """Cross-entropy with targets [B, K], a mean over all images of those that are sure [B]."""
+    with full_precision(logits):
+        entropy = -(target * logits.float().log_softmax(1)).sum(1)
+        return (entropy * sure).mean()
+
+
+def shrunk(logits, target, threshold):
+    """Cross-entropy with the first class of targets [B, K], without the classes it is confused with.
+
+    These are the second, the third ... until the first is sure among what is left. An image weighs as
+    much as its first class was probable; one that was sure, or never becomes so, weighs nothing. A
+    mean over all images.
+    """
+    with full_precision(logits):
+        p, order = target.float().sort(dim=1, descending=True, stable=True)  # [B, K]
+        logits = logits.float().gather(1, order)
+        first = p[:, :1]
+        # what follows the second to last place c, for c of 1 to K - 2: p[c + 1:].sum()
+        rest = p.flip(1).cumsum(1).flip(1)[:, 2:]  # [B, K - 2]
+        enough = first >= threshold * (first + rest)  # grows with c: once true, it stays
+        unsure = first[:, 0] < threshold
+        gone = 1 + (~enough).sum(1, keepdim=True)  # classes that are left out
+        place = torch.arange(p.shape[1], device=p.device)
+        out = (place > 0) & (place <= gone)
+        kept = logits.masked_fill(out, -torch.inf)
+        entropy = kept.logsumexp(1) - kept[:, 0]
+        weight = first[:, 0] * (unsure & enough.any(1))
+        return (entropy * weight).mean()
