@@ -82,6 +82,7 @@ def methods() -> dict[str, str]:
         # few labels
         "comatch": "sslbench.methods.comatch:CoMatch",
         "shrinkmatch": "sslbench.methods.shrinkmatch:ShrinkMatch",
+        "meta-pseudo-labels": "sslbench.methods.meta_pseudo_labels:MetaPseudoLabels",
         # colours
         "colorization": "sslbench.methods.colorization:Colorization",
         "split-brain": "sslbench.methods.split_brain:SplitBrain",
