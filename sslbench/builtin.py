@@ -82,6 +82,7 @@ def methods() -> dict[str, str]:
         # few labels
         "comatch": "sslbench.methods.comatch:CoMatch",
         "shrinkmatch": "sslbench.methods.shrinkmatch:ShrinkMatch",
+        "conmatch": "sslbench.methods.conmatch:ConMatch",
         "meta-pseudo-labels": "sslbench.methods.meta_pseudo_labels:MetaPseudoLabels",
         # colours
         "colorization": "sslbench.methods.colorization:Colorization",
