@@ -19,19 +19,17 @@ class CoMatch(Method):
     Li et al., CoMatch: Semi-supervised Learning with Contrastive Graph Regularization, ICCV 2021,
     arXiv 2011.11183.
     Departures: as on CIFAR; not the paper's ImageNet, where keys come from a momentum encoder. The
-    unlabelled images are all images (the code: those without a label), and both kinds are drawn
-    without repeats in a pass (there: with). The average starts with a small momentum that grows to
-    its own (there: constant). Labelled embeddings lie in a memory of their own, of the same share
-    (there: with the others); rows still empty have no weight; smoothing starts after so many steps,
-    not also with the second pass. No 1e-7 within the logarithm of similarities. RandAugment is
-    torchvision's at full strength, with half of the operations done: it shifts by up to 14 of 32
-    pixels (the code: 10), brightness, contrast, saturation and sharpness go both ways (there: up),
-    solarising inverts everything (there: nothing). Its square is 16 of 32 pixels, at other sizes
-    half; weak shifts are an eighth of the side to all sides (there: a pixel less down and right).
-    Colours are normalised as the backbone states (there: as CIFAR's); a view's steps stay in floats
-    (there: rounded to 8 bits). Biases do not decay (there: norms only). The backbone is the suite's,
-    with its norms' momentum (there: WRN-28-2 with 0.001); the projector's hidden layer is as wide
-    as its features and takes torch's initial weights (there too).
+    unlabelled images are all images (the code: those without a label), both kinds drawn without
+    repeats in a pass (there: with). The average starts with a small momentum that grows to its own
+    (there: constant). Labelled embeddings lie in a memory of their own, a share as large (there:
+    with the others); empty rows have no weight; smoothing starts after so many steps, not also with
+    the second pass. No 1e-7 within the logarithm of similarities. RandAugment is torchvision's at
+    full strength, half of it done: shifts of up to 14 of 32 pixels (the code: 10), brightness,
+    contrast, saturation and sharpness go both ways (there: up), solarising inverts everything
+    (there: nothing). Weak shifts are an eighth of the side to all sides (there: a pixel less down
+    and right). Colours are normalised as the backbone states; a view's steps stay in floats (there:
+    rounded to 8 bits). Biases do not decay (there: norms only). The backbone is the suite's (there:
+    WRN-28-2, its norms' momentum 0.001), whose width the projector's hidden layer has (there too).
     """
 
     labels = "budget"
@@ -60,51 +58,37 @@ class CoMatch(Method):
         unlabelled: NonNegative = 1.0,  # weight of pseudo-labels; paper
         contrast: NonNegative = 1.0,  # weight of the graph; paper
         edge: Share = 0.8,  # similarity of pseudo-labels from which images are joined; paper
-        temperature: Positive = 0.2,  # paper
+        temperature: Positive = 0.2,  # of similarities; paper
         own: Share = 0.9,  # share of the own prediction in a smoothed pseudo-label; paper
         queue: Count = 2240,  # unlabelled embeddings in memory, a multiple of the batch; code
         window: Count = 32,  # batches over which predictions are balanced; code
         dim: Count = 64,  # of the embedding; paper
         average: Share = 0.999,  # momentum of the average that predicts; paper
-        operations: Count = 2,  # of RandAugment; code
-        strength: Count = 10,  # of these, of ten; code
         cutout: Share = 0.5,  # side of the grey square, 0: none; code
         crop: Share = 0.2,  # smallest area in the second strong view; code
         jitter: Strengths = (0.4, 0.4, 0.4, 0.1),  # there; code
-        jitter_p: Share = 0.8,  # there, chance; code
-        grey: Share = 0.2,  # there, chance; code
     ):
         super().__init__()
-        if not 1 <= strength <= 10:
-            raise ValueError(f"strength is a level of RandAugment from 1 to 10, got {strength}")
         self.backbone, self.head = backbone, nn.Linear(backbone.dim, data.classes)
         self.project = nn.Sequential(
             nn.Linear(backbone.dim, backbone.dim), nn.LeakyReLU(0.1), nn.Linear(backbone.dim, dim)
         )
         self.net = nn.Sequential(backbone, self.head)
         self.average = copy_frozen(self.net)
-        rows = max(1, queue // ratio)
-        self.register_buffer("queue", torch.zeros(queue, dim))  # [Q, D]
-        self.register_buffer("guesses", torch.zeros(queue, data.classes))  # [Q, K]
-        self.register_buffer("shown", torch.zeros(rows, dim))  # [R, D], of labelled images
-        self.register_buffer("labels_shown", torch.zeros(rows, data.classes))  # [R, K]
+        width = dim + data.classes  # of an embedding and of its class probabilities
+        self.register_buffer("queue", torch.zeros(queue, width))  # [Q, D + K]
+        self.register_buffer("shown", torch.zeros(max(1, queue // ratio), width))  # [R, D + K]
         self.register_buffer("recent", torch.zeros(window, data.classes))  # [W, K], batch means
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self.ratio, self.threshold, self.edge, self.temperature = (
-            ratio,
-            threshold,
-            edge,
-            temperature,
-        )
-        self.unlabelled, self.contrast, self.own, self.momentum = unlabelled, contrast, own, average
+        self.ratio, self.threshold, self.edge, self.own = ratio, threshold, edge, own
+        self.unlabelled, self.contrast, self.momentum = unlabelled, contrast, average
+        self.temperature, self.dim = temperature, dim
         weak = [PadCrop(round(data.size / 8), "reflect"), HorizontalFlip()]
-        strong = [RandAugment(operations, strength, 11, "bilinear", fill=128 / 255, p=0.5)]
+        strong = [*weak, RandAugment(2, 10, 11, "bilinear", fill=128 / 255, p=0.5)]
         if hole := round(cutout * data.size):
             strong.append(Cutout(hole, 128 / 255))
-        other = contrastive(
-            data.size, scale=(crop, 1.0), jitter=jitter, jitter_p=jitter_p, grey=grey, blur=0.0
-        )
-        self.weak, self.three = Chain(*weak), Views((Chain(*weak), Chain(*weak, *strong), other))
+        other = contrastive(data.size, scale=(crop, 1.0), jitter=jitter, blur=0.0)
+        self.weak, self.three = Chain(*weak), Views((Chain(*weak), Chain(*strong), other))
 
     @classmethod
     def needs(cls, backbone, data):
@@ -127,17 +111,14 @@ class CoMatch(Method):
         with torch.no_grad(), full_precision(z):
             guess = self.balanced(weak.softmax(1))  # [B, K]
             target = self.smoothed(z, guess)
-        loss = F.cross_entropy(known, given.label)
         sure = target.amax(1) >= self.threshold
+        loss = F.cross_entropy(known, given.label)
         loss = loss + self.unlabelled * agreement(strong, target, sure)
         loss = loss + self.contrast * graph(z_strong, z_other, target, self.temperature, self.edge)
         yield Update(loss, log={"sure": sure.float().mean(), "confidence": target.amax(1).mean()})
 
-        self.remember(self.queue, z, size)
-        self.remember(self.guesses, guess, size)
-        self.remember(self.shown, z_known, len(given.index))
-        labels = F.one_hot(given.label, guess.shape[1]).float()
-        self.remember(self.labels_shown, labels, len(given.index))
+        self.remember(self.queue, z, guess)
+        self.remember(self.shown, z_known, F.one_hot(given.label, guess.shape[1]))
         ema(self.average, self.net, warm(self.momentum, self.steps))
         self.steps.add_(1)
 
@@ -150,17 +131,17 @@ class CoMatch(Method):
 
     def smoothed(self, z, guess):
         """Moves predictions [B, K] towards those of near embeddings in memory, once it is full."""
-        near = z @ torch.cat([self.queue, self.shown]).T / self.temperature  # [B, Q + R]
-        mixed = near.softmax(1) @ torch.cat([self.guesses, self.labels_shown])
+        near, classes = torch.cat([self.queue, self.shown]).tensor_split([self.dim], dim=1)
+        mixed = (z @ near.T / self.temperature).softmax(1) @ classes  # [B, K]
         mixed = mixed / mixed.sum(1, keepdim=True).clamp_min(1e-12)  # an empty row has no weight
         full = self.steps > len(self.queue) // len(z)
         return torch.where(full, torch.lerp(mixed, guess, self.own), guess)
 
-    def remember(self, memory, rows, each):
-        """Writes rows over the oldest ones, where `each` step brings as many."""
-        rows = rows.detach()[-len(memory) :]
-        at = (self.steps * each + torch.arange(len(rows), device=rows.device)) % len(memory)
-        memory.index_copy_(0, at, rows)
+    def remember(self, memory, z, classes):
+        """Writes what a step brings over the oldest rows."""
+        rows = torch.cat([z.detach(), classes], 1)[-len(memory) :]
+        at = self.steps * len(z) + torch.arange(len(rows), device=z.device)
+        memory.index_copy_(0, at % len(memory), rows)
 
     def embed(self, x):
         return self.project(self.backbone(x))
@@ -180,13 +161,12 @@ def agreement(logits, target, sure):
 
 
 def graph(z, other, target, temperature, edge):
-    """Cross-entropy of similarities between views [B, D] with the graph of pseudo-labels [B, K].
+    """Cross-entropy of similarities between views [B, D] with agreements of pseudo-labels [B, K].
 
-    Images are joined as far as their pseudo-labels agree, from `edge` on; each to itself by 1.
+    These count from `edge` on; that of an image with itself is 1.
     """
     with full_precision(z):
-        z, other, target = z.float(), other.float(), target.float()
-        joined = (target @ target.T).fill_diagonal_(1.0)  # [B, B]
+        logs = (z.float() @ other.float().T / temperature).log_softmax(1)  # [B, B]
+        joined = (target.float() @ target.float().T).fill_diagonal_(1.0)  # [B, B]
         joined = joined * (joined >= edge)
-        joined = joined / joined.sum(1, keepdim=True)
-        return -(joined * (z @ other.T / temperature).log_softmax(1)).sum(1).mean()
+        return -(joined / joined.sum(1, keepdim=True) * logs).sum(1).mean()

@@ -25,12 +25,13 @@ class MetaPseudoLabels(Method):
     (there: anywhere). While the student waits it takes no step, and its rate follows the cosine of
     the whole fit (there: of what is left); waiting and the rise of the weight are shares of the fit
     (there: 3,000 and 5,000 steps of 300,000). The student is not tuned on the labels afterwards (the
-    paper: it is). Unlabelled images are all images, as there. The average starts as the student and
-    takes its running statistics as they are (there: averaged, from zero). RandAugment is
-    torchvision's at 16 of 30; a strong view starts from a crop of its own (there: from the weak
-    view), and is not shifted and mirrored a second time; shifts mirror the border (there: it is
-    grey). Biases and norms do not decay. Colours are normalised as the backbone states. The backbone
-    is the suite's (there: WRN-28-2).
+    paper: it is). Images of both kinds are drawn without repeats in a pass. The average starts as
+    the student and takes its running statistics as they are (there: averaged, from zero and one).
+    RandAugment is torchvision's at 16 of 30, of 14 operations (there: of its own strengths, at 16 of
+    ten); a strong view starts from a crop of its own (there: from the weak view), and is not shifted
+    and mirrored a second time; shifts mirror the border (there: it is grey). Biases do not decay
+    (there: norms only). Colours are normalised as the backbone states. The backbone is the suite's
+    (there: WRN-28-2).
     """
 
     labels = "budget"

@@ -18,18 +18,17 @@ class ShrinkMatch(Method):
 
     Yang et al., Shrinking Class Space for Enhanced Certainty in Semi-Supervised Learning,
     ICCV 2023, arXiv 2308.06777.
-    Departures: as on CIFAR; its ImageNet code is not written. The unlabelled images are all images,
-    as there, but both kinds are drawn without repeats in a pass. The average is taken after a step
-    (the code: before), and its momentum grows from a small one (there: constant). The share of sure
-    images is averaged over the whole fit, as in the paper (the code starts anew with each of its
-    epochs of 1,024 steps). RandAugment draws its strength evenly (there: of nine levels): shifts
-    and shears go to a tenth (there: 0.27), rotations to 30 degrees (27), factors of brightness,
-    contrast, saturation and sharpness from 0.05 to 0.95 (0.14 to 0.86), bits that stay from 4 to 8
-    (7), solarising from any value (there: from a tenth). Its square of half the side sticks out on
-    all sides alike (there: it is moved inside at the upper left, and has 17 of 32 pixels). Weak
-    views mirror after they shift, not before. Colours are normalised as the backbone states; a
-    view's steps stay in floats (there: rounded to 8 bits). The backbone is the suite's (there:
-    WRN-28-2).
+    Departures: as on CIFAR; its ImageNet code is not written. Both kinds of images are drawn without
+    repeats in a pass; the unlabelled are all, as there. The average is taken after a step (the code:
+    before), its momentum grows from a small one (there: constant). The share of sure images is
+    averaged over the whole fit, as in the paper (the code starts anew every 1,024 steps).
+    RandAugment draws its strength evenly (there: of nine levels): shifts and shears to a tenth
+    (0.27), rotations to 30 degrees (27), factors of brightness, contrast, saturation and sharpness
+    from 0.05 to 0.95 (0.14 to 0.86), bits that stay from 4 to 8 (7), solarising from any value (from
+    a tenth). Its square of half the side sticks out on all sides alike (there: it is moved inside at
+    the upper left, and has 17 of 32 pixels). Weak views mirror after they shift, not before. Colours
+    are normalised as the backbone states; a view's steps stay in floats (there: rounded to 8 bits).
+    The backbone is the suite's (there: WRN-28-2).
     """
 
     labels = "budget"
@@ -151,22 +150,17 @@ def agreement(logits, target, sure):
 def shrunk(logits, target, threshold):
     """Cross-entropy with the first class of targets [B, K], without the classes it is confused with.
 
-    These are the second, the third ... until the first is sure among what is left. An image weighs as
-    much as its first class was probable; one that was sure, or never becomes so, weighs nothing. A
-    mean over all images.
+    These are the second, the third ... until the first is sure among what is left. An image weighs
+    as much as its first class was probable; one that was sure, or never becomes so, nothing.
     """
     with full_precision(logits):
         p, order = target.float().sort(dim=1, descending=True, stable=True)  # [B, K]
-        logits = logits.float().gather(1, order)
         first = p[:, :1]
-        # what follows the second to last place c, for c of 1 to K - 2: p[c + 1:].sum()
-        rest = p.flip(1).cumsum(1).flip(1)[:, 2:]  # [B, K - 2]
-        enough = first >= threshold * (first + rest)  # grows with c: once true, it stays
-        unsure = first[:, 0] < threshold
-        gone = 1 + (~enough).sum(1, keepdim=True)  # classes that are left out
+        rest = p.flip(1).cumsum(1).flip(1)[:, 2:]  # [B, K - 2], left when 1, 2 ... are gone
+        enough = first >= threshold * (first + rest)  # once true, it stays
+        gone = 1 + (~enough).sum(1, keepdim=True)  # classes
         place = torch.arange(p.shape[1], device=p.device)
-        out = (place > 0) & (place <= gone)
-        kept = logits.masked_fill(out, -torch.inf)
-        entropy = kept.logsumexp(1) - kept[:, 0]
-        weight = first[:, 0] * (unsure & enough.any(1))
-        return (entropy * weight).mean()
+        logits = logits.float().gather(1, order)
+        kept = logits.masked_fill((place > 0) & (place <= gone), -torch.inf)
+        weight = first[:, 0] * ((first[:, 0] < threshold) & enough.any(1))
+        return ((kept.logsumexp(1) - kept[:, 0]) * weight).mean()
