@@ -88,6 +88,9 @@ def methods() -> dict[str, str]:
         "colorization": "sslbench.methods.colorization:Colorization",
         "split-brain": "sslbench.methods.split_brain:SplitBrain",
         "video-colorization": "sslbench.methods.video_colorization:VideoColorization",
+        # few labels
+        "fixmatch": "sslbench.methods.fixmatch:FixMatch",
+        "fixmatch-imagenet": "sslbench.methods.fixmatch:FixMatchImageNet",
     }
 
 

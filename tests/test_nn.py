@@ -17,11 +17,13 @@ from sslbench.nn import (
     deepest,
     ema,
     in_parts,
+    mixup,
     mlp,
     normalised,
     sincos,
     sinkhorn,
     taken,
+    unrecorded,
     warm,
 )
 from sslbench.testing.pretend_cuda import pretend_cuda
@@ -123,6 +125,79 @@ def test_an_average_takes_its_momentum_as_a_number_on_the_device():
     ema(other, online, torch.tensor(0.7))
     for one, two in zip(plain.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one, two)
+
+
+def test_a_momentum_on_the_device_gives_the_average_of_one_on_the_host():
+    online, one = nn.Linear(3, 4), nn.Linear(3, 4)
+    other = copy.deepcopy(one)
+    for steps in (0, 1, 5, 10_000):
+        known = warm(0.99, steps)
+        found = warm(0.99, torch.tensor(steps))
+        assert isinstance(found, torch.Tensor)
+        assert float(found) == pytest.approx(known)
+        ema(one, online, known)
+        ema(other, online, found)
+        for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_unrecorded_batches_are_normed_by_themselves_and_leave_no_trace():
+    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    own = nn.BatchNorm1d(3, track_running_stats=False)
+    network.append(own)
+    x = torch.randn(8, 4)
+    before = copy.deepcopy(network.state_dict())
+    with unrecorded(network):
+        hidden = network(x)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    torch.testing.assert_close(hidden, network(x))
+    assert not torch.equal(network[1].running_mean, before["1.running_mean"])
+    assert not own.track_running_stats
+    with pytest.raises(RuntimeError, match="x"), unrecorded(network):
+        raise RuntimeError("x")
+    assert network[1].track_running_stats
+
+
+# ---- few labels ----------------------------------------------------------------------------
+
+
+def test_each_image_is_mixed_in_a_share_of_its_own_of_at_least_a_half():
+    torch.manual_seed(0)
+    x = torch.eye(400)
+    mixed, target = mixup(x.view(400, 1, 20, 20), x, 0.75, each=True)
+    assert torch.equal(mixed.flatten(1), target)  # images and labels alike
+    torch.testing.assert_close(target.sum(1), torch.ones(400))
+    share = target.diagonal()
+    assert share.min() >= 0.5
+    draws = torch.distributions.Beta(0.75, 0.75).sample((100_000,))
+    draws = torch.maximum(draws, 1 - draws)
+    moved = share[share < 1]
+    for quantile in (0.25, 0.5, 0.75):
+        assert float(moved.quantile(quantile)) == pytest.approx(
+            float(draws.quantile(quantile)), abs=0.05
+        )
+    partner = (target - share.diag()).argmax(1)[share < 1]
+    assert len(partner.unique()) == len(partner)  # a permutation
+
+
+def test_without_a_share_of_its_own_each_is_mixed_alike():
+    torch.manual_seed(0)
+    _, target = mixup(torch.eye(50), torch.eye(50), 4.0)
+    share = target.diagonal()[target.diagonal() < 1]
+    assert float(share.max() - share.min()) < 1e-6
+
+
+def test_nothing_is_mixed_where_the_share_is_one(monkeypatch):
+    class Ones(torch.distributions.Beta):
+        def sample(self, shape=()):
+            return torch.ones(shape)
+
+    monkeypatch.setattr(torch.distributions, "Beta", Ones)
+    x, target = torch.rand(5, 3, 4, 4), torch.rand(5, 7)
+    for each in (True, False):
+        found = mixup(x, target, 0.75, each=each)
+        assert torch.equal(found[0], x)
+        assert torch.equal(found[1], target)
 
 
 def test_ema_of_momentum_one_changes_nothing_and_of_zero_copies():

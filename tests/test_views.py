@@ -71,6 +71,7 @@ RANDOM = [
     V.RandAugment(3, 20, interpolation="bilinear", fill=0.5),
     V.RandAugment(2, 2, scale="offset", p=0.9, distinct=True),
     V.RandAugment(2, 7, scale="offset"),
+    V.RandAugment(2, 10, scale="levels", p=0.5),
     V.RandAugment(4, scale="drawn"),
     V.contrastive(32, solarise=0.2),
     V.crop_flip(20, (0.2, 1.0)),
@@ -202,6 +203,7 @@ def test_one_image_without_a_batch_is_refused():
         (lambda: V.RandAugment(15, distinct=True), "of 14 where they are distinct; got 15"),
         (lambda: V.RandAugment(2, 1, scale="offset"), "2 to 10 where levels"),
         (lambda: V.RandAugment(2, 11, scale="offset"), "2 to 10 where levels"),
+        (lambda: V.RandAugment(2, 1, scale="levels"), "2 to 10 where levels"),
         (lambda: V.RandAugment(2, p=2), "share of images"),
         (lambda: V.Cutout(4, least=5), r"a side of 1 to size \(4\), got 5"),
         (lambda: V.Cutout(4, least=0), r"a side of 1 to size \(4\), got 0"),
@@ -650,6 +652,59 @@ def test_offset_operations_have_the_strengths_of_rucs_code(
     ]  # fmt: skip
     acts = V.RandAugment(2, 8, scale="offset").operations((32, 40), level)
     agree_with_torchvision(acts, wanted, sign)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+@pytest.mark.parametrize(
+    ("level", "factor", "shear", "right", "down", "degrees", "bits", "threshold"),
+    [
+        (1, 0.28, 0.03, 1, 1, 3, 4, 231),
+        (5, 1.0, 0.15, 6, 5, 15, 2, 128),
+        (9, 1.72, 0.27, 11, 9, 27, 1, 26),
+    ],
+)
+def test_levelled_operations_have_the_strengths_of_fixmatchs_code(
+    level, factor, shear, right, down, degrees, bits, threshold, sign
+):
+    wanted = [
+        ("Identity", 0), ("ShearX", sign * shear), ("ShearY", sign * shear),
+        ("TranslateX", sign * right), ("TranslateY", sign * down), ("Rotate", sign * degrees),
+        ("Brightness", factor - 1), ("Color", factor - 1), ("Contrast", factor - 1),
+        ("Sharpness", factor - 1), ("Posterize", bits), ("Solarize", threshold),
+        ("AutoContrast", 0), ("Equalize", 0),
+    ]  # fmt: skip
+    acts = V.RandAugment(2, 10, scale="levels").operations((32, 40), level)
+    agree_with_torchvision(acts, wanted, sign)
+
+
+def test_every_level_below_m_is_drawn_alike_and_half_of_the_operations_are_done():
+    class Levels(V.RandAugment):
+        def operations(self, side, level=None):
+            return [lambda x, s: x] + 13 * [lambda x, s: x + float(level)]
+
+    torch.manual_seed(0)
+    found = Levels(1, 10, scale="levels", p=0.5)(torch.zeros(10_000, 3, 1, 1))[:, 0, 0, 0].long()
+    counts = found.bincount(minlength=10)
+    wanted = 10_000 * 13 / 14 / 2 / 9
+    assert abs(counts[1:] - wanted).max() < 4.5 * wanted**0.5
+    assert len(counts) == 10
+
+
+def test_fixmatchs_views_move_by_an_eighth_and_cut_a_grey_square():
+    x = V.to_float(pictures(200, 32, 32))
+    torch.manual_seed(0)
+    weak = V.shift_flip(32)(x)
+    padded = torch.nn.functional.pad(x, (4,) * 4, mode="reflect")
+    places = [
+        torch.stack([p[..., i : i + 32, j : j + 32] for i in range(9) for j in range(9)], 1)
+        for p in (padded, padded.flip(-1))
+    ]  # each [B, 81, 3, H, W]
+    same = (torch.cat(places, 1) == weak[:, None]).flatten(2).all(2)
+    assert same.any(1).all()
+    assert (same.any(0).view(2, 81).sum(1) > 40).all()
+    hole = (V.strong(V.plain, 32, n=0)(x) == 0.5).all(1).sum((1, 2))
+    assert 64 <= int(hole.min()) <= int(hole.max()) == 256
+    assert torch.equal(V.strong(V.plain, 32, n=0, cutout=0)(x), x)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.9])

@@ -23,7 +23,7 @@ from ..api import (
     Update,
 )
 from ..cluster import neighbours
-from ..nn import full_precision
+from ..nn import full_precision, mixup, semi_supervised, sharpen
 from ..views import Chain, Cutout, RandAugment, Views, crop_flip
 
 RISES = 40  # epochs between rises of the threshold of refurbishing; code
@@ -182,7 +182,7 @@ class RUC(Method):
             _, one, two, strong = given.views
             target = self.targets_of(given, i)  # [B, K]
             loss = smoothed(self.net(i, strong), label, clean, self.smoothing)
-            x, target = mixed(torch.cat([one, two]), target.repeat(2, 1), self.mixup)
+            x, target = mixup(torch.cat([one, two]), target.repeat(2, 1), self.mixup)
             weight = self.unlabelled * min(max(batch.progress, 0.1), 1.0)
             loss = loss + semi_supervised(self.net(i, x), target, clean.repeat(2), weight)
             yield Update(loss, group, {f"clean_{group}": clean.float().mean()})
@@ -228,28 +228,6 @@ def outvoted_by_none(label, near):
 def refine(label, guess, weight):
     """Labels [B, K] moved towards guesses [B, K] by their weight [B]."""
     return label + weight[:, None] * (guess - label)
-
-
-def sharpen(p, temperature):
-    p = p ** (1 / temperature)
-    return p / p.sum(1, keepdim=True)
-
-
-def mixed(x, target, alpha):
-    """Every image and target with those of another, all in one proportion of at least a half."""
-    share = float(torch.distributions.Beta(alpha, alpha).sample())
-    share = max(share, 1 - share)
-    other = torch.randperm(len(x), device=x.device)
-    return tuple(share * each + (1 - share) * each[other] for each in (x, target))
-
-
-def semi_supervised(logits, target, known, weight):
-    """Cross-entropy with targets [B, K] where known [B], weighted squared error elsewhere."""
-    with full_precision(logits):
-        logs, known = logits.float().log_softmax(1), known.float()  # [B, K], [B]
-        entropy = -(target * logs).sum(1)
-        error = (logs.exp() - target).square().mean(1)
-        return mean(entropy, known) + weight * mean(error, 1 - known)
 
 
 def smoothed(logits, label, known, smoothing):

@@ -37,7 +37,9 @@ from .compose import (
     blur_kernel,
     contrastive,
     crop_flip,
+    shift_flip,
     small_side,
+    strong,
 )
 from .crops import (
     CenterCrop,
@@ -128,9 +130,11 @@ __all__ = [
     "shear_x",
     "shear_y",
     "shift_crop",
+    "shift_flip",
     "signed_lightness",
     "small_side",
     "solarize",
+    "strong",
     "tile_side",
     "to_bytes",
     "to_float",

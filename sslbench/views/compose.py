@@ -18,9 +18,10 @@ from torch import Tensor
 from ..api import View
 from .batch import to_bytes, to_float
 from .colour import ColorJitter, Grayscale, Solarize
-from .crops import RandomResizedCrop
+from .crops import Cutout, HorizontalFlip, PadCrop, RandomResizedCrop
 from .filters import GaussianBlur
 from .phases import Phase, TwoPhase, act, apply, is_two_phase
+from .randaugment import RandAugment
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -140,6 +141,24 @@ def _python_and_numpy_seeded() -> Iterator[None]:
 def crop_flip(size: int, scale: tuple[float, float] = (0.08, 1.0)) -> RandomResizedCrop:
     """Makes a random resized crop that is mirrored half of the time."""
     return RandomResizedCrop(size, scale, flip=0.5)
+
+
+def shift_flip(size: int, share: float = 1 / 8) -> Chain:
+    """Makes a mirrored image, half of the time, that is moved by up to a share of its side.
+
+    What comes in at the border is mirrored there.
+    """
+    return Chain(HorizontalFlip(), PadCrop(round(share * size), "reflect"))
+
+
+def strong(weak: View, size: int, *, n: int = 2, m: int = 10, cutout: float = 0.5) -> Chain:
+    """Makes FixMatch's strong view of a weak one: RandAugment as in its code, then a grey square.
+
+    Args:
+        cutout: side of the square, share of the image's; 0 leaves it out
+    """
+    hole = [Cutout(round(cutout * size), 0.5)] if cutout else []
+    return Chain(weak, RandAugment(n, m, fill=0.5, scale="levels", p=0.5), *hole)
 
 
 def contrastive(

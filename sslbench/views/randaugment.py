@@ -24,6 +24,7 @@ from .filters import adjust_sharpness
 
 Act = Callable[[Tensor, Tensor], Tensor]  # (images, numbers in [-1, 1] [B]) -> images
 OPERATIONS = 14
+LEVELLED = ("offset", "levels")  # scales that draw a level
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,20 @@ class Strength:
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Applies n operations to each image, of torchvision's fourteen, on one of three scales.
+    """Applies n operations to each image, of torchvision's fourteen, on one of four scales.
 
     "torchvision": strength m of `bins`, in both directions. "offset", of RUC's code: a level from 1
-    to m - 1 of ten, of which the lowest is the strongest; factors only lower. "drawn", of SCAN's
-    code: uniform in fixed ranges; m is not used.
+    to m - 1 of ten, of which the lowest is the strongest; factors only lower. "levels", of FixMatch's
+    code: a level from 1 to m - 1 of ten; factors from 0.1 to 1.9, four bits at most. "drawn", of
+    SCAN's code: uniform in fixed ranges; m is not used.
     """
 
     n: int = 2
-    m: int = 9  # 0 to bins - 1; 2 to 10 where scale is "offset"
+    m: int = 9  # 0 to bins - 1; 2 to 10 where scale is "offset" or "levels"
     bins: int = 31
     interpolation: Interpolation = "nearest"
     fill: float = 0.0
-    scale: Literal["torchvision", "offset", "drawn"] = "torchvision"
+    scale: Literal["torchvision", "offset", "levels", "drawn"] = "torchvision"
     p: float = 1.0  # chance that an operation that was drawn is done
     distinct: bool = False  # no operation twice on one image
 
@@ -64,7 +66,7 @@ class RandAugment:
         check_share(self.p)
         if self.scale == "torchvision" and (self.bins < 2 or not 0 <= self.m < self.bins):
             raise ValueError(f"m is a strength of 0 to bins - 1 ({self.bins - 1}), got {self.m}")
-        if self.scale == "offset" and not 2 <= self.m <= 10:
+        if self.scale in LEVELLED and not 2 <= self.m <= 10:
             raise ValueError(f"m is 2 to 10 where levels are 1 to m - 1 of ten, got {self.m}")
         if self.n < 0 or (self.distinct and self.n > OPERATIONS):
             raise ValueError(
@@ -88,7 +90,7 @@ class RandAugment:
         return images
 
     def _levels(self) -> Sequence[int]:
-        return range(1, self.m) if self.scale == "offset" else (self.m,)
+        return range(1, self.m) if self.scale in LEVELLED else (self.m,)
 
     def strength(self, side: tuple[int, int], level: int) -> Strength:
         """How far operations go on images of (height, width) at a level, which is m or below it."""
@@ -109,6 +111,17 @@ class RandAugment:
                 (0.01 + 0.99 * share, 0),
                 (bits, 0),
                 (least, 0),
+            )
+        if self.scale == "levels":
+            share = level / 10
+            return Strength(
+                0.3 * share,
+                int(10 / 32 * width * share),
+                int(10 / 32 * height * share),
+                int(30 * share),
+                (0.1 + 1.8 * share, 0),
+                (4 - int(4 * share), 0),
+                ((256 - int(256 * share)) / 255, 0),
             )
         share = self.m / (self.bins - 1)
         return Strength(

@@ -12,7 +12,8 @@ from torch import nn
 
 from sslbench.api import Batch, Method, Stream
 from sslbench.cells.parameters import anatomy
-from sslbench.methods.ruc import mixed, outvoted_by_none, refine, semi_supervised, sharpen, smoothed
+from sslbench.methods.ruc import outvoted_by_none, refine, smoothed
+from sslbench.nn import mixup, semi_supervised, sharpen
 from sslbench.train.feed import orders
 
 from .helpers import METHODS, Case, dot, log_share, near, noise, same
@@ -121,7 +122,7 @@ def test_a_batch_is_mixed_in_one_proportion_of_at_least_a_half():
     for seed in range(200):
         torch.manual_seed(seed)
         x, target = torch.eye(8), torch.eye(8)
-        one, aim = mixed(x, target, 4.0)
+        one, aim = mixup(x, target, 4.0)
         assert torch.equal(one, aim)  # images and labels alike
         same(one.sum(1), torch.ones(8))
         shares.append(float(one.diagonal().min()))
@@ -366,7 +367,7 @@ def test_each_network_learns_from_its_own_stream_in_turn(ready, progress, ramp):
         clean, label = ready.clean[i, given.index], ready.label[i, given.index]
         _, one, two, strong = given.views
         aim = ready.targets_of(given, i)
-        x, aim = mixed(torch.cat([one, two]), torch.cat([aim, aim]), 4.0)
+        x, aim = mixup(torch.cat([one, two]), torch.cat([aim, aim]), 4.0)
         expected = semi_supervised(ready.net(i, x), aim, clean.repeat(2), 25 * ramp)
         expected += smoothed(ready.net(i, strong), label, clean, 0.5)
         same(update.loss, expected)
@@ -405,7 +406,7 @@ def test_views_pass_one_by_one_as_in_the_papers_code(ready):
         aim = torch.where(known[:, None], 0.5 * label + 0.5 * plain, guess) ** 2
         aim = aim / aim.sum(1, keepdim=True)
     torch.manual_seed(1)
-    x, aim = mixed(torch.cat(given.views[1:3]), aim.repeat(2, 1), 4.0)
+    x, aim = mixup(torch.cat(given.views[1:3]), aim.repeat(2, 1), 4.0)
     logits, both = net(x), known.repeat(2)
     loss = -(aim * logits.log_softmax(1)).sum(1)[both].mean()
     loss = loss + 25 * 0.5 * (logits.softmax(1) - aim)[~both].square().mean()
