@@ -91,6 +91,10 @@ def methods() -> dict[str, str]:
         # few labels
         "fixmatch": "sslbench.methods.fixmatch:FixMatch",
         "fixmatch-imagenet": "sslbench.methods.fixmatch:FixMatchImageNet",
+        "adamatch": "sslbench.methods.adamatch:AdaMatch",
+        "mixmatch": "sslbench.methods.mixmatch:MixMatch",
+        "mixmatch-usb": "sslbench.methods.mixmatch:MixMatchUSB",
+        "remixmatch": "sslbench.methods.remixmatch:ReMixMatch",
     }
 
 

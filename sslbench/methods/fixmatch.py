@@ -21,18 +21,17 @@ class FixMatch(Method):
     NeurIPS 2020, arXiv 2001.07685.
     Departures: the average of weights that is judged is warmed up by min(m, (1 + t) / (10 + t)) at
     step t, and has the online network's running statistics (the code: 0.999 throughout, with the
-    same statistics); strong views by RandAugment alone (the code's default, and the paper beside
-    it: CTAugment); RandAugment moves by a share of the side (the code: up to 9 pixels, which is that
-    at 32), and outside of a square hole nothing is cut where it is 0; a view's steps stay in floats
-    (there: rounded to 8 bits); the last weights are judged (the paper: the median accuracy of the
-    last 20 checkpoints); an epoch is a pass over the unlabelled images, of which a last batch that
-    is not whole is left out (the code: 2^16 times 1024 labelled images); labelled images are
+    same statistics); strong views by RandAugment (the code's default, and the paper's second:
+    CTAugment), which moves by a share of the side (the code: up to 9 pixels, which is that at 32),
+    and the grey square covers half of the side (there: 16 pixels, which is that at 32); a view's
+    steps stay in floats (there: rounded to 8 bits); the last weights are judged (the paper: the
+    median of the last 20 checkpoints); an epoch is a pass over the unlabelled images, of which a
+    last batch that is not whole is left out (the code: 2^16 labelled images); labelled images are
     shuffled whole before any comes again (there: in a buffer); running statistics of norms follow
     as the backbone states (there: by 0.001 of a batch); images are normalised as the backbone does
-    (there: to -1 to 1); initial weights are torch's and timm's. On ImageNet: strong views as
-    elsewhere (the code: levels 0 to 10, inversion and addition to dark pixels too); the warm-up is
-    (s + 1) / (W + 1) at step s of W (the code: s / W); norms and biases do not decay; weak views
-    are resized crops.
+    (there: to -1 to 1); initial weights are torch's and timm's. On ImageNet: RandAugment as
+    elsewhere (the code: levels 0 to 10, inversion and addition to dark pixels too, moves of up to
+    100 pixels); the warm-up is (s + 1) / (W + 1) at step s of W (the code: s / W).
     """
 
     labels = "budget"

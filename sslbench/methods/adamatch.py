@@ -1,0 +1,145 @@
+"""AdaMatch: FixMatch with a threshold that follows the labelled images, and names brought to their mix."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Stream, Update
+from ..nn import copy_frozen, cosine, ema, full_precision, unrecorded, warm
+from ..views import Views, shift_flip, strong
+
+
+class AdaMatch(Method):
+    """FixMatch whose threshold is relative to the confidence on labelled images, with aligned names.
+
+    Berthelot et al., AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain
+    Adaptation, ICLR 2022, arXiv 2106.04732.
+    Departures: the average of weights that is judged is warmed up by min(m, (1 + t) / (10 + t)) at
+    step t (the code: 0.999 throughout), and has the online network's running statistics, as there;
+    strong views by FixMatch's RandAugment and a grey square (the code: CTAugment and cutout), which
+    moves by a share of the side (there: by less than a pixel); a weight of unlabelled images other
+    than 1 is reached at the half (the code: 1 there, that weight at the end); images of one data set
+    (the paper: also of two domains); a view's steps stay in floats (there: rounded to 8 bits); an
+    epoch is a pass over the unlabelled images, of which a last batch that is not whole is left out
+    (the code: 2^16 labelled images); labelled images are shuffled whole before any comes again
+    (there: in a buffer); running statistics of norms follow as the backbone states (there: by 0.001
+    of a batch); images are normalised as the backbone does (there: to -1 to 1); initial weights are
+    torch's and timm's; the last weights are judged, as there.
+    """
+
+    labels = "budget"
+    targets = ("average",)
+    recipe = Recipe(
+        epochs=504,  # 2^17 steps on 50,000 images; code
+        batch=192,  # unlabelled images, 64 labelled ones beside them; code
+        optimizer="sgd",  # code
+        lr=0.03,  # code
+        schedule="arc",  # code
+        lr_end=0.25,  # code
+        momentum=0.9,  # code
+        weight_decay=1e-3,  # code
+    )
+
+    def __init__(
+        self,
+        backbone,
+        data,
+        *,
+        relative: Share = 0.9,  # threshold, share of the mean confidence on labelled images; paper
+        unlabelled: NonNegative = 1.0,  # weight of the loss of unlabelled images; paper
+        rise: Positive = 0.5,  # share of the fit in which it rises from 0, half a cosine; paper
+        ratio: Positive = 3.0,  # unlabelled images to a labelled one; paper
+        momentum_labelled: Share = 0.999,  # of the mean prediction on labelled images; code
+        window: Count = 128,  # steps over which that on unlabelled images is a mean; code
+        momentum_average: Share = 0.999,  # of the weights that are judged; paper
+        shift: Share = 0.125,  # of the side, by which a view is moved at most; code
+        operations: Natural = 2,  # of RandAugment in strong views, half of them are done; ours
+        strength: Natural = 10,  # of these, 2 to 10: each draws a level below it; ours
+        cutout: Share = 0.5,  # side of the grey square in these, 0: none; code
+    ):
+        super().__init__()
+        self.online = nn.Sequential(backbone, nn.Linear(backbone.dim, data.classes))
+        self.average = copy_frozen(self.online)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        even = torch.full((window, data.classes), 1 / data.classes)
+        self.register_buffer("of_labelled", even[0].clone())  # [K] mean prediction
+        self.register_buffer("of_unlabelled", even)  # [window, K] of each of the last steps
+        self.relative, self.unlabelled, self.rise, self.ratio = relative, unlabelled, rise, ratio
+        self.momentum_labelled, self.momentum = momentum_labelled, momentum_average
+        weak = shift_flip(data.size, shift)
+        hard = strong(weak, data.size, n=operations, m=strength, cutout=cutout)
+        self.view = Views((weak, hard))
+
+    @classmethod
+    def needs(cls, backbone, data):
+        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+
+    def fit(self, run):
+        shown = (run.labels() >= 0).nonzero().flatten().cpu()
+        for epoch in run.epochs(self):
+            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+
+    def step(self, batch):
+        given = batch.also["labelled"]
+        known, both = torch.cat(given.views), [len(view) for view in batch.views]
+        with unrecorded(self.online):
+            alone = self.online(known)  # [2B, K]
+        together = self.online(torch.cat([known, *batch.views]))  # [2B + 2U, K]
+        joint, weak, strong = together.split([len(known), *both])
+        known_weak, known_strong = between(alone, joint).chunk(2)
+
+        with torch.no_grad():
+            p_known, p = (x.float().softmax(1) for x in (known_weak, weak))  # [B, K], [U, K]
+            of_labelled = p_known.mean(0).lerp(self.of_labelled, self.momentum_labelled)  # [K]
+            of_unlabelled = torch.cat([self.of_unlabelled[1:], p.mean(0, keepdim=True)])
+            sure, name = aligned(p, of_labelled, of_unlabelled.mean(0)).max(1)  # [U]
+            threshold = self.relative * p_known.amax(1).mean()
+            mask = (sure >= threshold).float()  # [U]
+        supervised = (cross_entropy(known_weak, given.label).mean()
+                      + cross_entropy(known_strong, given.label).mean()) / 2  # fmt: skip
+        loss = (cross_entropy(strong, name) * mask).mean()
+        weight = cosine(0.0, self.unlabelled, batch.progress / self.rise)
+        log = {
+            "supervised": supervised,
+            "mask": mask.mean(),
+            "threshold": threshold,
+            "confidence": sure.mean(),
+        }
+        yield Update(supervised + weight * loss, log=log)
+
+        self.of_labelled.copy_(of_labelled)
+        self.of_unlabelled.copy_(of_unlabelled)
+        ema(self.average, self.online, warm(self.momentum, self.steps))
+        self.steps += 1
+
+    def encoder(self):
+        return self.average[0]
+
+    def predict(self, x):
+        return self.average(x)
+
+    def uniform(self):
+        return math.log(self.online[1].out_features)
+
+
+def between(one, other):
+    """Each logit anywhere between that of one pass and that of another, [B, K], drawn uniformly."""
+    with full_precision(one):
+        one, other = one.float(), other.float()
+        return other + torch.rand_like(one) * (one - other)
+
+
+def aligned(p, wanted, found):
+    """Shares p [U, K] brought from the mix `found` [K] towards `wanted` [K]; each still sums to 1."""
+    p = p * (1e-6 + wanted) / (1e-6 + found)
+    return p / p.sum(1, keepdim=True)
+
+
+def cross_entropy(logits, label):
+    """Of each image [B]."""
+    with full_precision(logits):
+        return F.cross_entropy(logits.float(), label, reduction="none")
