@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .api import Backbone
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+NumberT = TypeVar("NumberT", float, Tensor)
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -94,8 +95,7 @@ def ema(
 def _copy_buffers(old: list[Tensor], new: list[Tensor]) -> None:
     if [b.shape for b in old] != [b.shape for b in new]:
         raise ValueError(
-            "ema copies buffers between two networks of the same; these differ, "
-            'so pass buffers="keep"'
+            'ema copies buffers of the same kind; these differ, so pass buffers="keep"'
         )
     kinds = {b.dtype for b in old}  # lists of one type go to a device as one
     for kind in sorted(kinds, key=str):
@@ -139,27 +139,25 @@ def _places(network: nn.Module, kind: str) -> Iterator[tuple[dict[str, Any], str
                 yield held, key
 
 
-def warm(momentum: float, steps: int | Tensor) -> float | Tensor:
+def warm(momentum: float, steps: NumberT) -> NumberT:
     """A momentum for `ema` after so many steps: min(momentum, (1 + steps) / (10 + steps)).
 
     Of steps counted in a buffer it is a number on the device, for which nothing waits.
     Of a momentum of 0.999, 95 % of the average is still initial weights after 50 steps.
     """
-    grown = (1 + steps) / (10 + steps)
-    return grown.clamp(max=momentum) if isinstance(grown, Tensor) else min(momentum, grown)
+    share = (1 + steps) / (10 + steps)
+    return share.clamp(max=momentum) if isinstance(share, Tensor) else min(momentum, share)
 
 
 @contextlib.contextmanager
-def unrecorded(network: nn.Module) -> Iterator[None]:
-    """Within the block batch norms in training leave their running statistics alone."""
-    norms = [m for m in network.modules() if isinstance(m, BATCH_NORM) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
+def unrecorded(*networks: nn.Module) -> Iterator[None]:
+    """Within it, passes in training mode leave the running statistics of batch norms as they are."""
+    every = (m for each in networks for m in each.modules() if isinstance(m, BATCH_NORM))
+    with contextlib.ExitStack() as kept:
+        for norm in (m for m in every if m.track_running_stats):
+            norm.track_running_stats = False
+            kept.callback(setattr, norm, "track_running_stats", True)
         yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 @torch.no_grad()
@@ -224,10 +222,8 @@ def sinkhorn(scores: Tensor, *, eps: float = 0.05, iterations: int = 3) -> Tenso
     mass 1 (arXiv 2006.09882, appendix). Rows sum to 1 up to float32 rounding.
     """
     if scores.ndim != 2 or iterations < 1:
-        raise ValueError(
-            f"sinkhorn takes [B, K] scores and one iteration or more; found {list(scores.shape)} "
-            f"and {iterations}"
-        )
+        found = f"{list(scores.shape)} and {iterations}"
+        raise ValueError(f"sinkhorn takes [B, K] scores and one iteration or more; found {found}")
     logits = scores.float() / eps  # [B, K]
     # The first round is taken on logarithms, so that nothing under- or overflows however far
     # scores lie apart. After it every row and column has an entry of at least 1 / (B K).

@@ -199,6 +199,37 @@ def test_nothing_is_mixed_where_the_share_is_one(monkeypatch):
         assert torch.equal(found[0], x)
         assert torch.equal(found[1], target)
 
+    steps = torch.tensor([0.0, 1, 8, 80, 81, 1000])
+    assert warm(0.9, steps).tolist() == pytest.approx(found)
+
+
+def test_a_momentum_may_be_a_number_on_the_device():
+    online, target = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+    with torch.no_grad():
+        online.weight.copy_(torch.randn(4))
+        online.running_mean.copy_(torch.randn(4))
+    other = copy.deepcopy(target)
+    ema(target, online, 0.7)
+    ema(other, online, torch.tensor(0.7))
+    for one, two in zip(target.state_dict().values(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_passes_may_leave_running_statistics_as_they_are():
+    frozen = nn.BatchNorm1d(3, track_running_stats=False)
+    network, other = nn.Sequential(nn.BatchNorm1d(3), frozen), nn.BatchNorm1d(3)
+    before = copy.deepcopy([network.state_dict(), other.state_dict()])
+    x = 5 + torch.randn(8, 3)
+    plain = copy.deepcopy(network)(x)
+    with unrecorded(network, other):
+        assert torch.equal(network(x), plain)  # by the statistics of the batch, as in training
+        other(x)
+    for module, old in zip((network, other), before, strict=True):
+        assert all(torch.equal(value, old[key]) for key, value in module.state_dict().items())
+    assert [m.track_running_stats for m in (*network, other)] == [True, False, True]
+    other(x)
+    assert other.num_batches_tracked == 1
+
 
 def test_ema_of_momentum_one_changes_nothing_and_of_zero_copies():
     online, target = nn.Linear(3, 4), nn.Linear(3, 4)

@@ -75,6 +75,7 @@ RANDOM = [
     V.RandAugment(4, scale="drawn"),
     V.contrastive(32, solarise=0.2),
     V.crop_flip(20, (0.2, 1.0)),
+    V.shift_flip(32),
 ]
 FIXED = [
     V.plain,
@@ -788,6 +789,8 @@ def test_the_ready_made_views_leave_out_what_has_no_chance():
     assert len(V.contrastive(32, blur=0, grey=0, jitter_p=0, solarise=0.2).ops) == 2
     assert len(V.contrastive(16).ops) == 3  # a tenth of the side is less than a pixel each way
     assert [V.blur_kernel(side) for side in (28, 32, 96, 224)] == [3, 3, 9, 23]
+    assert V.shift_flip(32) == V.Chain(V.HorizontalFlip(0.5), V.PadCrop(4, "reflect"))
+    assert V.shift_flip(8, 1.0, 0.0) == V.Chain(V.HorizontalFlip(0.0), V.PadCrop(7, "reflect"))
 
 
 def test_any_torchvision_transform_runs_image_by_image():

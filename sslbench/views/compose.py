@@ -143,12 +143,14 @@ def crop_flip(size: int, scale: tuple[float, float] = (0.08, 1.0)) -> RandomResi
     return RandomResizedCrop(size, scale, flip=0.5)
 
 
-def shift_flip(size: int, share: float = 1 / 8) -> Chain:
-    """Makes a mirrored image, half of the time, that is moved by up to a share of its side.
+def shift_flip(size: int, shift: float = 0.125, flip: float = 0.5) -> Chain:
+    """Makes the weak view of few labels (FixMatch, arXiv 2001.07685): mirrored or not, moved a little.
 
-    What comes in at the border is mirrored there.
+    Args:
+        shift: of the side, by which it moves at most; the border is reflected
+        flip: chance of a mirror image
     """
-    return Chain(HorizontalFlip(), PadCrop(round(share * size), "reflect"))
+    return Chain(HorizontalFlip(flip), PadCrop(min(round(shift * size), size - 1), "reflect"))
 
 
 def strong(weak: View, size: int, *, n: int = 2, m: int = 10, cutout: float = 0.5) -> Chain:
