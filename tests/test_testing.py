@@ -316,6 +316,14 @@ def test_a_label_that_reaches_the_method_is_found(tmp_path, monkeypatch):
         testing.sees_no_hidden_label(trial_of(supervised, tmp_path / "held out"))
 
 
+def test_a_label_beyond_the_budget_that_reaches_the_method_is_found(tmp_path, monkeypatch):
+    few = with_step(reads_labels, labels="budget")
+    testing.sees_no_hidden_label(trial_of(few, tmp_path / "sound"))
+    monkeypatch.setattr(Data, "_within_budget", lambda self, shown, budget, seed: shown)
+    with pytest.raises(AssertionError, match="other hidden labels, it took another course"):
+        testing.sees_no_hidden_label(trial_of(few, tmp_path / "leaking"))
+
+
 def test_what_is_seen_is_self_view_unless_said_otherwise(tmp_path):
     sound = {k: v for k, v in vars(Sound).items() if k in ("__doc__", "recipe", "__init__", "step")}
     default = type("Planted", (Method,), {**sound, "__init__": plainly_born})

@@ -187,9 +187,10 @@ def seeds_nothing(trial: Trial) -> None:
 
 
 def sees_no_hidden_label(trial: Trial) -> None:
-    """Its losses do not depend on the test split or on labels that it may not see.
+    """Its losses and weights do not depend on the test split or on labels that it may not see.
 
-    Nor does it open the dataset itself, which would give it all labels.
+    Of a budget those are all others than the budget's. Nor does it open the dataset itself, which
+    would give it all labels.
     """
     cell, opened, kind = trial.cell(), list[bool](), type(trial.data.dataset)
     load = kind.load
@@ -198,8 +199,15 @@ def sees_no_hidden_label(trial: Trial) -> None:
         opened.append(True)
         return load(self, place)
 
+    drawn = trial.data.rows_shown  # by the labels as they are: which ones show must not change
+
+    def rows_shown(self: Data, budget: int, seed: int) -> Tensor:
+        return drawn(budget, seed)
+
     # the trial's data is changed too, in case the method looks it up in the call stack
-    with patch.object(trial, "data", _otherwise(trial, cell)), patch.object(kind, "load", noted):
+    changed = patch.object(trial, "data", _otherwise(trial, cell))
+    kept = patch.object(Data, "rows_shown", rows_shown)
+    with changed, kept, patch.object(kind, "load", noted):
         fit = trial.fit("other", cell)
     require(not opened, "it opens the dataset itself, which gives it every label")
     _same(trial, fit, "with another test split and other hidden labels")
@@ -208,8 +216,13 @@ def sees_no_hidden_label(trial: Trial) -> None:
 def _otherwise(trial: Trial, cell: Cell) -> Data:
     """The data with another test split, and other labels where the method may not see them."""
     data, (images, labels, clips) = trial.data, trial.data.train
-    shown = ~data.held_out if cell.labels != "none" else torch.zeros_like(data.held_out)
     classes = max(1, data.classes)
+    shown = torch.zeros_like(data.held_out)
+    if cell.labels == "all":
+        shown = ~data.held_out
+    elif cell.labels == "budget":
+        assert cell.budget is not None
+        shown[data.rows_shown(cell.budget, cell.seed)] = True
     train = Split(images, torch.where(shown, labels, (labels + 1) % classes), clips)
     test = data.test._replace(
         images=255 - data.test.images, labels=(data.test.labels + 1) % classes
