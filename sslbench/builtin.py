@@ -69,6 +69,12 @@ def methods() -> dict[str, str]:
         "iic-stl10": "sslbench.methods.iic:IICSTL10",
         "ruc": "sslbench.methods.ruc:RUC",
         "ruc-stl10": "sslbench.methods.ruc:RUCSTL10",
+        # few labels
+        "few-labels": "sslbench.methods.few_labels:FewLabels",
+        "pseudo-label": "sslbench.methods.pseudo_label:PseudoLabel",
+        "entropy-minimisation": "sslbench.methods.entropy_minimisation:EntropyMinimisation",
+        "pi-model": "sslbench.methods.pi_model:PiModel",
+        "mean-teacher": "sslbench.methods.mean_teacher:MeanTeacher",
         # pictures rebuilt
         "autoencoder": "sslbench.methods.autoencoder:Autoencoder",
         "denoising-autoencoder": "sslbench.methods.autoencoder:DenoisingAutoencoder",

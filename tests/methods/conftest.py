@@ -79,6 +79,25 @@ def batch_of(trial_of):
 
 
 @pytest.fixture
+def some_batch(trial_of):
+    """A batch of images without labels beside one of images with them, as this method sees them."""
+    images = trial_of("untrained").data.train.images
+
+    def get(method, *, progress: float = 0.0) -> Batch:
+        torch.manual_seed(0)
+        views = method.views()
+        named = views if isinstance(views, dict) else {"main": views}
+        hidden = torch.full((12,), -1)
+        shown = torch.arange(8) % 10
+        given = Batch(named.get("labelled", named["main"])(images[:8]), shown, shown, 0, progress)
+        others = named["main"](images[8:20])
+        return Batch(others, torch.arange(8, 20), hidden, 0, progress, {"labelled": given})
+
+    get.images = images
+    return get
+
+
+@pytest.fixture
 def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,0 +1,118 @@
+"""Pseudo-label: what the network is sure of, it learns as if it were a label."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..api import Method, NonNegative, Positive, Recipe, Share, Stream, Update
+from ..nn import copy_frozen, ema, full_precision, unrecorded, warm
+from ..views import shift_flip
+
+
+class PseudoLabel(Method):
+    """An image without a label is taken for the class that the network is sure it shows.
+
+    Lee, Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural
+    Networks, ICML workshop 2013 (it has neither arXiv id nor DOI); as a baseline in Oliver et al.,
+    Realistic Evaluation of Deep Semi-Supervised Learning Algorithms, NeurIPS 2018,
+    arXiv 1804.09170. Settings are those of TorchSSL's code on CIFAR-10.
+    Departures: the paper has no threshold (`threshold=0`); its weight rises from epoch 100 to 600,
+    to 3 (here and in the code: from the first step to two fifths of the fit, to 1); it trains a
+    perceptron with dropout on digits, 32 labelled and 256 others a step, without views, Nesterov's
+    momentum or an average. Beside the code: an epoch is one pass over all images, each step beside
+    1/`ratio` as many labelled ones, drawn in turn (there: both with replacement); those of the
+    budget among all images are used like the others, as there; the average of the weights warms up,
+    min(m, (1 + t) / (10 + t)) after t steps (there: m from the first one); padding moves an image
+    before it is mirrored or not (there: after); a view's steps stay in floats (there: rounded to 8
+    bits); colours are normalised as the backbone states (there: by CIFAR's mean and deviation),
+    whose architecture, initial weights and norms it takes (there: a WRN-28-2, its norms with a
+    momentum of 0.001); the weights at the end are judged (there: those that were best on test).
+    """
+
+    labels = "budget"
+    least = 2
+    targets = ("average",)
+    recipe = Recipe(
+        epochs=1343,  # 2^20 steps on CIFAR-10; code
+        batch=64,  # code
+        optimizer="sgd",  # code
+        lr=0.03,  # code
+        momentum=0.9,  # code
+        nesterov=True,  # code
+        weight_decay=5e-4,  # code
+        schedule="arc",  # code
+        lr_end=math.cos(7 * math.pi / 16),  # code
+    )
+
+    def __init__(
+        self,
+        backbone,
+        data,
+        *,
+        threshold: Share = 0.95,  # of the probability, from which a class is taken; code
+        weight: NonNegative = 1.0,  # of images without labels at the end; code
+        rise: Share = 0.4,  # share of the fit until that weight is reached; code
+        ratio: Positive = 1.0,  # of all images to the labelled ones of a step; code
+        momentum_average: Share = 0.999,  # of the average that is judged; code
+        shift: Share = 0.125,  # of the side, by which a view moves at most; code
+        flip: Share = 0.5,  # chance of a mirror image; code
+    ):
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(backbone.dim, data.classes)
+        self.online = nn.Sequential(self.backbone, self.head)
+        self.average = copy_frozen(self.online)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.threshold, self.weight, self.rise = threshold, weight, rise
+        self.ratio, self.momentum = ratio, momentum_average
+        self.view = shift_flip(data.size, shift, flip)
+
+    @classmethod
+    def needs(cls, backbone, data):
+        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+
+    def fit(self, run):
+        shown = (run.labels().cpu() >= 0).nonzero()[:, 0]
+        for epoch in run.epochs(self):
+            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+
+    def step(self, batch):
+        given = batch.also["labelled"]
+        known = F.cross_entropy(self.online(given.views).float(), given.label)
+        with unrecorded(self.online):  # of norms, labelled images make the running statistics
+            logits = self.online(batch.views)  # [B, K]
+        named, share = self_named(logits, self.threshold)
+        weight = self.weight * risen(batch.progress, self.rise)
+        log = {"labelled": known, "named": named, "share_named": share}
+        yield Update(known + weight * named, log=log)
+        ema(self.average, self.online, warm(self.momentum, self.steps))
+        self.steps += 1
+
+    def uniform(self):
+        return math.log(self.head.out_features)
+
+    def encoder(self):
+        return self.average[0]
+
+    def predict(self, x):
+        return self.average(x)
+
+
+def self_named(logits, threshold):
+    """Cross-entropy of logits [B, K] with their own best class, and the share of images it counts for.
+
+    It counts 0 where that class has a probability below the threshold; the mean is over all.
+    """
+    with full_precision(logits):
+        logs = logits.float().log_softmax(1)  # [B, K]
+        best = logs.max(1).values  # [B]
+        sure = (best.detach().exp() >= threshold).float()
+        return -(sure * best).mean(), sure.mean()
+
+
+def risen(progress, rise):
+    """The share of its weight that a loss has at this share of the fit."""
+    return min(1.0, progress / rise) if rise else 1.0
