@@ -75,7 +75,6 @@ RANDOM = [
     V.RandAugment(4, scale="drawn"),
     V.contrastive(32, solarise=0.2),
     V.crop_flip(20, (0.2, 1.0)),
-    V.shift_flip(32),
 ]
 FIXED = [
     V.plain,
