@@ -518,6 +518,10 @@ class Subject(Protocol):
         smaller, of the largest. Unsuited where it has none.
         """
 
+    @property
+    def told(self) -> Labels:
+        """Which labels its method saw: of none, what it predicts are clusters, not classes."""
+
     def predict(self, split: Literal["train", "test"]) -> Tensor | None:
         """Logits [N, K] of the method's own classifier; None where it has none."""
 

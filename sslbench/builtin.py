@@ -141,6 +141,8 @@ def evaluators() -> dict[str, str]:
         "anomaly": "sslbench.evaluators.anomaly:Anomaly",
         "geometry": "sslbench.evaluators.geometry:Geometry",
         "calibration": "sslbench.evaluators.calibration:Calibration",
+        # answers
+        "classifier": "sslbench.evaluators.classifier:Classifier",
         # images rebuilt
         "reconstruction": "sslbench.evaluators.reconstruction:Reconstruction",
         # other images, other data

@@ -13,6 +13,8 @@ from .api import Judged, Subject, Value
 from .blocks import broken
 from .errors import Unsuited
 
+BINS = 15  # of confidence
+
 
 class Labelled(NamedTuple):
     features: Tensor  # float32 [N, D]
@@ -82,6 +84,14 @@ def proportion(right: Tensor) -> Value:
     n = len(right)
     share = int(right.sum()) / n
     return Value(share, n, math.sqrt(share * (1 - share) / n))
+
+
+def calibration_error(confidence: Tensor, right: Tensor, bins: int = BINS) -> float:
+    """Mean of |accuracy - confidence| over bins of equal width, open below, by their images."""
+    inner = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype)[1:-1]
+    gap = torch.zeros(bins, dtype=torch.float64)
+    gap.index_add_(0, torch.bucketize(confidence, inner), right.double() - confidence.double())
+    return float(gap.abs().sum()) / len(confidence)
 
 
 def class_warnings(labels: Tensor, classes: int) -> tuple[str, ...]:

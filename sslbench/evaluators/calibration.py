@@ -9,9 +9,8 @@ from torch import Tensor
 
 from sslbench.api import Evaluator, Judged, Judgement, Metric, Subject, Value
 from sslbench.errors import Unsuited
-from sslbench.scores import Labelled, class_warnings, labelled, proportion
+from sslbench.scores import Labelled, calibration_error, class_warnings, labelled, proportion
 
-BINS = 15
 LEAST = 1e-12  # a probability counts as this at least where its logarithm is taken
 HOTTEST = 100.0  # temperatures searched: from 1 / HOTTEST to HOTTEST
 
@@ -119,14 +118,6 @@ def _scores(logits: Tensor, test: Labelled, suffix: str) -> dict[str, Value]:
         f"brier{suffix}": _mean(brier),
         f"nll{suffix}": _mean(nll),
     }
-
-
-def calibration_error(confidence: Tensor, right: Tensor, bins: int = BINS) -> float:
-    """Mean of |accuracy - confidence| over bins of equal width, open below, by their images."""
-    inner = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype)[1:-1]
-    gap = torch.zeros(bins, dtype=torch.float64)
-    gap.index_add_(0, torch.bucketize(confidence, inner), right.double() - confidence.double())
-    return float(gap.abs().sum()) / len(confidence)
 
 
 def _of_truth(scores: Tensor, truth: Tensor) -> Tensor:

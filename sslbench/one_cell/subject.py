@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..api import Backbone, Corrupted, Evaluator, Head, Judged, Method, Split, Subject
+from ..api import Backbone, Corrupted, Evaluator, Head, Judged, Labels, Method, Split, Subject
 from ..blocks import broken
 from ..cells.budget import labels_in
 from ..data import Data
@@ -148,6 +148,10 @@ class Frozen:
                 raise Unsuited(str(error)) from error
             yield [m.float() for m in maps]
 
+    @property
+    def told(self) -> Labels:
+        return self.module.labels if isinstance(self.module, Method) else "none"
+
     def predict(self, split: Literal["train", "test"]) -> Tensor | None:
         return self._optional("predict", split)
 
@@ -260,6 +264,10 @@ class Inner:
 
     def dense(self, images: Tensor, side: float) -> Iterator[Tensor]:
         return self.subject.dense(images, side)
+
+    @property
+    def told(self) -> Labels:
+        return self.subject.told
 
     def predict(self, split: Literal["train", "test"]) -> Tensor | None:
         found = self.subject.predict("train")

@@ -22,7 +22,7 @@ from ..plugins import Registry
 from ..store import answers
 from ..train.feed import kept_generators, seed_all
 from ..train.state import tensors_of
-from .made_up import MadeUp, corrupted, noisy, pictured, uneven
+from .made_up import MadeUp, answering, corrupted, noisy, pictured, uneven
 from .pretend_cuda import CUDA, CannotPretend, pretend_cuda
 from .promise import require
 from .trial import CPU
@@ -69,6 +69,7 @@ class JudgeTrial:
             uneven(pictured(240, 160, classes=8, noise=60, dim=256, seed=seed))
             for seed, _ in enumerate((self.name, *judge.datasets()))
         )
+        answering(made)
         for which in ("official", "regen"):
             corrupted(made, noisy, which)
         made.others = dict(zip(judge.datasets(), others, strict=True))

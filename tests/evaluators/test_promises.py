@@ -23,7 +23,7 @@ from sslbench.cli.card import NEEDED, evaluator
 from sslbench.plugins import registry
 from sslbench.testing import EVALUATOR_CHECKS, JudgeTrial, judges_alike_on_a_gpu
 from sslbench.testing.evaluators import gives_what_it_declares
-from sslbench.testing.made_up import MadeUp
+from sslbench.testing.made_up import MadeUp, answering
 
 from .helpers import pictured
 from .sets import corrupted, noisy, uneven
@@ -41,13 +41,19 @@ MORE = (
 )
 JUDGES = [NAMES.get(name, name) for name in FOUND.names("evaluators")] + list(MORE)
 TIMED = re.compile(r"latency|throughput|batch$")  # what a clock says is in no golden
-CLASSIFY = {"knn", "linear", "mlp", "finetune"}  # who name a class for each image, and keep it
+CLASSIFY = {
+    "knn",
+    "linear",
+    "mlp",
+    "finetune",
+    "classifier",
+}  # who name a class for each image, and keep it
 TRAINED = {"finetune", "mlp", "tent"}  # sums in another order on another processor add up
 
 
 def world() -> MadeUp:
     """A subject of which every judge finds what it asks for."""
-    subject = uneven(pictured(480, 240, classes=8, noise=60))
+    subject = answering(uneven(pictured(480, 240, classes=8, noise=60)))
     corrupted(subject, noisy)
     subject.others["other"] = pictured(160, 80, classes=8, noise=60, seed=5)
     subject.others["other"].name = "other"
