@@ -467,10 +467,11 @@ class Judged(Protocol):
     def images(self, split: Literal["train", "test"]) -> Tensor:
         """Images of a split, uint8 [N, 3, H, W]."""
 
-    def shown(self, labels: int | str, seed: int) -> Tensor:
+    def shown(self, labels: int | str, seed: int | None = None) -> Tensor:
         """The rows of train whose labels a method with this budget and seed was shown: int64 [M].
 
         labels: 40, "4/class", "10%" or "all". Unsuited where the data cannot give them.
+        seed: None: that of the cell that is judged.
         """
 
     def clips(self, split: Literal["train", "test"]) -> Tensor | None:

@@ -39,6 +39,8 @@ _WORDS: dict[str, Scalar] = {
 }
 _WHOLE = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _REAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+FORMS = "40, 4/class, 10% or all"  # of a budget of labels
+_BUDGET = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>/class|%|)", re.ASCII)
 LONGEST = 400  # characters of a number: more than any float needs, fewer than Python refuses
 
 
@@ -129,6 +131,24 @@ def plain_scalar(text: str) -> Scalar:
     if not whole:
         return float(text)
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+def check_budget(budget: int | str) -> int | str:
+    """A budget of labels as it is kept: an integer, "4/class", "10%" or "all".
+
+    Raises:
+        UserError: it is in none of these forms.
+    """
+    text = str(budget).strip()
+    match = _BUDGET.fullmatch(text)
+    if text == "all":
+        return text
+    whole = match is not None and (match["unit"] == "%" or "." not in match["number"])
+    if match is None or not whole or isinstance(budget, bool):
+        raise UserError(f"a label budget is {FORMS}, not {budget}")
+    if not 0 < float(match["number"]) <= (100 if match["unit"] == "%" else math.inf):
+        raise UserError(f"a label budget of {text} was asked for; give {FORMS}")
+    return text if match["unit"] else int(text)
 
 
 def _unclosed(text: str) -> bool:

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from .api import Judged, Subject, Value
 from .blocks import broken
-from .errors import Unsuited
+from .errors import Unsuited, UserError
+from .names import check_budget
+
+FOLDS = 5  # at most, of a budget of labels
 
 BINS = 15  # of confidence
 
@@ -22,9 +25,21 @@ class Labelled(NamedTuple):
     held_out: Tensor  # bool [N], the tenth of train on which anything is chosen
 
 
-def labelled(subject: Subject, data: Judged, split: Literal["train", "test"]) -> Labelled:
+def budget_of(judge: str, labels: int | str) -> int | str:
+    """The budget that a judge was given, as it is kept; "" for none."""
+    try:
+        return labels if labels == "" else check_budget(labels)
+    except UserError as error:
+        raise UserError(f"{judge} was given labels={labels}: {error}") from error
+
+
+def labelled(
+    subject: Subject, data: Judged, split: Literal["train", "test"], budget: int | str = ""
+) -> Labelled:
     """Features and labels of those images of a split that have a label.
 
+    budget: of train only those that a method of this budget was shown in the same cell; none of them
+        is held out, `turns` says on what to choose.
     Unsuited when there is nothing to tell apart: no image has a label, or there is one class.
     ValueError when a feature is not finite, or a label is not a class.
     """
@@ -55,10 +70,43 @@ def labelled(subject: Subject, data: Judged, split: Literal["train", "test"]) ->
             f"the {split} split has label {int(labels.max())} where there are {data.classes} "
             f"classes; labels run from 0 to {data.classes - 1}"
         )
+    if budget != "":
+        rows = data.shown(budget)
+        return Labelled(features[rows], labels[rows], torch.zeros(len(rows), dtype=torch.bool))
     held_out = data.held_out if split == "train" else torch.zeros(len(labels), dtype=torch.bool)
     if known.all():
         return Labelled(features, labels, held_out)
     return Labelled(features[known], labels[known], held_out[known])
+
+
+def folds(labels: Tensor) -> tuple[Tensor, ...]:
+    """Parts a budget of labels [N] into up to five, each class spread evenly over them: bool [N] each.
+
+    Every part and the rest of it show each class; (): a class has one label alone.
+    """
+    place = torch.zeros_like(labels)
+    count = FOLDS
+    for label in sorted(set(labels.tolist())):
+        own = (labels == label).nonzero()[:, 0]
+        place[own] = torch.arange(len(own))
+        count = min(count, len(own))
+    return tuple(place % count == part for part in range(count)) if count > 1 else ()
+
+
+def turns(labels: Tensor, held_out: Tensor, budget: int | str) -> tuple[Tensor, ...]:
+    """Masks bool [N] of the images on which a choice is made, each among fits on all others.
+
+    The folds of a budget, or without one the held-out tenth; () where there are none.
+    """
+    if budget != "":
+        return folds(labels)
+    return (held_out,) if held_out.any() and not held_out.all() else ()
+
+
+def unchosen(what: str, taken: str, budget: int | str) -> str:
+    """The warning where `turns` is empty."""
+    lacking = f"one label of a class in a budget of {budget}" if budget else "no held-out tenth"
+    return f"{lacking} to choose {what} on: {taken} was taken"
 
 
 def accuracies(scores: Tensor, labels: Tensor) -> Mapping[str, Value]:

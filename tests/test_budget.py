@@ -11,11 +11,12 @@ import torch
 from click.testing import CliRunner
 
 from sslbench.api import Epoch, Place, Recipe, Stream
-from sslbench.cells.budget import check_budget, labels_in
+from sslbench.cells.budget import labels_in
 from sslbench.cells.settings import resolve_recipe
 from sslbench.cli.app import program
 from sslbench.data import open_data
 from sslbench.errors import Unsuited, UserError
+from sslbench.names import check_budget
 from sslbench.one_cell.subject import JudgedData
 from sslbench.plugins import registry
 from sslbench.store import Store
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("forks")
 PLUGIN = """
 import torch.nn.functional as F
 from torch import nn
-from sslbench.api import Method, Recipe, Stream
+from sslbench.api import Evaluator, Judgement, Method, Metric, Recipe, Stream, Value
 from sslbench.hookspecs import hookimpl
 from sslbench.views import plain
 
@@ -61,9 +62,24 @@ class Few(Method):
         return self.head(self.backbone(x))
 
 
+class Asks(Evaluator):
+    \"\"\"Says which rows it is shown.\"\"\"
+
+    metrics = (Metric("rows", unit="1"),)
+
+    def __call__(self, subject, data, seed):
+        rows = data.shown("4/class")
+        return Judgement({"rows": Value(float((rows + 1).square().sum()))})
+
+
 @hookimpl
 def methods():
     return {"few": Few}
+
+
+@hookimpl
+def evaluators():
+    return {"asks": Asks}
 """
 SUITE = """
 summary: a tiny suite
@@ -215,6 +231,34 @@ def test_a_suite_with_another_budget_is_a_sentence() -> None:
     Path("tiny.yaml").write_text(SUITE + "labels: some\n")
     said = " ".join(called("plan", code=2).split())
     assert "labels of the suite tiny.yaml must be 40, 4/class, 10% or all, not 'some'" in said
+
+
+# ---- judges ------------------------------------------------------------------------------------------
+
+
+def test_a_judge_is_shown_the_rows_that_the_method_of_its_cell_was() -> None:
+    judged = ("--evaluators", "asks", "--seeds", "0,3", "--labels", "4/class")
+    called("run", *judged)
+    data = open_data("digits[test=30,train=300]", registry(installed=False), Place())
+    found = {}
+    for cell in Store(Path("sslbench-store")).cells():
+        for record in cell.records():
+            if record.kind == "evaluation":
+                found[record.method, record.seed] = record.metrics[0].value
+    assert len(found) == 4
+    for (_, seed), value in found.items():
+        shown = (data.pretraining("budget", budget=40, seed=seed).labels >= 0).nonzero()[:, 0]
+        assert value == float((shown + 1).square().sum())
+
+
+def test_budgets_of_judges_stand_in_the_heads_and_rank_apart() -> None:
+    judges = "knn,knn[labels=2/class],knn[labels=10%]"
+    asked = ("run", "--labels", "4/class", "--evaluators", judges)
+    assert "knn-1[labels=2/class]" in called(*asked)
+    board, _ = json.JSONDecoder().raw_decode(called(*asked, "--json"))
+    (table,) = board["tables"]
+    heads = [column["protocol"] for column in table["columns"] if column["ranks"]]
+    assert heads == ["knn-1", "knn-1[labels=2/class]", "knn-1[labels=10%]"]
 
 
 # ---- for methods and evaluators ----------------------------------------------------------------------

@@ -23,7 +23,8 @@ the protocol of a borrowed probe in parentheses; it stands in every record and i
 A golden file (`tests/evaluators/golden`) pins each one's numbers on fixed features and images, so that
 they cannot move under the same id.
 
-Whatever is chosen is chosen on the held-out tenth of train; labels of test are read last. Features are
+Whatever is chosen is chosen on the held-out tenth of train or, by judges that are given a budget of labels
+(`linear[labels=4/class]`), among the labels of the budget alone; labels of test are read last. Features are
 computed once for each encoder and split, in float32 on every device, and shared by all evaluators.
 """
 

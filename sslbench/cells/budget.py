@@ -1,29 +1,11 @@
-"""Label budgets as people ask for them: 40, 4/class, 10% or all."""
+"""How many labels a budget is, of the data at hand."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 
 from ..errors import UserError
-
-FORMS = "40, 4/class, 10% or all"
-_FORM = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>/class|%|)")
-
-
-def check_budget(budget: int | str) -> int | str:
-    """The budget as it is kept: an integer, "4/class", "10%" or "all". UserError for others."""
-    text = str(budget).strip()
-    match = _FORM.fullmatch(text)
-    if text == "all":
-        return text
-    whole = match is not None and (match["unit"] == "%" or "." not in match["number"])
-    if match is None or not whole or isinstance(budget, bool):
-        raise UserError(f"a label budget is {FORMS}, not {budget}")
-    if not 0 < float(match["number"]) <= (100 if match["unit"] == "%" else math.inf):
-        raise UserError(f"a label budget of {text} was asked for; give {FORMS}")
-    return text if match["unit"] else int(text)
+from ..names import check_budget
 
 
 def labels_in(budget: int | str, sizes: Sequence[int], name: str) -> int:

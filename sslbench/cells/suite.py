@@ -13,9 +13,9 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, TypeAd
 from pydantic import ValidationError as Invalid
 
 from ..errors import UnknownName, UserError, suggestion
+from ..names import FORMS, check_budget
 from ..plugins import Registry
 from . import yaml12
-from .budget import FORMS, check_budget
 from .yaml12 import written
 
 NEEDED = ("summary", "datasets", "backbones", "methods", "baselines", "evaluators", "seeds")

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..cells.budget import check_budget
 from ..cells.yaml12 import value as read_value
 from ..cells.yaml12 import written
 from ..disk import STORE, default_store
 from ..errors import EmptySelection, UserError
+from ..names import check_budget
 from . import completion
 from .app import HOW, OUTPUT, PROTOCOL, WHAT, WHERE, State
 

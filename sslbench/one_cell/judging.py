@@ -30,7 +30,8 @@ def judge_all(
     """Runs the evaluators that have no sound record; returns a sentence for each that failed."""
     records = folder.records()
     missing = [j for j in judges if not is_judged(records, cell, j)]
-    subject = _subject(means, module, means.builder.data(cell.dataset), folder)
+    data = means.builder.data(cell.dataset)
+    subject = _subject(means, module, data, cell.seed, folder)
     failed = []
     for judge in missing:
         if means.stop():
@@ -54,7 +55,7 @@ def judge_all(
 
 
 def _subject(
-    means: Means, module: nn.Module, data: Data, folder: CellFolder | None = None
+    means: Means, module: nn.Module, data: Data, seed: int, folder: CellFolder | None = None
 ) -> Frozen:
     return Frozen(
         module,
@@ -63,6 +64,7 @@ def _subject(
         folder,
         lend=lambda name: resolve_judge(name, means.builder.registry)[1],
         opened=means.builder.data,
+        seed=seed,
     )
 
 
@@ -133,13 +135,13 @@ def _judged(
     return record, found, sheet
 
 
-def watching(means: Means, data: Data) -> Callable[[nn.Module], Mapping[str, float]]:
+def watching(means: Means, data: Data, seed: int) -> Callable[[nn.Module], Mapping[str, float]]:
     """Makes the function by which `--watch` measures an encoder while it trains."""
     assert means.how.watch is not None
     judge, evaluator = resolve_judge(means.how.watch.evaluator, means.builder.registry)
 
     def watch(encoder: nn.Module) -> dict[str, float]:
-        inner = Inner(_subject(means, encoder, data), data)
+        inner = Inner(_subject(means, encoder, data, seed), data)
         inner.subject.uses = frozenset(evaluator.uses)
         try:
             metrics = evaluator(inner, inner, 0).metrics
@@ -154,7 +156,7 @@ def watching(means: Means, data: Data) -> Callable[[nn.Module], Mapping[str, flo
 def _asked(subject: Frozen, judge: Judge) -> tuple[Any, Any]:
     """The encoder and the data to judge: those of test, or of the held-out tenth of train."""
     if not judge.held_out:
-        return subject, JudgedData(subject.data, subject.device)
+        return subject, JudgedData(subject.data, subject.device, subject.seed)
     inner = Inner(subject, subject.data)
     return inner, inner
 

@@ -43,12 +43,16 @@ class Frozen:
         *,
         lend: Callable[[str], Evaluator] | None = None,
         opened: Callable[[str], Data] | None = None,
+        seed: int = 0,
     ) -> None:
-        """`lend` makes the evaluator whose probe is borrowed; `opened` opens another dataset."""
+        """`lend` makes the evaluator whose probe is borrowed; `opened` opens another dataset.
+
+        seed: of the cell, by which labels are shown.
+        """
         self.module = module.to(device).eval()
         self.encoder = encoder_of(self.module)
         self.data, self.device, self.folder = data, device, folder
-        self._lend, self._opened = lend, opened
+        self._lend, self._opened, self.seed = lend, opened, seed
         self.uses: frozenset[str] = frozenset()  # evaluators whose probes may be borrowed
         self._features: dict[str, Tensor] = {}
         self._probes: dict[tuple[str, bool], Head] = {}
@@ -164,7 +168,7 @@ class Frozen:
     def probe(self, name: str, *, nine_tenths: bool = False) -> Head:
         self.check_borrowed(name)
         if (name, nine_tenths) not in self._probes:
-            data = JudgedData(self.data, self.device)
+            data = JudgedData(self.data, self.device, self.seed)
             self._probes[name, nine_tenths] = self.lent(name).probe(
                 self, data, nine_tenths=nine_tenths
             )
@@ -185,7 +189,7 @@ class Frozen:
     def elsewhere(self, dataset: str) -> tuple[Subject, Judged]:
         found = self.over_there(dataset)
         found.uses = self.uses
-        return found, JudgedData(found.data, self.device)
+        return found, JudgedData(found.data, self.device, self.seed)
 
     def over_there(self, dataset: str) -> Frozen:
         if self._opened is None:
@@ -193,7 +197,12 @@ class Frozen:
         if dataset not in self._elsewhere:
             data = self._opened(dataset)
             self._elsewhere[dataset] = Frozen(
-                self.module, data, self.device, lend=self._lend, opened=self._opened
+                self.module,
+                data,
+                self.device,
+                lend=self._lend,
+                opened=self._opened,
+                seed=self.seed,
             )
         return self._elsewhere[dataset]
 
@@ -251,7 +260,8 @@ class Inner:
     def images(self, split: Literal["train", "test"]) -> Tensor:
         return self.data.train.images[self._keep[split]]
 
-    def shown(self, labels: int | str, seed: int) -> Tensor:
+    def shown(self, labels: int | str, seed: int | None = None) -> Tensor:
+        seed = self.subject.seed if seed is None else seed
         rows = _shown(self.data, labels, seed)  # none is held out
         return self._keep["train"].cumsum(0)[rows] - 1
 
@@ -307,8 +317,9 @@ def _shown(data: Data, labels: int | str, seed: int) -> Tensor:
 class JudgedData:
     """`api.Judged`: the data as an evaluator sees it."""
 
-    def __init__(self, data: Data, device: torch.device | None = None) -> None:
-        self._data, self._device = data, device or torch.device("cpu")
+    def __init__(self, data: Data, device: torch.device | None = None, seed: int = 0) -> None:
+        """seed: of the cell, by which labels are shown."""
+        self._data, self._device, self._seed = data, device or torch.device("cpu"), seed
         self.name, self.fingerprint = data.name, data.fingerprint
         self.classes = data.classes
         self.held_out = data.held_out  # bool [N] of train
@@ -319,8 +330,8 @@ class JudgedData:
     def images(self, split: Literal["train", "test"]) -> Tensor:
         return self._split(split).images
 
-    def shown(self, labels: int | str, seed: int) -> Tensor:
-        return _shown(self._data, labels, seed)
+    def shown(self, labels: int | str, seed: int | None = None) -> Tensor:
+        return _shown(self._data, labels, self._seed if seed is None else seed)
 
     def clips(self, split: Literal["train", "test"]) -> Tensor | None:
         return self._split(split).clips

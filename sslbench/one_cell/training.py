@@ -157,7 +157,9 @@ def _session(
         pretrain=pretext,
         listener=means.listener,
         stop=means.stop,
-        watch=watching(means, means.builder.data(cell.dataset)) if means.how.watch else None,
+        watch=watching(means, means.builder.data(cell.dataset), cell.seed)
+        if means.how.watch
+        else None,
         how=means.how,
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..api import Weights
-from ..cells.budget import FORMS, labels_in
+from ..cells.budget import labels_in
 from ..cells.cell import Cell
 from ..cells.identity import Identity, is_adopted
 from ..cells.parameters import anatomy
@@ -17,8 +17,8 @@ from ..cells.protocol import Judge, judged_identity, resolve_judge
 from ..cells.settings import Context, Outline, Settings, check_settings, outline, recorded, resolve
 from ..cells.suite import Suite, load_suite
 from ..errors import EmptySelection, UserError
+from ..names import FORMS, unplaced
 from ..names import parse as parse_name
-from ..names import unplaced
 from ..plugins import Registry
 from ..records import Record, differences, digest
 from ..store import Store

@@ -14,7 +14,7 @@ from ..api import Corrupted, Evaluator, Judgement, Labels
 from ..arrays import balanced
 from ..cells.budget import labels_in
 from ..corruptions import ALL
-from ..errors import Unsuited
+from ..errors import Unsuited, UserError
 
 FRAMES = 8  # of a made-up clip, in which nothing but the class moves
 Change = Callable[[Tensor, int, int, torch.Generator], Tensor]  # float images, which, severity
@@ -41,6 +41,7 @@ class MadeUp:
     corruptions: dict[str, Corrupted] = field(default_factory=dict)  # sets by what was asked for
     name: str = "made-up"
     fingerprint: str = "made up"
+    seed: int = 0  # of the cell, by which labels are shown
     reads: list[str] = field(default_factory=list)  # splits whose features were read, in order
     lenders: dict[str, Evaluator] = field(default_factory=dict)  # evaluators that lend probes
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -67,11 +68,15 @@ class MadeUp:
     def images(self, split: str) -> Tensor:
         return self.pictures[split]
 
-    def shown(self, labels: int | str, seed: int) -> Tensor:
-        free = torch.nonzero(~self.held_out)[:, 0]
+    def shown(self, labels: int | str, seed: int | None = None) -> Tensor:
+        free = torch.nonzero(~self.held_out & (self.truth["train"] >= 0))[:, 0]
         sizes = torch.bincount(self.truth["train"][free], minlength=self.classes).tolist()
-        count = labels_in(labels, sizes, "made up")
-        rows = balanced(self.truth["train"][free].numpy(), count, f"budget {seed}")
+        try:
+            count = labels_in(labels, sizes, self.name)
+        except UserError as error:
+            raise Unsuited(str(error)) from error
+        key = f"budget {self.seed if seed is None else seed}"
+        rows = balanced(self.truth["train"][free].numpy(), count, key)
         return free[torch.from_numpy(rows)]
 
     def clips(self, split: str) -> Tensor | None:

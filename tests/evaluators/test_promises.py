@@ -36,6 +36,9 @@ NAMES = {  # what each is judged with here; the others as they come
 }
 MORE = (
     "linear[layers=true]",
+    "linear[labels=4/class]",
+    "knn[labels=4/class]",
+    "finetune[labels=4/class]",
     "clustering[over=true,stability=true]",
     "tent[batch=60,lr=0.02,severities=5]",
 )
