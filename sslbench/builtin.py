@@ -149,6 +149,7 @@ def evaluators() -> dict[str, str]:
         "corruption": "sslbench.evaluators.corruption:Corruption",
         "bn-adapt": "sslbench.evaluators.bn_adapt:BNAdapt",
         "tent": "sslbench.evaluators.tent:Tent",
+        "conjugate": "sslbench.evaluators.conjugate:Conjugate",
         "transfer": "sslbench.evaluators.transfer:Transfer",
         # clips
         "propagation": "sslbench.evaluators.propagation:Propagation",

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sslbench.api import Count, Evaluator, Head, Judged, Judgement, NonNegative, Subject
-from sslbench.errors import Unsuited, UserError
+from sslbench.api import Count, Evaluator, Judged, Judgement, NonNegative, Subject
+from sslbench.errors import UserError
+from sslbench.evaluators.adapting import Adapting
 from sslbench.evaluators.robustness import (
     accuracies,
-    batch_norms,
     finite,
     rendering,
     set_of,
@@ -106,57 +106,3 @@ class Tent(Evaluator):
             "episodic": episodic.logits(x, what),
             "online": [online.step(x, what) for _ in range(self.steps)][-1],
         }
-
-
-class Adapting:
-    """A copied encoder on batch statistics, whose scales and shifts learn."""
-
-    def __init__(self, encoder: nn.Module, head: Head, lr: float) -> None:
-        self.encoder, self.head, self.lr = encoder.requires_grad_(False).eval(), head, lr
-        norms = batch_norms(encoder)
-        for norm in norms:
-            norm.running_mean = norm.running_var = None  # then eval mode takes the batch's own
-        self.moving = [each for norm in norms for each in norm.parameters(recurse=False)]
-        if not self.moving:
-            raise Unsuited(
-                "tent learns the scale and shift of batch norm, that of this encoder has neither; "
-                "use a backbone whose batch norm is affine"
-            )
-        for parameter in self.moving:
-            parameter.requires_grad_(True)
-        self.start = [parameter.detach().clone() for parameter in self.moving]
-        self.reset()
-
-    def reset(self) -> None:
-        """Back to the source, to the bit; the optimiser forgets."""
-        with torch.no_grad():
-            for parameter, start in zip(self.moving, self.start, strict=True):
-                parameter.copy_(start)
-        self.optimizer = torch.optim.Adam(self.moving, self.lr, betas=(0.9, 0.999))
-
-    @torch.no_grad()
-    def logits(self, x: Tensor, what: str) -> Tensor:
-        return self.head(finite(self.encoder(x).float(), what))
-
-    @torch.enable_grad()
-    def step(self, x: Tensor, what: str) -> Tensor:
-        """Logits [B, C] of the forward whose mean entropy then takes one step."""
-        logits = self.head(finite(self.encoder(x).float(), what))
-        loss = entropy(logits)
-        if not loss.requires_grad:
-            raise Unsuited(
-                "tent follows the gradient of the encoder's features, none passes through this "
-                "encoder; use one whose forward can be differentiated"
-            )
-        slopes = torch.autograd.grad(loss, self.moving, allow_unused=True)
-        for parameter, slope in zip(self.moving, slopes, strict=True):
-            parameter.grad = slope
-        self.optimizer.step()
-        return logits.detach()
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Mean entropy in nats of softmax of [B, C]; a class that scores -inf has no part in it."""
-    shown = logits[:, (logits > -torch.inf).all(0)]
-    logs = shown.log_softmax(1)
-    return -(logs.exp() * logs).sum(1).mean()

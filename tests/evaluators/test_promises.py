@@ -41,17 +41,14 @@ MORE = (
     "finetune[labels=4/class]",
     "clustering[over=true,stability=true]",
     "tent[batch=60,lr=0.02,severities=5]",
+    "conjugate[batch=60,loss=squared,lr=0.02,severities=5]",
 )
 JUDGES = [NAMES.get(name, name) for name in FOUND.names("evaluators")] + list(MORE)
 TIMED = re.compile(r"latency|throughput|batch$")  # what a clock says is in no golden
-CLASSIFY = {
-    "knn",
-    "linear",
-    "mlp",
-    "finetune",
-    "classifier",
-}  # who name a class for each image, and keep it
-TRAINED = {"finetune", "mlp", "tent"}  # sums in another order on another processor add up
+# who name a class for each image, and keep it
+CLASSIFY = {"knn", "linear", "mlp", "finetune", "classifier"}
+# sums in another order on another processor add up
+TRAINED = {"finetune", "mlp", "tent", "conjugate"}
 
 
 def world() -> MadeUp:
@@ -197,7 +194,15 @@ def shifted(offset: float) -> MadeUp:
     return subject
 
 
-OF_OTHER_IMAGES = ("bn-adapt", "corruption", "finetune", "propagation", "tent", "transfer")
+OF_OTHER_IMAGES = (
+    "conjugate",
+    "bn-adapt",
+    "corruption",
+    "finetune",
+    "propagation",
+    "tent",
+    "transfer",
+)
 ENLARGED = [  # FLOPs and time know no scale
     pytest.param(name, marks=[pytest.mark.slow] * (name in ("mlp", "finetune")), id=name)
     for name in JUDGES

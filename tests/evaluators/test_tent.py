@@ -11,8 +11,9 @@ from torch import nn
 
 from sslbench.corruptions import ALL
 from sslbench.errors import Unsuited, UserError
+from sslbench.evaluators.adapting import Adapting, entropy
 from sslbench.evaluators.linear import Linear
-from sslbench.evaluators.tent import Adapting, Tent, entropy
+from sslbench.evaluators.tent import Tent
 
 from .helpers import Fake, pictured
 from .sets import brighter, corrupted, noisy, same, uneven, untouched, weights
