@@ -104,7 +104,7 @@ class AdaMatch(Method):
         loss = (cross_entropy(strong, name) * mask).mean()
         weight = cosine(0.0, self.unlabelled, batch.progress / self.rise)
         log = {
-            "supervised": supervised,
+            "labelled": supervised,
             "mask": mask.mean(),
             "threshold": threshold,
             "confidence": sure.mean(),

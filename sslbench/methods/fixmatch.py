@@ -94,7 +94,7 @@ class FixMatch(Method):
         loss, sure = pseudo_labelled(weak, strong, self.threshold)
         supervised = F.cross_entropy(known.float(), given.label)
         log = {
-            "supervised": supervised,
+            "labelled": supervised,
             "mask": (sure >= self.threshold).float().mean(),
             "confidence": sure.mean(),
         }

@@ -116,7 +116,7 @@ class ReMixMatch(Method):
         others = cross_entropy(logits[count:], target[count:])
         risen = min(1.0, batch.progress / self.rise)
         loss = supervised + risen * (self.mixed * others + self.plain * plain)
-        log = {"supervised": supervised, "rotation": rotation, "confidence": guess.amax(1).mean()}
+        log = {"labelled": supervised, "turned": rotation, "confidence": guess.amax(1).mean()}
         yield Update(loss + self.rotation * rotation, log=log)
 
         self.guessed.copy_(torch.cat([self.guessed[1:], p.mean(0, keepdim=True)]))

@@ -108,7 +108,7 @@ def test_a_step_adds_the_labelled_loss_and_the_weighted_one_in_one_pass(threshol
     same(update.loss.detach(), wanted + 3 * (other * mask).mean())
     near(update.log["mask"], float(mask.float().mean()))
     near(update.log["confidence"], float(weak.amax(1).mean()))
-    near(update.log["supervised"], float(wanted))
+    near(update.log["labelled"], float(wanted))
 
 
 def test_norms_see_all_images_of_a_step_once(made):

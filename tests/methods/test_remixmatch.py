@@ -137,7 +137,7 @@ def test_a_step_adds_four_losses_of_which_two_rise(progress, share, made, monkey
         rtol=1e-4,
         atol=1e-5,
     )
-    near(update.log["rotation"], float(rotation))
+    near(update.log["turned"], float(rotation))
     near(update.log["confidence"], float(guess.amax(1).mean()))
 
 
