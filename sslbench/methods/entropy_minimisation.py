@@ -54,7 +54,7 @@ class EntropyMinimisation(Method):
         backbone,
         data,
         *,
-        weight: NonNegative = 0.1,  # of the entropy at the end; ours
+        unlabelled: NonNegative = 0.1,  # weight of the entropy at the end; ours
         rise: Share = 0.4,  # share of the fit until that weight is reached; ours
         ratio: Positive = 1.0,  # of all images to the labelled ones of a step; ours
         momentum_average: Share = 0.999,  # of the average that is judged; ours
@@ -66,7 +66,7 @@ class EntropyMinimisation(Method):
         self.online = nn.Sequential(self.backbone, self.head)
         self.average = copy_frozen(self.online)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self.weight, self.rise = weight, rise
+        self.unlabelled, self.rise = unlabelled, rise
         self.ratio, self.momentum = ratio, momentum_average
         self.view = shift_flip(data.size, shift, flip)
 
@@ -81,12 +81,14 @@ class EntropyMinimisation(Method):
 
     def step(self, batch):
         given = batch.also["labelled"]
-        known = F.cross_entropy(self.online(given.views).float(), given.label)
+        supervised = F.cross_entropy(self.online(given.views).float(), given.label)
         with unrecorded(self.online):  # of norms, labelled images make the running statistics
             logits = self.online(batch.views)  # [B, K]
         unsure = entropy(logits)
-        weight = self.weight * risen(batch.progress, self.rise)
-        yield Update(known + weight * unsure, log={"labelled": known, "entropy": unsure})
+        weight = self.unlabelled * risen(batch.progress, self.rise)
+        yield Update(
+            supervised + weight * unsure, log={"supervised": supervised, "entropy": unsure}
+        )
         ema(self.average, self.online, warm(self.momentum, self.steps))
         self.steps += 1
 

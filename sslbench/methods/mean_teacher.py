@@ -57,7 +57,7 @@ class MeanTeacher(Method):
         backbone,
         data,
         *,
-        weight: NonNegative = 50.0,  # of the squared difference at the end; code
+        unlabelled: NonNegative = 50.0,  # weight of the squared difference at the end; code
         rise: Share = 0.4,  # share of the fit until that weight is reached; code
         ratio: Positive = 1.0,  # of all images to the labelled ones of a step; code
         momentum_average: Share = 0.999,  # of the average that teaches and is judged; code
@@ -69,7 +69,7 @@ class MeanTeacher(Method):
         self.online = nn.Sequential(self.backbone, self.head)
         self.average = copy_frozen(self.online)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self.weight, self.rise = weight, rise
+        self.unlabelled, self.rise = unlabelled, rise
         self.ratio, self.momentum = ratio, momentum_average
         self.view = shift_flip(data.size, shift, flip)
 
@@ -87,14 +87,14 @@ class MeanTeacher(Method):
 
     def step(self, batch):
         given, (one, two) = batch.also["labelled"], batch.views
-        known = F.cross_entropy(self.online(given.views).float(), given.label)
+        supervised = F.cross_entropy(self.online(given.views).float(), given.label)
         with unrecorded(self.online, self.average):  # labelled images make the running statistics
             student = self.online(one)  # [B, K]
             with torch.no_grad():
                 teacher = self.average(two)  # [B, K]
         error = apart(student, teacher)
-        weight = self.weight * risen(batch.progress, self.rise)
-        yield Update(known + weight * error, log={"labelled": known, "apart": error})
+        weight = self.unlabelled * risen(batch.progress, self.rise)
+        yield Update(supervised + weight * error, log={"supervised": supervised, "apart": error})
         ema(self.average, self.online, warm(self.momentum, self.steps))
         self.steps += 1
 

@@ -54,7 +54,7 @@ class PseudoLabel(Method):
         data,
         *,
         threshold: Share = 0.95,  # of the probability, from which a class is taken; code
-        weight: NonNegative = 1.0,  # of images without labels at the end; code
+        unlabelled: NonNegative = 1.0,  # weight of images without labels at the end; code
         rise: Share = 0.4,  # share of the fit until that weight is reached; code
         ratio: Positive = 1.0,  # of all images to the labelled ones of a step; code
         momentum_average: Share = 0.999,  # of the average that is judged; code
@@ -66,7 +66,7 @@ class PseudoLabel(Method):
         self.online = nn.Sequential(self.backbone, self.head)
         self.average = copy_frozen(self.online)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self.threshold, self.weight, self.rise = threshold, weight, rise
+        self.threshold, self.unlabelled, self.rise = threshold, unlabelled, rise
         self.ratio, self.momentum = ratio, momentum_average
         self.view = shift_flip(data.size, shift, flip)
 
@@ -81,13 +81,14 @@ class PseudoLabel(Method):
 
     def step(self, batch):
         given = batch.also["labelled"]
-        known = F.cross_entropy(self.online(given.views).float(), given.label)
+        supervised = F.cross_entropy(self.online(given.views).float(), given.label)
         with unrecorded(self.online):  # of norms, labelled images make the running statistics
             logits = self.online(batch.views)  # [B, K]
-        named, share = self_named(logits, self.threshold)
-        weight = self.weight * risen(batch.progress, self.rise)
-        log = {"labelled": known, "named": named, "share_named": share}
-        yield Update(known + weight * named, log=log)
+        named, sure = self_named(logits, self.threshold)
+        weight = self.unlabelled * risen(batch.progress, self.rise)
+        mask = (sure >= self.threshold).float()
+        log = {"supervised": supervised, "mask": mask.mean(), "confidence": sure.mean()}
+        yield Update(supervised + weight * named, log=log)
         ema(self.average, self.online, warm(self.momentum, self.steps))
         self.steps += 1
 
@@ -102,15 +103,15 @@ class PseudoLabel(Method):
 
 
 def self_named(logits, threshold):
-    """Cross-entropy of logits [B, K] with their own best class, and the share of images it counts for.
+    """Cross-entropy of logits [B, K] with their own best class, and the probability of that class [B].
 
-    It counts 0 where that class has a probability below the threshold; the mean is over all.
+    It counts 0 where that probability is below the threshold; the mean is over all.
     """
     with full_precision(logits):
         logs = logits.float().log_softmax(1)  # [B, K]
         best = logs.max(1).values  # [B]
-        sure = (best.detach().exp() >= threshold).float()
-        return -(sure * best).mean(), sure.mean()
+        sure = best.detach().exp()
+        return -((sure >= threshold) * best).mean(), sure
 
 
 def risen(progress, rise):

@@ -13,7 +13,7 @@ from .helpers import Case, log_share, near, noise, same, with_gradients
 
 B, K = 6, 4
 LOGITS = 2 * noise(B, K, seed=1)
-PLAIN = {"entropy-minimisation": {"weight": 0.0}}  # which rises with the fit
+PLAIN = {"entropy-minimisation": {"unlabelled": 0.0}}  # which rises with the fit
 
 
 def looped(logits):

@@ -10,7 +10,7 @@ from sslbench.methods.mean_teacher import apart
 from .helpers import Case, log_share, near, noise, with_gradients
 
 B, K = 6, 4
-PLAIN = {"mean-teacher": {"weight": 0.0}}  # which rises with the fit
+PLAIN = {"mean-teacher": {"unlabelled": 0.0}}  # which rises with the fit
 
 
 def looped(one, two):
@@ -49,13 +49,13 @@ def step_of(made, some_batch):
 
 
 def test_the_teacher_is_the_average_in_training_mode_and_takes_no_gradient(step_of):
-    method, batch, update = step_of("mean-teacher", weight=7.0)
+    method, batch, update = step_of("mean-teacher", unlabelled=7.0)
     assert method.average.training
     with torch.no_grad():
         one, two = batch.views
         expected = apart(method.online(one), method.average(two))
     torch.testing.assert_close(update.log["apart"].detach(), expected)
-    total = update.log["labelled"] + 7.0 * expected
+    total = update.log["supervised"] + 7.0 * expected
     torch.testing.assert_close(update.loss.detach(), total.detach())
     update.loss.backward()
     assert all(p.grad is None for p in method.average.parameters())

@@ -6,5 +6,5 @@ from sslbench.methods.pi_model import apart
 
 from . import test_mean_teacher as teacher
 
-PLAIN = {"pi-model": {"weight": 0.0}}  # which rises with the fit
+PLAIN = {"pi-model": {"unlabelled": 0.0}}  # which rises with the fit
 CASES = {"apart": teacher.CASES["apart"]._replace(loss=apart)}

@@ -14,7 +14,7 @@ from .helpers import Case, log_share, near, noise, same, with_gradients
 
 B, K = 6, 4
 LOGITS = 2 * noise(B, K, seed=1)
-PLAIN = {"pseudo-label": {"weight": 0.0}}  # which rises with the fit
+PLAIN = {"pseudo-label": {"unlabelled": 0.0}}  # which rises with the fit
 
 
 def of_named(logits):
@@ -38,9 +38,11 @@ CASES = {
 
 
 def test_some_images_are_named_and_some_are_not():
-    share = self_named(LOGITS, 0.6)[1]
-    assert 0 < float(share) < 1
-    assert not share.requires_grad
+    logits = LOGITS.clone().requires_grad_()
+    sure = self_named(logits, 0.6)[1]
+    same(sure, LOGITS.softmax(1).amax(1))
+    assert 0 < int((sure >= 0.6).sum()) < B
+    assert not sure.requires_grad
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.6, 0.95])
@@ -66,7 +68,17 @@ def test_of_a_tie_one_class_is_named():
 
 def test_a_sure_image_is_named_at_the_threshold_itself():
     logits = torch.tensor([[0.0, 0.0]])
-    assert float(self_named(logits, 0.5)[1]) == 1.0
+    near(self_named(logits, 0.5)[0], math.log(2))
+    near(self_named(logits, 0.5001)[0], 0.0)
+
+
+def test_it_says_of_how_many_images_it_is_sure(made, some_batch):
+    method = made("pseudo-label", threshold=0.12)
+    log = next(method.step(some_batch(method))).log
+    with torch.no_grad():
+        sure = method.online(some_batch(method).views).softmax(1).amax(1)
+    near(log["mask"], float((sure >= 0.12).float().mean()))
+    near(log["confidence"], float(sure.mean()))
 
 
 def test_the_weight_rises_in_a_straight_line_and_then_stays():
