@@ -141,7 +141,7 @@ class Recipe:
     weight_decay: float = 1e-4  # not on biases and norms, unless `decay` is all
     weight_decay_end: float | None = None  # where a cosine takes it; None: constant
     decay: Literal["weights", "all"] = "weights"  # all: biases and norms too; LARS scales the same
-    # of lr, after the warm-up; arc: cos(acos(lr_end) p) at share p of the fit, as FixMatch's
+    # of lr, after the warm-up (arc is cos(acos(lr_end) p) at share p of the fit, as FixMatch's)
     schedule: Literal["cosine", "arc", "step", "constant"] = "cosine"
     milestones: tuple[float, ...] = (0.6, 0.8)  # shares of the fit at which `step` acts
     gamma: float = 0.1  # by which `step` multiplies

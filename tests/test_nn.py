@@ -199,9 +199,6 @@ def test_nothing_is_mixed_where_the_share_is_one(monkeypatch):
         assert torch.equal(found[0], x)
         assert torch.equal(found[1], target)
 
-    steps = torch.tensor([0.0, 1, 8, 80, 81, 1000])
-    assert warm(0.9, steps).tolist() == pytest.approx(found)
-
 
 def test_a_momentum_may_be_a_number_on_the_device():
     online, target = nn.BatchNorm1d(4), nn.BatchNorm1d(4)

@@ -86,9 +86,7 @@ class EntropyMinimisation(Method):
             logits = self.online(batch.views)  # [B, K]
         unsure = entropy(logits)
         weight = self.unlabelled * risen(batch.progress, self.rise)
-        yield Update(
-            supervised + weight * unsure, log={"supervised": supervised, "entropy": unsure}
-        )
+        yield Update(supervised + weight * unsure, log={"labelled": supervised, "entropy": unsure})
         ema(self.average, self.online, warm(self.momentum, self.steps))
         self.steps += 1
 

@@ -94,7 +94,7 @@ class MeanTeacher(Method):
                 teacher = self.average(two)  # [B, K]
         error = apart(student, teacher)
         weight = self.unlabelled * risen(batch.progress, self.rise)
-        yield Update(supervised + weight * error, log={"supervised": supervised, "apart": error})
+        yield Update(supervised + weight * error, log={"labelled": supervised, "apart": error})
         ema(self.average, self.online, warm(self.momentum, self.steps))
         self.steps += 1
 

@@ -93,7 +93,7 @@ class PiModel(Method):
         with unrecorded(self.online):  # of norms, labelled images make the running statistics
             error = apart(self.online(one), self.online(two))
         weight = self.unlabelled * risen(batch.progress, self.rise)
-        yield Update(supervised + weight * error, log={"supervised": supervised, "apart": error})
+        yield Update(supervised + weight * error, log={"labelled": supervised, "apart": error})
         ema(self.average, self.online, warm(self.momentum, self.steps))
         self.steps += 1
 

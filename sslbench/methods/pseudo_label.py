@@ -87,7 +87,7 @@ class PseudoLabel(Method):
         named, sure = self_named(logits, self.threshold)
         weight = self.unlabelled * risen(batch.progress, self.rise)
         mask = (sure >= self.threshold).float()
-        log = {"supervised": supervised, "mask": mask.mean(), "confidence": sure.mean()}
+        log = {"labelled": supervised, "mask": mask.mean(), "confidence": sure.mean()}
         yield Update(supervised + weight * named, log=log)
         ema(self.average, self.online, warm(self.momentum, self.steps))
         self.steps += 1

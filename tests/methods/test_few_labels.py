@@ -118,7 +118,7 @@ def test_other_images_count_by_a_weight_that_rises(name, made, some_batch):
     def more(progress, weight):
         method.unlabelled = weight
         update = next(method.step(some_batch(method, progress=progress)))
-        return float((update.loss - update.log["supervised"]).detach())
+        return float((update.loss - update.log["labelled"]).detach())
 
     whole = more(0.9, 1.0)
     assert whole > 0

@@ -55,7 +55,7 @@ def test_the_teacher_is_the_average_in_training_mode_and_takes_no_gradient(step_
         one, two = batch.views
         expected = apart(method.online(one), method.average(two))
     torch.testing.assert_close(update.log["apart"].detach(), expected)
-    total = update.log["supervised"] + 7.0 * expected
+    total = update.log["labelled"] + 7.0 * expected
     torch.testing.assert_close(update.loss.detach(), total.detach())
     update.loss.backward()
     assert all(p.grad is None for p in method.average.parameters())
