@@ -391,7 +391,7 @@ def completed(monkeypatch: pytest.MonkeyPatch, words: str) -> list[str]:
 def test_completion_knows_every_kind(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
     assert completed(monkeypatch, "sslbench run --datasets cifar100-") == ["cifar100-20"]
     assert completed(monkeypatch, "sslbench run --suite qu") == ["quick"]
-    assert completed(monkeypatch, "sslbench plan --evaluators knn,cl") == ["knn,clustering"]
+    assert completed(monkeypatch, "sslbench plan --evaluators knn,clu") == ["knn,clustering"]
     assert completed(monkeypatch, "sslbench run --set superv") == ["supervised."]
     assert completed(monkeypatch, "sslbench list back") == ["backbones"]
     cell = cell_of(store, "simclr").id
