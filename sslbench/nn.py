@@ -57,6 +57,11 @@ def cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
+def risen(progress: float, rise: float) -> float:
+    """The share of its weight that a loss has at this share of the fit, when it is whole at `rise`."""
+    return min(1.0, progress / rise) if rise else 1.0
+
+
 def copy_frozen(module: ModuleT) -> ModuleT:
     """Copies a module; the copy takes no gradient, and its training mode stays as it is."""
     return copy.deepcopy(module).requires_grad_(False)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..api import Method, NonNegative, Positive, Recipe, Share, Stream, Update
-from ..nn import copy_frozen, ema, full_precision, unrecorded, warm
+from ..nn import copy_frozen, ema, full_precision, risen, unrecorded, warm
 from ..views import shift_flip
 
 
@@ -105,8 +105,3 @@ def entropy(logits):
     with full_precision(logits):
         logs = logits.float().log_softmax(1)  # [B, K]
         return -(logs.exp() * logs).sum(1).mean()
-
-
-def risen(progress, rise):
-    """The share of its weight that a loss has at this share of the fit."""
-    return min(1.0, progress / rise) if rise else 1.0

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..api import Method, NonNegative, Positive, Recipe, Share, Stream, Update
-from ..nn import copy_frozen, ema, full_precision, unrecorded, warm
+from ..nn import copy_frozen, ema, full_precision, risen, unrecorded, warm
 from ..views import Views, shift_flip
 
 
@@ -112,8 +112,3 @@ def apart(one, two):
     """Mean squared difference of the probabilities of two sets of logits [B, K]."""
     with full_precision(one):
         return F.mse_loss(one.float().softmax(1), two.float().softmax(1))
-
-
-def risen(progress, rise):
-    """The share of its weight that a loss has at this share of the fit."""
-    return min(1.0, progress / rise) if rise else 1.0

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..api import Method, NonNegative, Positive, Recipe, Share, Stream, Update
-from ..nn import copy_frozen, ema, full_precision, unrecorded, warm
+from ..nn import copy_frozen, ema, full_precision, risen, unrecorded, warm
 from ..views import shift_flip
 
 
@@ -112,8 +112,3 @@ def self_named(logits, threshold):
         best = logs.max(1).values  # [B]
         sure = best.detach().exp()
         return -((sure >= threshold) * best).mean(), sure
-
-
-def risen(progress, rise):
-    """The share of its weight that a loss has at this share of the fit."""
-    return min(1.0, progress / rise) if rise else 1.0

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslbench.methods.pseudo_label import risen, self_named
+from sslbench.methods.pseudo_label import self_named
+from sslbench.nn import risen
 
 from .helpers import Case, log_share, near, noise, same, with_gradients
 
