@@ -67,7 +67,7 @@ CRASHED = [
 def cell_of(method: str, seed: int = 0, **settings) -> Cell:
     reg = registry(files=[HARD])
     data = open_data(DATA, reg, Place())
-    setting = Context("test_resnet", data.name, data.fingerprint, data.size, seed)
+    setting = Context("test_resnet", data.name, data.fingerprint, data.size, seed, budget=40)
     layers = (({"epochs": 2, "batch": 32}, SMALL), ({}, settings))
     return resolve(method, reg, setting, Settings(layers))
 
