@@ -224,6 +224,7 @@ def goes_on() -> None:
     assert not resume.exists()
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_stops_the_run_as_ctrl_c_does() -> None:
     with begun() as (run, _):
         pass
@@ -232,7 +233,9 @@ def test_a_reader_who_leaves_stops_the_run_as_ctrl_c_does() -> None:
     goes_on()
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGHUP, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_a_signal_to_the_leader_stops_the_run_and_nothing_fails(number: int) -> None:
     with begun() as (run, reader):
         os.kill(run.pid, number)

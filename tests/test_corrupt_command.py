@@ -151,6 +151,7 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(tmp_path):
     assert {path.stem for path in folder.glob("*.npy")} == {"labels", *ALL}
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_a_bar_and_keeps_the_lines():
     ours, theirs = pty.openpty()
     job = subprocess.Popen(

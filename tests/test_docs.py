@@ -270,6 +270,7 @@ def test_every_field_of_a_records_parts_is_described():
 
 
 @pytest.mark.xdist_group("pages")
+@pytest.mark.slow
 def test_the_files_of_a_cell_are_described(reader):
     [layout] = [block for kind, block in blocks_of(ROOT / "docs" / "store.md") if kind == "text"]
     for path in (reader / "sslbench-store").rglob("*"):
@@ -314,6 +315,7 @@ def follow(kind: str, text: str, names: dict[str, object]) -> None:
 
 
 @pytest.mark.xdist_group("pages")
+@pytest.mark.slow
 def test_what_the_pages_do_can_be_done(reader):
     assert (reader / "board" / "leaderboard.json").is_file()
     assert load_suite(str(reader / "longer.yaml"), registry(installed=False)).epochs == 50

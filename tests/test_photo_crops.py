@@ -107,6 +107,7 @@ def test_a_damaged_package_is_named(
         PhotoCrops().load(Place())
 
 
+@pytest.mark.slow
 def test_neither_package_is_imported() -> None:
     code = (
         "import sys; from sslbench.api import Place; from sslbench.datasets.photo_crops import PhotoCrops;"

@@ -26,6 +26,7 @@ def waiting(connection):
         connection.recv()
 
 
+@pytest.mark.slow
 def test_torch_has_the_threads_that_tests_allow_here_and_in_other_processes():
     allowed = int(os.environ["OMP_NUM_THREADS"])
     assert torch.get_num_threads() == allowed

@@ -158,6 +158,7 @@ def test_a_variant_names_what_it_sets_and_whose_variant_it_is() -> None:
     assert "moco with another temperature, " in call("show", "moco-v1")
 
 
+@pytest.mark.slow
 def test_a_variant_may_set_the_recipe_of_a_stage() -> None:
     found = plain("scan-imagenet")
     assert found["stages"]["agree"]["recipe"]["lr"]["default"] == 5.0

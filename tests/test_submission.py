@@ -121,6 +121,7 @@ def program_of(path, script):
     path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_the_check_finds_what_changed_compares_it_and_asks_for_a_bundle(tmp_path):
     boards = tmp_path / "boards"
     for name in ("one", "two"):

@@ -403,6 +403,7 @@ def test_the_id_of_a_suite_is_of_what_was_typed():
         assert suite_of(Selection(set=again), found)[1] == name
 
 
+@pytest.mark.slow
 def test_a_board_says_what_was_typed_and_validates(tmp_path, monkeypatch):
     """R2: --set moco.queue=0100 trained with 64 and wrote 100."""
     monkeypatch.chdir(tmp_path)

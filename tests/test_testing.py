@@ -495,6 +495,7 @@ def test_what_is_too_large_for_96_images_is_64_unless_it_is_set(tmp_path):
     assert pretext.hyperparameters == {"queue": 96, "splits": 70, "share": 99.0}
 
 
+@pytest.mark.slow
 def test_a_pretext_is_trained_once_in_a_precision_for_all_checks(tmp_path, monkeypatch):
     trained, fit = [], Wide.fit
 

@@ -55,10 +55,10 @@ FIRST = {  # of the entries that share a class the first
     for name, parts in reversed([(n, anatomy(e)) for n, e in ENTRIES.items()])
     if parts.recipe
 }
-# The conformance kit stops every method between its steps. Here one of the hard ones crashes, anywhere;
-# and beside it, for the patient, the others, those with a fit of their own, and one without.
+# The conformance kit stops methods between their steps. Here, for the patient, these crash anywhere: the
+# hard ones, those with a fit of their own, and one without.
 CRASHED = [
-    pytest.param(name, marks=() if name == "adversary" else pytest.mark.slow)
+    name
     for kind, name in FIRST.items()
     if ENTRIES[name].file or kind.fit is not Method.fit or name == "moco"
 ]
@@ -141,6 +141,7 @@ POINTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", CRASHED)
 def test_a_crash_at_any_point_leaves_no_trace(method, uninterrupted, tmp_path, monkeypatch):
     cell, judge = cell_of(method), resolve_judge("knn", registry())[0]
@@ -465,6 +466,7 @@ def test_interrupted_says_where(tmp_path):
         train.fit_main(session_of(bench, cell), bench.builder.build(cell)[0], cell.recipe)
 
 
+@pytest.mark.slow
 def test_two_runs_are_equal_bit_for_bit_and_seeds_differ(uninterrupted, tmp_path):
     judge = resolve_judge("knn", registry())[0]
     cell, other = cell_of("swav"), cell_of("swav", seed=1)

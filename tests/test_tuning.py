@@ -103,6 +103,7 @@ def test_what_the_command_line_sets_is_not_searched():
     assert all(" lr=" not in title and " temperature=" in title for title in titles)
 
 
+@pytest.mark.slow
 def test_one_run_does_the_trials_and_then_the_cells_with_the_best_settings():
     result = sslbench("run", "--suite", "tiny.yaml", "--store", "store")
     assert result.exit_code == 0, result.output

@@ -143,6 +143,7 @@ def asked(bundle, **how):
 # ---- what is accepted ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_honest_bundle_made_on_another_number_of_threads_is_accepted(home, honest):
     assert torch.get_num_threads() == 1
     said = []
@@ -337,6 +338,7 @@ def test_a_bundle_without_models_cannot_be_verified(home, tmp_path):
         verify(asked(tmp_path / "light.zip"), FOUND)
 
 
+@pytest.mark.slow
 def test_a_refusal_on_the_command_line_names_the_numbers_and_exits_with_5(home, tmp_path):
     def change(plain):
         if plain["evaluator"] == "clustering" and plain["method"] == "simclr":

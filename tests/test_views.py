@@ -280,6 +280,7 @@ def test_a_large_batch_in_pieces_is_the_small_ones():
         ((20, 100), (0.9, 1.0), (1 / 2, 2)),  # always
     ],
 )
+@pytest.mark.slow
 def test_crop_boxes_follow_torchvisions_law(sides, scale, ratio):
     count = 10_000
     torch.manual_seed(1)
@@ -358,6 +359,7 @@ def test_cutout_fills_a_square_around_a_uniform_pixel(size):
     assert {tuple(p.tolist()) for p in made[:500, 0].flatten(1)} <= known
 
 
+@pytest.mark.slow
 def test_a_drawn_cutout_has_scans_sides_and_the_colour_of_each_channel():
     torch.manual_seed(0)
     colour = (0.2, 0.5, 0.9)
@@ -427,6 +429,7 @@ def test_jitter_is_torchvisions_functions_in_each_images_order():
 
 
 @pytest.mark.parametrize("strength", [(0.8, 0.8, 0.8, 0.2), (0.4, (0.5, 0.6), 0, 0.5)])
+@pytest.mark.slow
 def test_jittered_colours_are_distributed_as_torchvisions(strength):
     count = 10_000
     torch.manual_seed(0)

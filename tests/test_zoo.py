@@ -246,6 +246,7 @@ def ran(forks: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Re
     return home, result
 
 
+@pytest.mark.slow
 def test_a_run_that_names_no_animal_is_as_without_them(ran: tuple[Path, Result]) -> None:
     home, result = ran
     assert "colours" in result.stdout
@@ -297,6 +298,7 @@ def test_a_pass_is_listed_until_the_source_changes(
     note.write_text(text)
 
 
+@pytest.mark.slow
 def test_help_and_lists_work_beside_the_whole_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSLBENCH_PLUGIN_SECONDS", "0.5")  # each command waits for the endless ones
     zoo = ["--no-plugins", *plugged()]

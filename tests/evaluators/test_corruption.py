@@ -167,6 +167,7 @@ def test_images_without_a_label_are_not_judged(subject, naive):
     assert found["clean"].value == pytest.approx(naive[0][known.numpy()].mean())
 
 
+@pytest.mark.slow
 def test_a_subset_is_class_balanced_nested_fixed_and_the_same_in_every_cell(subject, naive):
     asked = {}
     for images, seed in ((20, 0), (20, 7), (40, 0)):

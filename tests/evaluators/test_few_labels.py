@@ -234,6 +234,7 @@ def test_one_label_of_a_class_chooses_nothing_and_says_so(short, kind, chosen):
     assert warning.endswith("was taken")
 
 
+@pytest.mark.slow
 def test_bars_are_learned_from_five_labels_a_class():
     world = pictured(240, 120, noise=90)
     few, more = (

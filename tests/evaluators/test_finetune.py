@@ -46,6 +46,7 @@ def accuracy(model, images, labels):
 # ---- what it learns
 
 
+@pytest.mark.slow
 def test_bars_that_an_untrained_encoder_blurs_are_learned():
     world = pictured(noise=200)
     frozen = world.judged_by(Linear()).metrics["top1"].value

@@ -11,8 +11,9 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from sslbench.cells.protocol import resolve_judge
 from sslbench.cli.card import NEEDED, evaluator
 from sslbench.plugins import registry
 from sslbench.testing import EVALUATOR_CHECKS, JudgeTrial, judges_alike_on_a_gpu
-from sslbench.testing.evaluators import gives_what_it_declares
+from sslbench.testing.evaluators import chooses_nothing_on_test, gives_what_it_declares
 from sslbench.testing.made_up import MadeUp, answering
 
 from .helpers import pictured
@@ -103,14 +104,21 @@ def _answers(share: float, of: int) -> float:
     return round(count) if math.isclose(count, round(count), abs_tol=1e-6) else math.nan
 
 
-# mlp sweeps rates and decays in every check; its golden, and what it reads of test, are for everybody
-# On a GPU two are for everybody.
+# These fit a network in every check: their goldens, and whether they choose on test, are for everybody,
+# the rest for the patient. On a GPU two judges are for everybody.
+FITTING = ("mlp", "finetune", "conjugate", "tent[")
 QUICK = ("knn", "clustering")
 
 
-def patience(name: str, check: Callable[..., None]) -> list[pytest.MarkDecorator]:
-    slow = name not in QUICK if check is judges_alike_on_a_gpu else name == "mlp"
+def patience(name: str, check: Callable[..., None] | None = None) -> list[pytest.MarkDecorator]:
+    slow = name.startswith(FITTING) and check is not chooses_nothing_on_test
+    if check is judges_alike_on_a_gpu:
+        slow = name not in QUICK
     return [pytest.mark.slow] * slow
+
+
+def patiently(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=patience(name), id=name) for name in names]
 
 
 EACH = [
@@ -166,9 +174,6 @@ def enlarged(factor: float) -> MadeUp:
     return subject
 
 
-SLOW = [pytest.param("mlp", marks=pytest.mark.slow)]
-
-
 def near(plain: Judgement, moved: Judgement, name: str) -> None:
     found, of = ({k: getattr(v, each) for k, v in moved.metrics.items()} for each in ("value", "n"))
     assert _near({k: v.value for k, v in plain.metrics.items()}, found, of, name)
@@ -177,7 +182,9 @@ def near(plain: Judgement, moved: Judgement, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [*(n for n in JUDGES if n.startswith(("linear", "calibration", "fewshot", "transfer"))), *SLOW],
+    patiently(
+        n for n in JUDGES if n.startswith(("linear", "calibration", "fewshot", "transfer", "mlp"))
+    ),
 )
 def test_scores_of_what_is_centred_do_not_move_with_an_offset(name: str) -> None:
     near(*(trial(name).judged(shifted(offset)) for offset in (0, 1e6)), name)
@@ -203,11 +210,7 @@ OF_OTHER_IMAGES = (
     "tent",
     "transfer",
 )
-ENLARGED = [  # FLOPs and time know no scale
-    pytest.param(name, marks=[pytest.mark.slow] * (name in ("mlp", "finetune")), id=name)
-    for name in JUDGES
-    if name != "cost"
-]
+ENLARGED = patiently(name for name in JUDGES if name != "cost")  # FLOPs and time know no scale
 
 
 @pytest.mark.parametrize("factor", [1e20, 1e-20])
@@ -229,7 +232,7 @@ def test_features_at_the_end_of_float32_are_judged_or_refused_by_a_sentence(name
     near(trial(name).honest, moved, name)
 
 
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", patiently(JUDGES))
 def test_labels_of_test_are_read_last(name: str) -> None:
     """No choice follows their first read."""
     subject = world()
@@ -250,7 +253,7 @@ class Gone(Exception):
     """What is left of the test split."""
 
 
-@pytest.mark.parametrize("name", [n for n in JUDGES if n in ("knn", "linear", "mlp", "finetune")])
+@pytest.mark.parametrize("name", patiently(("knn", "linear", "mlp", "finetune")))
 def test_without_a_test_split_nothing_fails_before_it_is_needed(name: str) -> None:
     subject = world()
     chosen: list[str] = []

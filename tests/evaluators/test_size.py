@@ -133,6 +133,7 @@ def test_features_are_sent_once_for_all_judges():
         assert held - gpu.held >= FEATURES
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_fit_stay_on_the_host(monkeypatch):
     monkeypatch.setattr(logistic, "_RESIDENT", 0.0)
     monkeypatch.setattr(logistic, "_KEPT", 0.0)

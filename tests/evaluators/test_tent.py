@@ -222,6 +222,7 @@ def test_a_batch_is_answered_before_it_teaches(subject):
     assert one["online15"] == one["norm15"] != one["episodic15"]
 
 
+@pytest.mark.slow
 def test_every_corruption_and_severity_starts_from_the_source(subject):
     corrupted(subject, untouched)
     found = subject.judged_by(Tent(severities="1-2", batch=25, lr=0.2)).metrics
@@ -247,6 +248,7 @@ def test_encoder_and_head_are_left_as_they_were(subject):
     assert torch.equal(lent.bias, head.bias)
 
 
+@pytest.mark.slow
 def test_images_come_shuffled_in_the_same_order_everywhere(subject):
     made = corrupted(subject, noisy)
     for seed in (0, 1):

@@ -231,6 +231,7 @@ def test_the_encoder_is_the_mean_over_the_patches_of_the_grey_image(made):
         assert (coloured(x) - coloured(grey)).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_the_encoder_comes_back_from_the_store(trial_of):
     trial = trial_of("cpc")
     assert trial.fitted.done.status == "ok"

@@ -135,6 +135,7 @@ def trial(tmp_path_factory):
     return Trial(REGISTRY, "moco-v3-vit", folder, backbone=BACKBONES["moco-v3-vit"])
 
 
+@pytest.mark.slow
 def test_on_a_vit_it_trains_all_it_has_and_resumes(trial):
     testing.builds_from_backbone_and_data_alone(trial)
     testing.trains_all_it_has(trial)

@@ -25,9 +25,18 @@ def concerns(name):
     return METHOD_CHECKS if name in TRAINED else ENCODER_CHECKS
 
 
-# A loss that is another is seen by the goldens. Whether each falls, and what each asks of a GPU, is
-# for the patient, but of one or two methods; and all that trains a method of long steps.
-PATIENT = {testing.learns: {"simclr", "scan"}, testing.keeps_a_gpu_busy: {"simclr"}}
+# A loss that is another is seen by the goldens, which are for everybody. What takes a fit or two of each
+# method is for the patient, but of a few of different kinds; and all that trains one of long steps.
+FEW = {"simclr", "moco", "deepcluster", "swav", "vae", "fixmatch"}
+PATIENT = {
+    testing.learns: {"simclr", "scan"},
+    testing.keeps_a_gpu_busy: {"simclr"},
+    testing.resumes_exactly: FEW,
+    testing.encodes_each_image_alone: FEW,
+    testing.trains_in_bf16: FEW,
+    testing.repeats_itself: FEW,
+    testing.sees_no_hidden_label: {*FEW, "supervised", "mixmatch", "mean-teacher", "ruc"},
+}
 LONG = {"wgan-gp"}
 
 

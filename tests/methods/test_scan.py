@@ -419,6 +419,7 @@ def test_the_average_is_judged_by_statistics_that_it_gathered_from_weak_views(ma
     same(norm.running_mean, before + norm.momentum * (mean - before))
 
 
+@pytest.mark.slow
 def test_scan_with_heads_and_average_trains_stops_and_resumes_alike(tmp_path):
     settings = {**SMALL, "scan.heads": 3, "scan.head_only": True, "scan.momentum_target": 0.5}
     trial = Trial(REGISTRY, "scan", tmp_path, {**settings, "simclr.epochs": 0})
