@@ -166,4 +166,5 @@ def suites() -> dict[str, str]:
         "fashion": "sslbench.suites:fashion.yaml",
         "fashion-tuned": "sslbench.suites:fashion-tuned.yaml",
         "cifar": "sslbench.suites:cifar.yaml",
+        "few-labels": "sslbench.suites:few-labels.yaml",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,16 @@ def test_a_suite_with_a_budget_may_hold_methods_without_one() -> None:
     Path("tiny.yaml").write_text(SUITE + "labels: 4/class\n")
     said = called("plan", "--methods", "few,simclr", "--labels", "50")
     assert "50 labels of digits" in said
+
+
+def test_judges_that_see_what_a_suites_methods_see_follow_its_budget() -> None:
+    judges = '["linear[labels=4/class]", "knn[labels=2/class]", knn]'
+    text = SUITE + "labels: 4/class\nonce: ['finetune[labels=4/class]']\n"
+    Path("tiny.yaml").write_text(text.replace("[knn]", judges))
+    made = json.loads(called("plan", "--labels", "50", "--json"))
+    judges = made["cells"][0]["judges"]
+    found = {re.sub(r"-\d+", "", each) for each in judges}  # without versions
+    assert found == {"linear[labels=50]", "knn[labels=2/class]", "knn", "finetune[labels=50]"}
 
 
 def test_a_suite_with_another_budget_is_a_sentence() -> None:

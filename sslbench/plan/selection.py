@@ -91,7 +91,9 @@ def _overridden(suite: Suite, options: Selection) -> tuple[Suite, dict[str, Any]
     """Applies the options to the suite; returns it with those that change its protocol."""
     changed: dict[str, Any] = {}
     suite = dataclasses.replace(
-        suite, evaluators=spelt_out(suite.evaluators), once=spelt_out(suite.once)
+        suite,
+        evaluators=_with_budget(suite.evaluators, suite, options),
+        once=_with_budget(suite.once, suite, options),
     )
     judges = _judges(suite, options)
     for key in CHANGES:
@@ -113,12 +115,26 @@ def _overridden(suite: Suite, options: Selection) -> tuple[Suite, dict[str, Any]
 
 
 def _judges(suite: Suite, options: Selection) -> tuple[str, ...]:
-    judges = spelt_out(options.evaluators or suite.evaluators)
+    judges = spelt_out(options.evaluators) or suite.evaluators
     if options.layers:
         judges = _with(judges, "linear", layers=True)
     if options.transfer_to:
         judges = _with(judges, "transfer", to="+".join(sorted(options.transfer_to)))
     return judges
+
+
+def _with_budget(judges: Sequence[str], suite: Suite, options: Selection) -> tuple[str, ...]:
+    """Gives evaluators that see as many labels as the suite's methods the budget of `--labels`."""
+    judges = spelt_out(judges)
+    if options.labels is None or suite.labels is None:
+        return judges
+    named = [parse_name(name) for name in judges]
+    return tuple(
+        str(dataclasses.replace(each, params={**each.params, "labels": options.labels}))
+        if each.params.get("labels") == suite.labels
+        else name
+        for name, each in zip(judges, named, strict=True)
+    )
 
 
 def _with(judges: Sequence[str], base: str, **params: Any) -> tuple[str, ...]:
