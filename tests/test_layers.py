@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import house
@@ -111,6 +112,7 @@ def literals(tree: ast.Module) -> Iterator[str]:
             yield node.value
 
 
+@cache
 def backbones() -> set[str]:
     """Those that suites name: every name of timm is one, so there is no list."""
     suites = [yaml.safe_load(path.read_text()) for path in ROOT.glob("suites/*.yaml")]
@@ -123,7 +125,7 @@ def test_no_name_of_a_component_stands_outside_its_own_file(module: str) -> None
         name for (kind, name), home in HOMES.items() if kind != "evaluators" and home != module
     } - {"*"}
     if HOMES["backbones", "*"] != module:
-        named |= backbones()
+        named = named | backbones()
     said = {text.partition("[")[0] for text in literals(ast.parse(FILES[module].read_bytes()))}
     found = {name for name in said & named if (module, name) not in HOMONYMS}
     assert not found

@@ -25,24 +25,19 @@ def concerns(name):
     return METHOD_CHECKS if name in TRAINED else ENCODER_CHECKS
 
 
-# A loss that is another is seen by the goldens, which are for everybody. What takes a fit or two of each
-# method is for the patient, but of a few of different kinds; and all that trains one of long steps.
+# A loss that is another is seen by the goldens, which are for everybody. What trains a method is for the
+# patient, but for a few of different kinds.
 FEW = {"simclr", "moco", "deepcluster", "swav", "vae", "fixmatch"}
-PATIENT = {
+OF = {
     testing.learns: {"simclr", "scan"},
     testing.keeps_a_gpu_busy: {"simclr"},
-    testing.resumes_exactly: FEW,
-    testing.encodes_each_image_alone: FEW,
-    testing.trains_in_bf16: FEW,
-    testing.repeats_itself: FEW,
-    testing.sees_no_hidden_label: {*FEW, "supervised", "mixmatch", "mean-teacher", "ruc"},
+    testing.sees_no_hidden_label: {*FEW, "supervised", "mean-teacher", "ruc"},
 }
-LONG = {"wgan-gp"}
 
 
 def patience(name, check):
-    slow = name not in PATIENT.get(check, {name}) or (name in LONG and check not in DEFAULTS)
-    return [pytest.mark.slow] if slow else []
+    quick = check in DEFAULTS or name in OF.get(check, FEW)
+    return [] if quick else [pytest.mark.slow]
 
 
 EACH = [
