@@ -62,10 +62,10 @@ def test_it_keeps_its_promises(name, check, trial_of):
 def cautious(trial):
     """Everything at a tenth of its rate: at its own, rounding grows to a percent in five steps.
 
-    NPID at a hundredth: its loss is steep while features take the places of the bank's first rows.
-    Rotation too, whose rate is large.
+    Some at a hundredth. NPID's loss is steep while features take the places of the bank's first rows;
+    rotation's rate is large; and where batches have few labelled images, norms enlarge what is rounded.
     """
-    share = 100 if trial.name in ("npid", "rotation") else 10
+    share = 100 if trial.name in ("npid", "rotation", "few-labels", "fixmatch") else 10
     kinds = {f"{trial.name}.{stage}": kind for stage, kind in trial.parts.target.stages.items()}
     recipes = {name: kind.recipe for name, kind in kinds.items()}
     for name in (trial.name, *trial.cell().pretexts):
