@@ -193,7 +193,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_no_trace(
 
 
 @pytest.mark.parametrize(
-    "at", [pytest.param(n, marks=() if n in (7, 19) else pytest.mark.slow) for n in range(1, 30, 3)]
+    "at", [pytest.param(n, marks=() if n == 19 else pytest.mark.slow) for n in range(1, 30, 3)]
 )
 def test_crashes_between_stages_leave_no_trace(at, uninterrupted, tmp_path, monkeypatch):
     cell, judge = cell_of("scan"), resolve_judge("knn", registry())[0]

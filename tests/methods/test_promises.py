@@ -29,9 +29,9 @@ def concerns(name):
 # patient, but for a few of different kinds.
 FEW = {"simclr", "moco", "deepcluster", "swav", "vae", "fixmatch"}
 OF = {
-    testing.learns: {"simclr", "scan"},
+    testing.learns: {"simclr"},
     testing.keeps_a_gpu_busy: {"simclr"},
-    testing.sees_no_hidden_label: {*FEW, "supervised", "mean-teacher", "ruc"},
+    testing.sees_no_hidden_label: {*FEW, "supervised", "mean-teacher"},
 }
 
 
