@@ -19,7 +19,8 @@ from sslbench.methods.cpc import (
     RowContext,
     foretold,
 )
-from sslbench.nn import _layer_norm, replace_batch_norms
+from sslbench.nn import replace_batch_norms
+from sslbench.nn.norms import _layer_norm
 from sslbench.plugins import registry
 
 from .helpers import Case, dot, first_loss, log_share, near, noise
