@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 
 from sslbench.api import Place, Predictions
 from sslbench.cells.suite import read_suite
-from sslbench.datasets.pictures import decode, is_picture, short_side
+from sslbench.datasets.pictures import BROKEN, decode, is_picture, short_side
 from sslbench.errors import UserError
 from sslbench.leaderboard.folder import folder as folders
 from sslbench.leaderboard.folder.validate import validate
@@ -140,7 +140,7 @@ def pictures(home: Path) -> Kind:
 
     def use(path: Path) -> None:
         if is_picture(path):
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(*BROKEN):
                 short_side(path)
         decode([path], size=16, place=Place(skip_broken=True))
 
