@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Stream, Update
-from ..nn import copy_frozen, cosine, ema, full_precision, unrecorded, warm
+from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Update
+from ..nn import copy_frozen, cosine, follow, full_precision, unrecorded
+from ..nn.labels import aligned, labelled, one_class
 from ..views import Views, shift_flip, strong
 
 
@@ -76,12 +77,12 @@ class AdaMatch(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def fit(self, run):
-        shown = (run.labels() >= 0).nonzero().flatten().cpu()
+        given = labelled(run, 1 / self.ratio)
         for epoch in run.epochs(self):
-            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+            epoch.streams["labelled"] = given
 
     def step(self, batch):
         given = batch.also["labelled"]
@@ -113,8 +114,7 @@ class AdaMatch(Method):
 
         self.of_labelled.copy_(of_labelled)
         self.of_unlabelled.copy_(of_unlabelled)
-        ema(self.average, self.online, warm(self.momentum, self.steps))
-        self.steps += 1
+        follow(self.average, self.online, self.momentum, self.steps)
 
     def encoder(self):
         return self.average[0]
@@ -131,12 +131,6 @@ def between(one, other):
     with full_precision(one):
         one, other = one.float(), other.float()
         return other + torch.rand_like(one) * (one - other)
-
-
-def aligned(p, wanted, found):
-    """Shares p [U, K] brought from the mix `found` [K] towards `wanted` [K]; each still sums to 1."""
-    p = p * (1e-6 + wanted) / (1e-6 + found)
-    return p / p.sum(1, keepdim=True)
 
 
 def cross_entropy(logits, label):

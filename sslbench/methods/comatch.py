@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, NonNegative, Positive, Recipe, Share, Stream, Strengths, Update
-from ..nn import copy_frozen, ema, full_precision, normalised, warm
+from ..api import Count, Method, NonNegative, Positive, Recipe, Share, Strengths, Update
+from ..nn import copy_frozen, follow, full_precision, normalised
+from ..nn.labels import balanced, labelled, one_class, weighed_entropy
 from ..views import Chain, Cutout, HorizontalFlip, PadCrop, RandAugment, Views, contrastive
 
 
@@ -92,15 +93,15 @@ class CoMatch(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def views(self):
         return {"main": self.three, "labelled": self.weak}
 
     def fit(self, run):
-        shown = (run.labels().cpu() >= 0).nonzero().flatten()
+        given = labelled(run, 1 / self.ratio)
         for epoch in run.epochs(self):
-            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+            epoch.streams["labelled"] = given
 
     def step(self, batch):
         given, size = batch.also["labelled"], len(batch.index)
@@ -109,25 +110,17 @@ class CoMatch(Method):
         known, weak, strong, _ = self.head(h).float().split(parts)
         z_known, z, z_strong, z_other = normalised(self.project(h)).split(parts)
         with torch.no_grad(), full_precision(z):
-            guess = self.balanced(weak.softmax(1))  # [B, K]
+            guess = balanced(weak.softmax(1), self.recent, self.steps)  # [B, K]
             target = self.smoothed(z, guess)
         sure = target.amax(1) >= self.threshold
         loss = F.cross_entropy(known, given.label)
-        loss = loss + self.unlabelled * agreement(strong, target, sure)
+        loss = loss + self.unlabelled * weighed_entropy(strong, target, sure)
         loss = loss + self.contrast * graph(z_strong, z_other, target, self.temperature, self.edge)
         yield Update(loss, log={"sure": sure.float().mean(), "confidence": target.amax(1).mean()})
 
         self.remember(self.queue, z, guess)
         self.remember(self.shown, z_known, F.one_hot(given.label, guess.shape[1]))
-        ema(self.average, self.net, warm(self.momentum, self.steps))
-        self.steps.add_(1)
-
-    def balanced(self, p):
-        """Predictions [B, K] over their mean in the last batches, this one among them."""
-        at = (self.steps % len(self.recent)).view(1)
-        self.recent.index_copy_(0, at, p.mean(0, keepdim=True))
-        p = p / self.recent.sum(0).clamp_min(1e-12)
-        return p / p.sum(1, keepdim=True)
+        follow(self.average, self.net, self.momentum, self.steps)
 
     def smoothed(self, z, guess):
         """Moves predictions [B, K] towards those of near embeddings in memory, once it is full."""
@@ -151,13 +144,6 @@ class CoMatch(Method):
 
     def predict(self, x):
         return self.average(x)
-
-
-def agreement(logits, target, sure):
-    """Cross-entropy with targets [B, K], a mean over all images of those that are sure [B]."""
-    with full_precision(logits):
-        entropy = -(target * logits.float().log_softmax(1)).sum(1)
-        return (entropy * sure).mean()
 
 
 def graph(z, other, target, temperature, edge):

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, NonNegative, Recipe, Share, Stream, Update
-from ..nn import copy_frozen, ema, full_precision, warm
+from ..api import Count, Method, NonNegative, Recipe, Share, Update
+from ..nn import copy_frozen, follow, full_precision
+from ..nn.labels import labelled, one_class, weighed_entropy
 from ..views import Chain, Cutout, HorizontalFlip, PadCrop, RandAugment, Views
 
 
@@ -80,15 +81,15 @@ class ConMatch(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def views(self):
         return {"main": self.three, "labelled": self.weak}
 
     def fit(self, run):
-        shown = (run.labels().cpu() >= 0).nonzero().flatten()
+        given = labelled(run, 1 / self.ratio)
         for epoch in run.epochs(self):
-            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+            epoch.streams["labelled"] = given
 
     def step(self, batch):
         given, size = batch.also["labelled"], len(batch.index)
@@ -109,8 +110,7 @@ class ConMatch(Method):
         log = {"sure": sure.mean(), "confidence": torch.cat(sides).mean()}
         yield Update(loss + self.estimate * learned, log=log)
 
-        ema(self.average, self.net, warm(self.momentum, self.steps))
-        self.steps.add_(1)
+        follow(self.average, self.net, self.momentum, self.steps)
 
     def encoder(self):
         return self.average[0]
@@ -141,9 +141,7 @@ class Estimator(nn.Module):
 
 def guided(logits, teacher, weight):
     """Cross-entropy with the teacher's first class, times a weight [B]; a mean over all images."""
-    with full_precision(logits):
-        entropy = F.cross_entropy(logits.float(), teacher.detach().argmax(1), reduction="none")
-        return (entropy * weight).mean()
+    return weighed_entropy(logits, teacher.detach().argmax(1), weight)
 
 
 def right(belief, logits, label):

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Method, NonNegative, Positive, Recipe, Share, Stream, Update
-from ..nn import copy_frozen, ema, full_precision, risen, unrecorded, warm
+from ..api import Method, NonNegative, Positive, Recipe, Share, Update
+from ..nn import copy_frozen, follow, full_precision, risen, unrecorded
+from ..nn.labels import labelled, one_class
 from ..views import shift_flip
 
 
@@ -72,12 +73,12 @@ class EntropyMinimisation(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def fit(self, run):
-        shown = (run.labels().cpu() >= 0).nonzero()[:, 0]
+        given = labelled(run, 1 / self.ratio)
         for epoch in run.epochs(self):
-            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+            epoch.streams["labelled"] = given
 
     def step(self, batch):
         given = batch.also["labelled"]
@@ -87,8 +88,7 @@ class EntropyMinimisation(Method):
         unsure = entropy(logits)
         weight = self.unlabelled * risen(batch.progress, self.rise)
         yield Update(supervised + weight * unsure, log={"labelled": supervised, "entropy": unsure})
-        ema(self.average, self.online, warm(self.momentum, self.steps))
-        self.steps += 1
+        follow(self.average, self.online, self.momentum, self.steps)
 
     def uniform(self):
         return math.log(self.head.out_features)  # at the start, where entropy has no weight

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Method, Positive, Recipe, Share, Stream
-from ..nn import copy_frozen, ema, warm
+from ..api import Method, Positive, Recipe, Share
+from ..nn import copy_frozen, follow
+from ..nn.labels import labelled, one_class
 from ..views import shift_flip
 
 
@@ -65,20 +66,19 @@ class FewLabels(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def fit(self, run):
-        shown = (run.labels().cpu() >= 0).nonzero()[:, 0]
+        given = labelled(run, 1 / self.ratio)
         for epoch in run.epochs(self):
             epoch.main = False
-            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+            epoch.streams["labelled"] = given
 
     def step(self, batch):
         given = batch.also["labelled"]
         logits = self.online(given.views)  # [B, K]
         yield F.cross_entropy(logits.float(), given.label)
-        ema(self.average, self.online, warm(self.momentum, self.steps))
-        self.steps += 1
+        follow(self.average, self.online, self.momentum, self.steps)
 
     def uniform(self):
         return math.log(self.head.out_features)

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Method, Natural, NonNegative, Positive, Recipe, Share, Stream, Update
-from ..nn import copy_frozen, ema, full_precision, warm
+from ..api import Method, Natural, NonNegative, Positive, Recipe, Share, Update
+from ..nn import copy_frozen, follow, full_precision
+from ..nn.labels import labelled, one_class, weighed_entropy
 from ..views import Views, crop_flip, shift_flip, strong
 
 
@@ -76,15 +77,15 @@ class FixMatch(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def views(self):
         return {"main": self.both, "labelled": self.weak}
 
     def fit(self, run):
-        shown = (run.labels() >= 0).nonzero().flatten().cpu()
+        given = labelled(run, 1 / self.ratio)
         for epoch in run.epochs(self):
-            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+            epoch.streams["labelled"] = given
 
     def step(self, batch):
         given = batch.also["labelled"]
@@ -100,8 +101,7 @@ class FixMatch(Method):
         }
         yield Update(supervised + self.unlabelled * loss, log=log)
 
-        ema(self.average, self.online, warm(self.momentum, self.steps))
-        self.steps += 1
+        follow(self.average, self.online, self.momentum, self.steps)
 
     def encoder(self):
         return self.average[0]
@@ -118,10 +118,9 @@ def pseudo_labelled(weak, strong, threshold):
 
     It is a mean over all images; those below the threshold count nothing.
     """
-    with full_precision(strong):
+    with full_precision(weak):
         sure, name = weak.detach().float().softmax(1).max(1)  # [U]
-        losses = F.cross_entropy(strong.float(), name, reduction="none")
-        return (losses * (sure >= threshold).float()).mean(), sure
+    return weighed_entropy(strong, name, (sure >= threshold).float()), sure
 
 
 FixMatchImageNet = partial(

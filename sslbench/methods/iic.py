@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..api import Count, Method, NonNegative, Positive, Recipe, Share, Update
-from ..nn import full_precision
+from ..nn import full_precision, one_class
 from ..views import Chain, ColorJitter, RandomResizedCrop, Sobel, Views
 
 EPSILON = 2.220446049250313e-16  # least probability of a pair; code
@@ -77,7 +77,7 @@ class IIC(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def views(self):
         return self.view

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Stream, Update
-from ..nn import copy_frozen, ema, full_precision, warm
+from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Update
+from ..nn import copy_frozen, follow, full_precision, risen
+from ..nn.labels import labelled, one_class, weighed_entropy
 from ..views import Chain, Cutout, HorizontalFlip, PadCrop, RandAugment, Views
 
 
@@ -88,7 +89,7 @@ class MetaPseudoLabels(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def views(self):
         return {"main": self.two, "labelled": self.weak}
@@ -97,9 +98,9 @@ class MetaPseudoLabels(Method):
         return {"student": self.net.parameters(), "teacher": self.teacher.parameters()}
 
     def fit(self, run):
-        shown = (run.labels().cpu() >= 0).nonzero().flatten()
+        given = labelled(run, 1 / self.ratio)
         for epoch in run.epochs(self):
-            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+            epoch.streams["labelled"] = given
 
     def step(self, batch):
         given, (weak, strong) = batch.also["labelled"], batch.views
@@ -122,9 +123,8 @@ class MetaPseudoLabels(Method):
                 gain = before - F.cross_entropy(now, label)
                 self.usual.lerp_(gain, self.forget)
                 worth = self.feedback * (gain - self.usual)
-            ema(self.average, self.net, warm(self.momentum, self.steps))
-            self.steps.add_(1)
-        weight = self.unlabelled * min(1.0, batch.progress / self.rise if self.rise else 1.0)
+            follow(self.average, self.net, self.momentum, self.steps)
+        weight = self.unlabelled * risen(batch.progress, self.rise)
         agreed, sure = agreement(answer, guess, self.temperature, self.threshold)
         loss = F.cross_entropy(known, label, label_smoothing=self.smoothing) + weight * agreed
         if worth is None:
@@ -148,8 +148,7 @@ def agreement(strong, weak, temperature, threshold):
     with full_precision(strong):
         target = (weak.detach().float() / temperature).softmax(1)
         sure = (target.amax(1) >= threshold).float()  # [B]
-        entropy = -(target * strong.float().log_softmax(1)).sum(1)
-        return (entropy * sure).mean(), sure.mean()
+    return weighed_entropy(strong, target, sure), sure.mean()
 
 
 def reinforced(logits, worth):

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, NonNegative, Positive, Recipe, Share, Stream, Update
-from ..nn import copy_frozen, ema, mixup, semi_supervised, sharpen, unrecorded, warm
+from ..api import Count, Method, NonNegative, Positive, Recipe, Share, Update
+from ..nn import copy_frozen, follow, risen, unrecorded
+from ..nn.labels import interleaved, labelled, mixup, one_class, semi_supervised, sharpen
 from ..views import Views, shift_flip
 
 
@@ -67,15 +68,15 @@ class MixMatch(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def views(self):
         return {"main": self.several, "labelled": self.weak}
 
     def fit(self, run):
-        shown = (run.labels() >= 0).nonzero().flatten().cpu()
+        given = labelled(run)
         for epoch in run.epochs(self):
-            epoch.streams["labelled"] = Stream(shown)
+            epoch.streams["labelled"] = given
 
     def step(self, batch):
         given = batch.also["labelled"]
@@ -89,14 +90,13 @@ class MixMatch(Method):
         )  # [(1 + guesses) B, ...]
         logits = self.in_turn(x.split(len(label)))
         known = torch.arange(len(x), device=x.device) < len(label)
-        weight = self.unlabelled * min(1.0, batch.progress / self.rise)
+        weight = self.unlabelled * risen(batch.progress, self.rise)
         yield Update(
             semi_supervised(logits, target, known, weight),
             log={"confidence": guess.amax(1).mean()},
         )
 
-        ema(self.average, self.online, warm(self.momentum, self.steps))
-        self.steps += 1
+        follow(self.average, self.online, self.momentum, self.steps)
 
     @torch.no_grad()
     def guess(self, views):
@@ -124,14 +124,6 @@ class MixMatch(Method):
 
     def uniform(self):
         return math.log(self.online[1].out_features)
-
-
-def interleaved(parts):
-    """Swaps the i-th slice of the first part [B, ...] with that of the i-th; done twice, nothing is."""
-    slices = [list(part.tensor_split(len(parts))) for part in parts]
-    for i in range(1, len(parts)):
-        slices[0][i], slices[i][i] = slices[i][i], slices[0][i]
-    return [torch.cat(each) for each in slices]
 
 
 MixMatchUSB = partial(

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Stream, Update
-from ..nn import copy_frozen, ema, full_precision, mixup, sharpen, unrecorded, warm
+from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Update
+from ..nn import copy_frozen, follow, full_precision, risen, unrecorded
+from ..nn.labels import aligned, interleaved, labelled, mixup, one_class, sharpen
 from ..views import Views, shift_flip, strong
 
 TURNS = 4
@@ -72,9 +73,7 @@ class ReMixMatch(Method):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         even = torch.full((window, data.classes), 1 / data.classes)
         self.register_buffer("of_labels", even[0].clone())  # [K] share of each class
-        self.register_buffer(
-            "guessed", even
-        )  # [window, K] mean prediction of each of the last steps
+        self.register_buffer("guessed", even)  # [window, K] mean prediction of the last steps
         self.temperature, self.mixup, self.momentum = temperature, mixup, momentum_average
         self.mixed, self.plain, self.rotation, self.rise = mixed, plain, rotation, rise
         self.weak = shift_flip(data.size, shift)
@@ -83,18 +82,17 @@ class ReMixMatch(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def views(self):
         return {"main": self.anchor, "labelled": self.weak}
 
     def fit(self, run):
-        labels = run.labels()
-        shown = (labels >= 0).nonzero().flatten()
-        count = torch.bincount(labels[shown], minlength=len(self.of_labels))
-        self.of_labels.copy_(count / len(shown))
+        given = labelled(run)
+        count = torch.bincount(run.labels()[given.pool], minlength=len(self.of_labels))
+        self.of_labels.copy_(count / len(given.pool))
         for epoch in run.epochs(self):
-            epoch.streams["labelled"] = Stream(shown.cpu())
+            epoch.streams["labelled"] = given
 
     def step(self, batch):
         given, strong = batch.also["labelled"], batch.views[1]
@@ -114,14 +112,13 @@ class ReMixMatch(Method):
         logits, count = self.in_turn(x.split(len(label))), len(label)
         supervised = cross_entropy(logits[:count], target[:count])
         others = cross_entropy(logits[count:], target[count:])
-        risen = min(1.0, batch.progress / self.rise)
-        loss = supervised + risen * (self.mixed * others + self.plain * plain)
+        unlabelled = self.mixed * others + self.plain * plain
+        loss = supervised + risen(batch.progress, self.rise) * unlabelled
         log = {"labelled": supervised, "turned": rotation, "confidence": guess.amax(1).mean()}
         yield Update(loss + self.rotation * rotation, log=log)
 
         self.guessed.copy_(torch.cat([self.guessed[1:], p.mean(0, keepdim=True)]))
-        ema(self.average, self.online, warm(self.momentum, self.steps))
-        self.steps += 1
+        follow(self.average, self.online, self.momentum, self.steps)
 
     @torch.no_grad()
     def predicted(self, x):
@@ -148,27 +145,12 @@ class ReMixMatch(Method):
         return math.log(self.online[1].out_features) + self.rotation * math.log(TURNS)
 
 
-def aligned(p, wanted, found):
-    """Shares p [B, K] brought from the mix `found` [K] towards `wanted` [K]; each still sums to 1."""
-    p = p * (1e-6 + wanted) / (1e-6 + found)
-    return p / p.sum(1, keepdim=True)
-
-
 def quarter_turned(x):
     """The batch [B, C, H, H], each quarter of it turned by 0, 90, 180 or 270 degrees, and which [B]."""
     parts = x.tensor_split(TURNS)
     turns = [torch.full((len(part),), k, device=x.device) for k, part in enumerate(parts)]
-    return torch.cat([torch.rot90(part, k, (2, 3)) for k, part in enumerate(parts)]), torch.cat(
-        turns
-    )
-
-
-def interleaved(parts):
-    """Swaps the i-th slice of the first part [B, ...] with that of the i-th; done twice, nothing is."""
-    slices = [list(part.tensor_split(len(parts))) for part in parts]
-    for i in range(1, len(parts)):
-        slices[0][i], slices[i][i] = slices[i][i], slices[0][i]
-    return [torch.cat(each) for each in slices]
+    turned = [torch.rot90(part, k, (2, 3)) for k, part in enumerate(parts)]
+    return torch.cat(turned), torch.cat(turns)
 
 
 def cross_entropy(logits, target):

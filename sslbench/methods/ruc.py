@@ -23,7 +23,7 @@ from ..api import (
     Update,
 )
 from ..cluster import neighbours
-from ..nn import full_precision, mixup, semi_supervised, sharpen
+from ..nn import full_precision, mixup, one_class, semi_supervised, sharpen
 from ..views import Chain, Cutout, RandAugment, Views, crop_flip
 
 RISES = 40  # epochs between rises of the threshold of refurbishing; code
@@ -109,7 +109,7 @@ class RUC(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def views(self):
         return self.view

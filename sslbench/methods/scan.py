@@ -12,7 +12,7 @@ from torch import nn
 
 from ..api import Count, Method, Natural, Positive, Pretext, Recipe, Share, Stream, Update
 from ..cluster import neighbours
-from ..nn import copy_frozen, ema, full_precision, normalised
+from ..nn import copy_frozen, ema, full_precision, normalised, one_class
 from ..views import (
     Chain,
     Cutout,
@@ -180,7 +180,7 @@ class SCAN(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def views(self):
         return Views((self.weak, self.strong))

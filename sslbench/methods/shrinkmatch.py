@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, NonNegative, Positive, Recipe, Share, Stream, Update
-from ..nn import copy_frozen, ema, full_precision, warm
+from ..api import Count, Method, NonNegative, Positive, Recipe, Share, Update
+from ..nn import copy_frozen, follow, full_precision
+from ..nn.labels import balanced, labelled, one_class, weighed_entropy
 from ..views import Chain, Cutout, HorizontalFlip, PadCrop, RandAugment, Views
 
 
@@ -82,15 +83,15 @@ class ShrinkMatch(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def views(self):
         return {"main": self.two, "labelled": self.weak}
 
     def fit(self, run):
-        shown = (run.labels().cpu() >= 0).nonzero().flatten()
+        given = labelled(run, 1 / self.ratio)
         for epoch in run.epochs(self):
-            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+            epoch.streams["labelled"] = given
 
     def step(self, batch):
         given, size = batch.also["labelled"], len(batch.index)
@@ -100,27 +101,19 @@ class ShrinkMatch(Method):
         with torch.no_grad():
             target = weak.softmax(1)  # [B, K]
             if self.align:
-                target = self.balanced(target)
+                target = balanced(target, self.recent, self.steps)
             sure = (target.amax(1) >= self.threshold).float()  # [B]
             old = torch.where(self.steps > 0, self.sure, sure.mean())
             self.sure.copy_(torch.lerp(sure.mean(), old, self.momentum_sure))
         loss = F.cross_entropy(known, given.label)
-        loss = loss + self.unlabelled * agreement(strong, target, sure)
+        loss = loss + self.unlabelled * weighed_entropy(strong, target, sure)
         left = shrunk(self.auxiliary(h[-size:]), target, self.threshold)
         yield Update(
             loss + self.shrunk * self.sure * left,
             log={"sure": sure.mean(), "confidence": target.amax(1).mean()},
         )
 
-        ema(self.average, self.net, warm(self.momentum, self.steps))
-        self.steps.add_(1)
-
-    def balanced(self, p):
-        """Predictions [B, K] over their mean in the last batches, this one among them."""
-        at = (self.steps % len(self.recent)).view(1)
-        self.recent.index_copy_(0, at, p.mean(0, keepdim=True))
-        p = p / self.recent.sum(0).clamp_min(1e-12)
-        return p / p.sum(1, keepdim=True)
+        follow(self.average, self.net, self.momentum, self.steps)
 
     def uniform(self):
         return math.log(self.head.out_features)
@@ -138,13 +131,6 @@ def auxiliary(dim, width, classes):
     for wide in (dim, width):
         layers += [nn.Linear(wide, width), nn.BatchNorm1d(width), nn.LeakyReLU(0.1)]
     return nn.Sequential(*layers, nn.Linear(width, classes))
-
-
-def agreement(logits, target, sure):
-    """Cross-entropy with targets [B, K], a mean over all images of those that are sure [B]."""
-    with full_precision(logits):
-        entropy = -(target * logits.float().log_softmax(1)).sum(1)
-        return (entropy * sure).mean()
 
 
 def shrunk(logits, target, threshold):

@@ -1,9 +1,19 @@
 """Building blocks that three or more methods share."""
 
-from .averages import copy_frozen, cosine, ema, risen, warm
+from .averages import copy_frozen, cosine, ema, follow, risen, warm
 from .heads import PooledMaps, decoder, mlp
 from .inputs import Standardise, by_size, check_side, deepest, sincos, taken
-from .labels import mixup, semi_supervised, sharpen
+from .labels import (
+    aligned,
+    balanced,
+    interleaved,
+    labelled,
+    mixup,
+    one_class,
+    semi_supervised,
+    sharpen,
+    weighed_entropy,
+)
 from .losses import full_precision, normalised, sinkhorn
 from .norms import BATCH_NORM, in_parts, replace_batch_norms, unrecorded
 
@@ -11,6 +21,8 @@ __all__ = [
     "BATCH_NORM",
     "PooledMaps",
     "Standardise",
+    "aligned",
+    "balanced",
     "by_size",
     "check_side",
     "copy_frozen",
@@ -18,11 +30,15 @@ __all__ = [
     "decoder",
     "deepest",
     "ema",
+    "follow",
     "full_precision",
     "in_parts",
+    "interleaved",
+    "labelled",
     "mixup",
     "mlp",
     "normalised",
+    "one_class",
     "replace_batch_norms",
     "risen",
     "semi_supervised",
@@ -32,4 +48,5 @@ __all__ = [
     "taken",
     "unrecorded",
     "warm",
+    "weighed_entropy",
 ]

@@ -107,6 +107,12 @@ def warm(momentum: float, steps: NumberT) -> NumberT:
     return share.clamp(max=momentum) if isinstance(share, Tensor) else min(momentum, share)
 
 
+def follow(average: nn.Module, online: nn.Module, momentum: float, steps: Tensor) -> None:
+    """Moves an average to be judged by a momentum that is warmed up, and counts the step, in place."""
+    ema(average, online, warm(momentum, steps))
+    steps.add_(1)
+
+
 def cosine(start: float, end: float, progress: float) -> float:
     """Interpolates from start to end along half a cosine, as `progress` goes from 0 to 1."""
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from sslbench.api import Batch, DataInfo
 from sslbench.cells.parameters import anatomy
 from sslbench.methods import adamatch
-from sslbench.methods.adamatch import AdaMatch, aligned, between
-from sslbench.nn import warm
+from sslbench.methods.adamatch import AdaMatch, between
+from sslbench.nn import aligned, warm
 
 from .helpers import METHODS, near, noise, same, trained
 

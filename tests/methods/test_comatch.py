@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from sslbench.api import Batch, DataInfo
-from sslbench.methods.comatch import agreement, graph
-from sslbench.nn import warm
+from sslbench.methods.comatch import graph
+from sslbench.nn import balanced, warm, weighed_entropy
 
 from .helpers import Case, Lent, dot, log_share, near, noise, same, trained, units
 
@@ -35,7 +35,7 @@ def looped_graph(z, other, logits):
     return sum(losses) / len(losses)
 
 
-def looped_agreement(logits, target, sure):
+def looped_entropy(logits, target, sure):
     losses = [
         -dot(aim, [log_share(row, c) for c in range(K)])
         for row, aim, one in zip(logits, target, sure, strict=True)
@@ -48,8 +48,8 @@ CASES = {
     "graph": Case(
         of_graph, [units(B, D), units(B, D, seed=1), noise(B, K, seed=2)], looped_graph,
     ),
-    "agreement": Case(
-        agreement, [noise(B, K), noise(B, K, seed=1).softmax(1), SURE], looped_agreement,
+    "weighed_entropy": Case(
+        weighed_entropy, [noise(B, K), noise(B, K, seed=1).softmax(1), SURE], looped_entropy,
     ),
 }  # fmt: skip
 
@@ -83,11 +83,11 @@ def test_unsure_pseudo_labels_join_an_image_to_itself_alone():
 
 def test_pseudo_labels_below_the_threshold_teach_nothing_and_all_share_the_mean():
     logits, target = noise(B, K).requires_grad_(), F.one_hot(torch.arange(B) % K, K).float()
-    loss = agreement(logits, target, SURE.bool())
+    loss = weighed_entropy(logits, target, SURE.bool())
     loss.backward()
     assert not logits.grad[SURE == 0].any()
     same(logits.grad[SURE == 1], ((logits.softmax(1) - target) / B)[SURE == 1].detach())
-    near(agreement(logits, target, torch.zeros(B)), 0.0)
+    near(weighed_entropy(logits, target, torch.zeros(B)), 0.0)
 
 
 # ---- pseudo-labels ---------------------------------------------------------------------------------
@@ -99,12 +99,12 @@ def test_predictions_are_balanced_by_the_mean_of_the_last_batches(made):
         p = (2 * noise(8, 10, seed=step)).softmax(1)
         batches.append(p.mean(0))
         method.steps.fill_(step)
-        found = method.balanced(p)
+        found = balanced(p, method.recent, method.steps)
         expected = p / torch.stack(batches[-3:]).mean(0)
         same(found, expected / expected.sum(1, keepdim=True))
     equal = torch.full((8, 10), 0.1)
     method.recent.fill_(0.1)
-    same(method.balanced(equal), equal)  # what is balanced stays
+    same(balanced(equal, method.recent, method.steps), equal)  # what is balanced stays
 
 
 def filled(method, seed=5):

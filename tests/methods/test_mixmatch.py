@@ -10,8 +10,8 @@ import torch
 from sslbench.api import Batch, DataInfo
 from sslbench.cells.parameters import anatomy
 from sslbench.methods import mixmatch
-from sslbench.methods.mixmatch import MixMatch, interleaved
-from sslbench.nn import mixup, semi_supervised, sharpen, warm
+from sslbench.methods.mixmatch import MixMatch
+from sslbench.nn import interleaved, mixup, semi_supervised, sharpen, warm
 
 from .helpers import METHODS, Case, dot, log_share, near, noise, same, trained
 

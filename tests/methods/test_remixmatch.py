@@ -10,14 +10,8 @@ import torch.nn.functional as F
 
 from sslbench.api import Batch, DataInfo, Epoch
 from sslbench.methods import remixmatch
-from sslbench.methods.remixmatch import (
-    ReMixMatch,
-    aligned,
-    cross_entropy,
-    interleaved,
-    quarter_turned,
-)
-from sslbench.nn import mixup, sharpen, warm
+from sslbench.methods.remixmatch import ReMixMatch, cross_entropy, quarter_turned
+from sslbench.nn import aligned, interleaved, mixup, sharpen, warm
 
 from .helpers import Case, dot, log_share, near, noise, same, trained
 

@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from sslbench.api import Batch, DataInfo
-from sslbench.methods.shrinkmatch import agreement, shrunk
+from sslbench.methods.shrinkmatch import shrunk
 
-from .helpers import Case, Lent, dot, log_share, near, noise, same, trained
+from .helpers import Case, Lent, log_share, near, noise, same, trained
 
 B, K = 8, 6
-SURE = torch.tensor([1, 0, 1, 1, 0, 0, 1, 0])
 PLAIN = {"shrinkmatch": {"cutout": 0.0, "operations": 1}}
 
 
@@ -39,21 +38,7 @@ def looped_shrunk(logits, scores):
     return sum(losses) / len(losses)
 
 
-def looped_agreement(logits, target, sure):
-    losses = [
-        -dot(aim, [log_share(row, c) for c in range(K)])
-        for row, aim, one in zip(logits, target, sure, strict=True)
-        if one
-    ]
-    return sum(losses) / len(logits)  # of all images
-
-
-CASES = {
-    "shrunk": Case(of_shrunk, [noise(B, K), noise(B, K, seed=1)], looped_shrunk),
-    "agreement": Case(
-        agreement, [noise(B, K), noise(B, K, seed=1).softmax(1), SURE], looped_agreement
-    ),
-}
+CASES = {"shrunk": Case(of_shrunk, [noise(B, K), noise(B, K, seed=1)], looped_shrunk)}
 
 
 # ---- the shrunk class space ------------------------------------------------------------------------
