@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..api import Count, Method, Natural, Recipe, Share
-from ..nn import BATCH_NORM, full_precision, replace_batch_norms
+from ..nn import BATCH_NORM, check_side, full_precision, replace_batch_norms
 from ..views import Chain, Grayscale, crop_flip, grayscale, shift_crop, to_float
 
 
@@ -83,7 +83,7 @@ class CPC(Method):
         self.backbone = replace_batch_norms(backbone)
         side, patch = stride * (grid + 1), patch or 2 * stride
         self.read = PatchMean(backbone, Patches(grid), side=side, patch=patch, grey=grey == 1)
-        self.read.check()
+        check_side(self.backbone, patch, what="patches", setting="patch")
         self.context = RowContext(backbone.dim, hidden, depth)
         self.foretell = nn.ModuleList(
             nn.Linear(backbone.dim, backbone.dim, bias=False) for _ in range(skip, steps)
@@ -153,13 +153,6 @@ class PatchMean(nn.Module):
         self.backbone, self.cut = backbone, cut
         self.side, self.patch = side, patch  # pixels
         self.grey = grey
-
-    @torch.no_grad()
-    def check(self):
-        """Lets the backbone refuse patches that it cannot take."""
-        training = self.backbone.training
-        self.backbone.eval()(next(self.parameters()).new_zeros(1, 3, self.patch, self.patch))
-        self.backbone.train(training)
 
     def forward(self, x):
         x = grayscale(x) if self.grey else x

@@ -6,11 +6,11 @@ import math
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share
-from ..nn import by_size, copy_frozen, cosine, ema, normalised
+from ..nn import by_size, copy_frozen, cosine, ema
+from ..nn.distillation import PrototypeHead, distilled, stepped, without_drop_path
 from ..views import MultiCrop, asymmetric, contrastive, small_side
 
 
@@ -76,12 +76,9 @@ class DINO(Method):
             raise ValueError(
                 f"the teacher sees two large crops or more, crops={crops} has {crops[0]}"
             )
-        head = Head(backbone.dim, hidden, bottleneck, prototypes, norm=norm, unit=unit)
+        head = PrototypeHead(backbone.dim, hidden, bottleneck, prototypes, unit=unit, norm=norm)
         self.online = nn.Sequential(backbone, head)
-        self.target = copy_frozen(self.online)
-        for module in self.target.modules():
-            if hasattr(module, "drop_prob"):
-                module.drop_prob = 0.0  # of timm's DropPath: the teacher is whole
+        self.target = without_drop_path(copy_frozen(self.online))
         self.register_buffer("centre", torch.zeros(prototypes))  # [K]
         self.temperature, self.freeze, self.large = temperature, freeze, crops[0]
         self.sharpness = temperature_start, temperature_target, temperature_warmup
@@ -110,7 +107,7 @@ class DINO(Method):
             teacher.split(size),
             student,
             self.centre,
-            sharp=warmed(*self.sharpness, batch.epoch),
+            sharp=stepped(*self.sharpness, batch.epoch),
             soft=self.temperature,
         )
 
@@ -130,56 +127,6 @@ class DINO(Method):
 
     def uniform(self):
         return math.log(len(self.centre))
-
-
-class Head(nn.Module):
-    """Three layers with GELU to a unit vector, and its products with K weights of set lengths."""
-
-    def __init__(self, dim, hidden, bottleneck, out, *, norm, unit):
-        super().__init__()
-        layers = []
-        for wide in (dim, hidden):
-            layers.append(nn.Linear(wide, hidden))
-            layers += [nn.BatchNorm1d(hidden)] if norm else []
-            layers.append(nn.GELU())
-        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
-        for layer in self.mlp:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
-        self.last = nn.Linear(bottleneck, out, bias=False)  # directions alone
-        self.length = nn.Parameter(torch.ones(out, 1), requires_grad=not unit)
-        self.unit = unit
-
-    def forward(self, x):
-        weight = self.length * F.normalize(self.last.weight, dim=1)  # [K, bottleneck]
-        return F.linear(normalised(self.mlp(x)), weight)
-
-    def rest(self, resting):
-        self.last.requires_grad_(not resting)
-        self.length.requires_grad_(not resting and not self.unit)
-
-
-def warmed(start, end, epochs, epoch):
-    """From start to end in equal steps, over so many epochs; then end."""
-    return end if epoch >= epochs else start + (end - start) * epoch / max(epochs - 1, 1)
-
-
-def distilled(teacher, student, centre, *, sharp, soft):
-    """Mean cross-entropy of each teacher's crop against every other crop of the student.
-
-    `teacher` and `student` are crops' logits, each [B, K], the same large ones first in both;
-    `centre` [K]; `sharp` and `soft` are the temperatures of the two.
-    """
-    targets = [F.softmax((t.float() - centre) / sharp, dim=1) for t in teacher]
-    logs = [F.log_softmax(s.float() / soft, dim=1) for s in student]
-    losses = [
-        -(target * log).sum(1).mean()
-        for i, target in enumerate(targets)
-        for v, log in enumerate(logs)
-        if v != i
-    ]
-    return torch.stack(losses).mean()
 
 
 DINOImageNet = partial(

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share
-from ..nn import by_size, copy_frozen, cosine, ema, normalised, taken
+from ..nn import by_size, copy_frozen, cosine, ema, taken
+from ..nn.distillation import PrototypeHead, distilled, stepped, without_drop_path
 from ..views import Blockwise, Masked, MultiCrop, asymmetric, contrastive, small_side
 
 
@@ -86,11 +87,9 @@ class IBOT(Method):
                 f"be masked; crops={crops} has {crops[0]}, share={share} is {self.most} patches at "
                 f"most, with a chance of masked={masked}"
             )
-        head = Head(backbone.dim, hidden, bottleneck, prototypes, unit)
+        head = PrototypeHead(backbone.dim, hidden, bottleneck, prototypes, unit=unit)
         self.online = nn.Sequential(backbone, head)
-        self.target = copy_frozen(self.online)
-        for module in (m for m in self.target.modules() if hasattr(m, "drop_prob")):
-            module.drop_prob = 0.0  # of timm's DropPath: the teacher is whole
+        self.target = without_drop_path(copy_frozen(self.online))
         self.blank = nn.Parameter(torch.zeros(1, backbone.dim))  # the mask token
         self.register_buffer("centre", torch.zeros(2, prototypes))  # [2, K], of images, of patches
         self.soft, self.freeze, self.large = temperature, freeze, crops[0]
@@ -108,9 +107,8 @@ class IBOT(Method):
     def step(self, batch):
         crops, masks = batch.views  # masks [B, V, T]
         large, masks = torch.cat(crops[: self.large]), masks.transpose(0, 1).flatten(0, 1)
-        # as many patches of each crop, the masked ones first
         places = masks.byte().argsort(dim=1, descending=True, stable=True)[:, : self.most]
-        masked = masks.gather(1, places)  # [V * B, m]
+        masked = masks.gather(1, places)  # [V * B, m], as many of each crop, masked ones first
         body, head = self.online
         head.rest(batch.epoch < self.freeze)
         with torch.no_grad():
@@ -122,7 +120,7 @@ class IBOT(Method):
         small = crops[self.large :]
         images = torch.cat([body.pool(tokens), *([by_size(body, small)] if small else [])])
         teachers, students = (x.split(len(batch.index)) for x in (teacher, head(images)))
-        one, two = (warmed(self.start, end, self.warmup, batch.epoch) for end in self.ends)
+        one, two = (stepped(self.start, end, self.warmup, batch.epoch) for end in self.ends)
         of_images = distilled(teachers, students, self.centre[0], sharp=one, soft=self.soft)
         asked, centre = taken(whole, places), self.centre[1]
         yield of_images + rebuilt(asked, patches, masked, centre, sharp=two, soft=self.soft)
@@ -144,52 +142,10 @@ class IBOT(Method):
         return (1 + self.chance) * math.log(self.centre.shape[1])  # patches of no mask cost nothing
 
 
-class Head(nn.Module):
-    """Three layers with GELU to a unit vector, and its products with K weights of set lengths."""
-
-    def __init__(self, dim, hidden, bottleneck, out, unit):
-        super().__init__()
-        layers = nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
-        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
-        for layer in self.mlp[::2]:
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-        self.last = nn.Linear(bottleneck, out, bias=False)  # directions alone
-        self.length = nn.Parameter(torch.ones(out, 1), requires_grad=not unit)
-        self.unit = unit
-
-    def forward(self, x):
-        weight = self.length * F.normalize(self.last.weight, dim=1)  # [K, bottleneck]
-        return F.linear(normalised(self.mlp(x)), weight)
-
-    def rest(self, resting):
-        self.last.requires_grad_(not resting)
-        self.length.requires_grad_(not resting and not self.unit)
-
-
-def warmed(start, end, epochs, epoch):
-    """From start to end in equal steps, over so many epochs; then end."""
-    return end if epoch >= epochs else start + (end - start) * epoch / max(epochs - 1, 1)
-
-
-def crossed(teacher, student, centre, *, sharp, soft):
-    """Cross-entropies [...] of the teacher's centred logits against the student's, both [..., K]."""
+def rebuilt(teacher, student, masked, centre, *, sharp, soft):
+    """Mean over crops of the mean cross-entropy of masked patches [N, m, K]; of a crop of none, 0."""
     target = F.softmax((teacher.float() - centre) / sharp, dim=-1)
-    return -(target * F.log_softmax(student.float() / soft, dim=-1)).sum(-1)
-
-
-def distilled(teacher, student, centre, **temperatures):
-    """The mean over pairs of a teacher's crop and another one of the student's, each [B, K]."""
-    pairs = [(t, s) for i, t in enumerate(teacher) for v, s in enumerate(student) if v != i]
-    return torch.stack([crossed(*pair, centre, **temperatures).mean() for pair in pairs]).mean()
-
-
-def rebuilt(teacher, student, masked, centre, **temperatures):
-    """The mean over crops of the mean over masked patches, [N, m, K] where `masked` [N, m] is true.
-
-    A crop without any counts as 0.
-    """
-    each = crossed(teacher, student, centre, **temperatures) * masked  # [N, m]
+    each = -(target * F.log_softmax(student.float() / soft, dim=-1)).sum(-1) * masked  # [N, m]
     return (each.sum(1) / masked.sum(1).clamp(min=1)).mean()
 
 

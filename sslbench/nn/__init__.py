@@ -1,6 +1,7 @@
 """Building blocks that three or more methods share."""
 
 from .averages import copy_frozen, cosine, ema, follow, risen, warm
+from .distillation import PrototypeHead, distilled, stepped, without_drop_path
 from .heads import PooledMaps, decoder, mlp
 from .inputs import Standardise, by_size, check_side, deepest, sincos, taken
 from .labels import (
@@ -20,6 +21,7 @@ from .norms import BATCH_NORM, in_parts, replace_batch_norms, unrecorded
 __all__ = [
     "BATCH_NORM",
     "PooledMaps",
+    "PrototypeHead",
     "Standardise",
     "aligned",
     "balanced",
@@ -29,6 +31,7 @@ __all__ = [
     "cosine",
     "decoder",
     "deepest",
+    "distilled",
     "ema",
     "follow",
     "full_precision",
@@ -45,8 +48,10 @@ __all__ = [
     "sharpen",
     "sincos",
     "sinkhorn",
+    "stepped",
     "taken",
     "unrecorded",
     "warm",
     "weighed_entropy",
+    "without_drop_path",
 ]

@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ..api import Backbone
+from ..errors import UserError
+
+# what a network says of images too small for it, or that it cannot cut into patches
+REFUSALS = (UserError, ValueError, RuntimeError, AssertionError)
 
 
 def by_size(network: nn.Module, views: Sequence[Tensor]) -> Tensor:
@@ -77,16 +81,19 @@ class Standardise(nn.Module):
 
 
 @torch.no_grad()
-def check_side(backbone: Backbone, side: int, *, what: str) -> None:
-    """ValueError where a backbone does not take images of `side` pixels; `what` says what they are."""
+def check_side(backbone: Backbone, side: int, *, what: str, setting: str = "tile") -> None:
+    """ValueError where a backbone does not take images of `side` pixels; `what` says what they are.
+
+    `setting` is the hyperparameter that gives them another side.
+    """
     training = [m for m in backbone.modules() if m.training]
     try:
         backbone.eval()(next(backbone.parameters()).new_zeros(1, 3, side, side))
-    except Exception as error:
+    except REFUSALS as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{backbone.name} does not take {what} of {side} pixels ({said}); set tile to a side "
-            f"that it takes, to which they are resized"
+            f"{backbone.name} does not take {what} of {side} pixels ({said}); set {setting} to a "
+            f"side that it takes, to which they are resized"
         ) from error
     finally:
         for module in training:

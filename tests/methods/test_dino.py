@@ -11,7 +11,8 @@ from torch import nn
 
 from sslbench.api import Backbone
 from sslbench.cells.parameters import anatomy
-from sslbench.methods.dino import DINOImageNet, DINOResNet, Head, distilled, warmed
+from sslbench.methods.dino import DINOImageNet, DINOResNet
+from sslbench.nn import PrototypeHead, distilled, stepped
 from sslbench.testing import Trial, trains_all_it_has
 from sslbench.train.optim import Optimisation
 from sslbench.views import ColorJitter
@@ -125,13 +126,13 @@ def test_a_crop_is_never_held_against_itself():
 
 @pytest.mark.parametrize("epochs", [1, 2, 30])
 def test_the_teachers_temperature_warms_up_in_equal_steps_and_stays(epochs):
-    found = [warmed(0.04, 0.07, epochs, epoch) for epoch in range(epochs + 3)]
+    found = [stepped(0.04, 0.07, epochs, epoch) for epoch in range(epochs + 3)]
     assert found[:epochs] == pytest.approx(torch.linspace(0.04, 0.07, epochs).tolist())
     assert found[epochs:] == [0.07] * 3
 
 
 def test_without_warm_up_the_temperature_is_the_last_one_from_the_start():
-    assert [warmed(0.04, 0.07, 0, epoch) for epoch in range(3)] == [0.07] * 3
+    assert [stepped(0.04, 0.07, 0, epoch) for epoch in range(3)] == [0.07] * 3
 
 
 def test_weight_decay_rises_and_each_gradient_is_clipped_by_itself(made):
@@ -227,7 +228,7 @@ def test_lengths_of_the_last_layer_are_learned_only_where_asked(made, batch_of):
 
 def test_the_head_compares_unit_vectors_with_weights_of_set_lengths():
     torch.manual_seed(0)
-    head, x = Head(5, 32, 16, 24, norm=False, unit=True), torch.randn(7, 5)
+    head, x = PrototypeHead(5, 32, 16, 24, unit=True), torch.randn(7, 5)
     assert [type(layer).__name__ for layer in head.mlp] == ["Linear", "GELU"] * 2 + ["Linear"]
     assert [p.shape[0] for p in head.parameters() if p.ndim == 2] == [24, 32, 32, 16, 24]
     expected = F.cosine_similarity(head.mlp(x)[:, None], head.last.weight, dim=2)
@@ -237,14 +238,14 @@ def test_the_head_compares_unit_vectors_with_weights_of_set_lengths():
         torch.testing.assert_close(head(x), expected)
         head.length.mul_(3)
         torch.testing.assert_close(head(x), 3 * expected)
-    normed = Head(5, 32, 16, 24, norm=True, unit=True).mlp
+    normed = PrototypeHead(5, 32, 16, 24, norm=True, unit=True).mlp
     kinds = ["Linear", "BatchNorm1d", "GELU"] * 2 + ["Linear"]
     assert [type(layer).__name__ for layer in normed] == kinds
 
 
 def test_the_head_starts_with_small_weights_and_no_biases():
     torch.manual_seed(0)
-    for layer in Head(64, 64, 64, 24, norm=False, unit=True).mlp:
+    for layer in PrototypeHead(64, 64, 64, 24, norm=False, unit=True).mlp:
         if isinstance(layer, nn.Linear):
             assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
             assert not layer.bias.any()

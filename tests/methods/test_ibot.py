@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from sslbench.api import Backbone
-from sslbench.methods.ibot import IBOT, Head, distilled, rebuilt, warmed
+from sslbench.methods.ibot import IBOT, rebuilt
+from sslbench.nn import PrototypeHead, distilled, stepped
 from sslbench.views import ColorJitter
 
 from .helpers import METHODS, Case, first_loss, log_share, near, noise, same, trained
@@ -153,7 +154,7 @@ def test_the_teacher_is_sharpened_by_the_temperatures_of_the_epoch(made, batch_o
 
 @pytest.mark.parametrize("epochs", [1, 2, 30])
 def test_a_temperature_warms_up_in_equal_steps_and_stays(epochs):
-    found = [warmed(0.04, 0.07, epochs, epoch) for epoch in range(epochs + 3)]
+    found = [stepped(0.04, 0.07, epochs, epoch) for epoch in range(epochs + 3)]
     assert found[:epochs] == pytest.approx(torch.linspace(0.04, 0.07, epochs).tolist())
     assert found[epochs:] == [0.07] * 3
 
@@ -214,7 +215,7 @@ def test_lengths_of_the_last_layer_are_learned_only_where_asked(made, batch_of):
 
 def test_the_head_compares_unit_vectors_with_weights_of_set_lengths():
     torch.manual_seed(0)
-    head, x = Head(5, 64, 16, 24, unit=True), torch.randn(7, 3, 5)
+    head, x = PrototypeHead(5, 64, 16, 24, unit=True), torch.randn(7, 3, 5)
     expected = F.cosine_similarity(head.mlp(x)[..., None, :], head.last.weight, dim=-1)
     with torch.no_grad():
         torch.testing.assert_close(head(x), expected)
