@@ -151,7 +151,7 @@ class Recipe:
     clip_each: bool = False  # of each parameter by itself
     per: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # exceptions, by glob
     # over any name a parameter has, or "vectors", which are the biases and norms
-    # -> lr (as a factor), momentum, weight_decay, schedule
+    # -> lr (as a factor), momentum, weight_decay, schedule, exempt (true: no decay, no trust ratio)
 
     added: ClassVar[Mapping[str, Any]] = {"clip_each": False, "decay": "weights"}  # as Method.added
 
@@ -209,6 +209,13 @@ class Backbone(nn.Module, ABC):
     def narrower(self) -> Backbone:
         """As `anew`, at half the width. UserError where it has none."""
         raise UserError(f"{self.name} has no twin of half its width")
+
+    def another(self, name: str) -> Backbone:
+        """The network of another name, its bracket included, for images of the same size.
+
+        For a student or a teacher of another architecture. UserError where there is none.
+        """
+        raise UserError(f"{self.name} knows no other networks; a network of timm does")
 
     def tokens(self, x: Tensor, mask: Tensor | None = None, blank: Tensor | None = None) -> Tensor:
         """Tokens [B, P + T, D] of images, patches row by row, with their positions.

@@ -101,6 +101,10 @@ def methods() -> dict[str, str]:
         "mixmatch": "sslbench.methods.mixmatch:MixMatch",
         "mixmatch-usb": "sslbench.methods.mixmatch:MixMatchUSB",
         "remixmatch": "sslbench.methods.remixmatch:ReMixMatch",
+        "simclr-v2-finetune": "sslbench.methods.simclr_v2_finetune:SimCLRv2Finetune",
+        "simclr-v2-finetune-imagenet": "sslbench.methods.simclr_v2_finetune:SimCLRv2FinetuneImageNet",
+        "simclr-v2-distil": "sslbench.methods.simclr_v2_distil:SimCLRv2Distil",
+        "simclr-v2-distil-imagenet": "sslbench.methods.simclr_v2_distil:SimCLRv2DistilImageNet",
     }
 
 

@@ -214,6 +214,17 @@ def test_a_family_without_a_narrower_twin_says_so():
         made("test_efficientnet", {}).narrower()
 
 
+def test_a_network_of_another_name_takes_the_same_images():
+    network = made("test_resnet", {}).eval()
+    other = network.another("test_vit[patch_size=8]")
+    assert (other.name, other.patch, other.training) == ("test_vit[patch_size=8]", 8, False)
+    assert other(torch.rand(2, 3, 32, 32)).shape == (2, other.dim)
+    with pytest.raises(UnknownName, match="unknown backbone 'resnet81'"):
+        network.another("resnet81")
+    with pytest.raises(UserError, match="'resnet18:5' is no name of a network"):
+        network.another("resnet18:5")
+
+
 @pytest.mark.parametrize("name", ["test_vit", "test_vit2", "vit_tiny_patch16_224"])
 def test_attended_tokens_are_pooled_to_the_features(name):
     network = made(name, {"patch_size": 8}).eval()

@@ -330,6 +330,17 @@ def test_later_globs_win_setting_by_setting():
     assert settings(optimisation, net[4].bias)["lr"] == 2
 
 
+def test_what_a_glob_exempts_is_trained_as_biases_are():
+    net = network()
+    per = {"4.*": {"exempt": True}}
+    optimisation = made(net, optimizer="lars", lr=2.0, weight_decay=0.1, momentum=0.9, per=per)
+    before, start = net[4].weight.detach().clone(), net[0].weight.detach().clone()
+    train(net, optimisation, [0])
+    torch.testing.assert_close(net[4].weight.detach(), before - 2.0 * net[4].weight.grad)
+    assert not torch.allclose(net[0].weight.detach(), start - 2.0 * net[0].weight.grad)
+    assert settings(optimisation, net[4].weight)["weight_decay"] == 0
+
+
 def test_a_shared_parameter_answers_to_each_of_its_names():
     net = nn.ModuleDict({"backbone": nn.Linear(3, 3), "head": nn.Linear(3, 3)})
     net["head"].weight = net["backbone"].weight
@@ -344,6 +355,7 @@ def test_a_shared_parameter_answers_to_each_of_its_names():
     [
         ({"per": {"4.wieght": {"lr": 2}}}, r"'4\.wieght' matches no parameter.*'4\.weight'"),
         ({"per": {"4.*": {"rl": 2}}}, "cannot set 'rl'.*weight_decay"),
+        ({"per": {"4.*": {"exempt": 1}}}, "exempt to 1; it takes true or false"),
         ({"per": {"4.*": {"lr": "fast"}}}, "lr to 'fast'; it takes a number"),
         (
             {"per": {"4.*": {"schedule": "linear"}}},

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..api import Backbone
 from ..errors import UnknownName, UserError, suggestion
+from ..names import parse
 from ..nn import sincos
 
 # Constructor arguments that the harness sets itself, or that would read files of weights.
@@ -47,7 +48,7 @@ OURS = frozenset(
 SMALL = "-small"
 
 
-def create(name: str, *, size: int, **bracket: Any) -> Backbone:
+def create(name: str, *, size: int, **bracket: Any) -> Network:
     """The network of that name for images of `size` pixels, fresh from torch's global generator."""
     architecture = name.removesuffix(SMALL)
     small = architecture != name
@@ -162,6 +163,12 @@ class Network(Backbone):
             )
         spec = replace(self.spec, arguments={**self.spec.arguments, **halves}, level=None)
         return self._beside(Network(spec, copy.deepcopy(self.front)))
+
+    def another(self, name: str) -> Network:
+        asked = parse(name)
+        if asked.argument is not None:
+            raise UserError(f"{name!r} is no name of a network, such as resnet18; it has a colon")
+        return self._beside(create(asked.base, size=self.spec.size, **asked.params))
 
     def tokens(self, x: Tensor, mask: Tensor | None = None, blank: Tensor | None = None) -> Tensor:
         if not self.patch:

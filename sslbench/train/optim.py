@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from ..api import Recipe
 from ..errors import UnknownName, UserError, suggestion
 
-PER = ("lr", "momentum", "weight_decay", "weight_decay_end", "schedule")  # what a glob may set
+# what a glob may set
+PER = ("lr", "momentum", "weight_decay", "weight_decay_end", "schedule", "exempt")
 SCHEDULES = ("cosine", "arc", "step", "constant")
 
 
@@ -46,7 +47,7 @@ class Rule:
     weight_decay: float
     weight_decay_end: float | None
     schedule: str
-    exempt: bool  # biases and norms that neither decay nor are scaled by a trust ratio
+    exempt: bool  # it neither decays nor is scaled by a trust ratio, as biases and norms
 
 
 class Optimisation:
@@ -239,6 +240,9 @@ def _settings(glob: str, wish: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"per {glob!r} cannot set {key!r}{suggestion(key, PER)}")
         if key == "schedule":
             _check_schedule(value, f"per {glob!r}")
+        elif key == "exempt":
+            if not isinstance(value, bool):
+                raise UserError(f"per {glob!r} sets exempt to {value!r}; it takes true or false")
         elif not _number(value) and (key, value) != ("weight_decay_end", None):
             raise UserError(f"per {glob!r} sets {key} to {value!r}; it takes a number")
         settings[key] = value

@@ -80,5 +80,9 @@ def test_the_papers_settings_by_name():
         "simclr-v2": 100,
         "simclr-imagenet": 1000,
         "simclr-v2-imagenet": 800,
+        "simclr-v2-finetune": 1,
+        "simclr-v2-finetune-imagenet": 1,
+        "simclr-v2-distil": 400,
+        "simclr-v2-distil-imagenet": 400,
     }
     assert anatomy(METHODS["simclr-v2-imagenet"]).defaults["read"] == 1
