@@ -238,7 +238,7 @@ def sides(bench: Workbench, cell: Cell, *, with_views: bool, clock: Any) -> dict
         session = Timed(
             cell=cell,
             folder=bench.store.cell(cell.id),
-            feed=Feed(seen.images, seen.labels, CPU, seen.clips),
+            feed=Feed(seen.images, seen.labels, CPU, seen.clips, seen.domains),
             info=seen.info,
             device=CPU,
             pretrain=bench.pretext,

@@ -51,6 +51,7 @@ class DataInfo:
     classes: int  # clustering methods use it; others ignore it
     grey: bool = False  # whether the three channels of every image are the same
     clips: int = 0  # sequences that its images are frames of; 0: they are no frames
+    domains: int = 1  # 2: some images are of a source whose labels are known, others of a target
 
 
 class Batch(NamedTuple):
@@ -119,6 +120,12 @@ class Run(Protocol):
         ValueError where `DataInfo.clips` is 0.
         """
 
+    def domains(self) -> Tensor:
+        """Which domain each image is of, int64 [N]: 0 the source, 1 the target, which is judged.
+
+        ValueError where `DataInfo.domains` is 1.
+        """
+
     def reset(self, module: nn.Module) -> None:
         """Calls `reset_parameters()` throughout the module and drops its optimiser state."""
 
@@ -141,8 +148,9 @@ class Recipe:
     weight_decay: float = 1e-4  # not on biases and norms, unless `decay` is all
     weight_decay_end: float | None = None  # where a cosine takes it; None: constant
     decay: Literal["weights", "all"] = "weights"  # all: biases and norms too; LARS scales the same
-    # of lr, after the warm-up (arc is cos(acos(lr_end) p) at share p of the fit, as FixMatch's)
-    schedule: Literal["cosine", "arc", "step", "constant"] = "cosine"
+    # of lr, after the warm-up: at share p of the fit arc is cos(acos(lr_end) p), as FixMatch's, and
+    # inverse (1 + 10 p) ** -0.75, as DANN's
+    schedule: Literal["cosine", "arc", "inverse", "step", "constant"] = "cosine"
     milestones: tuple[float, ...] = (0.6, 0.8)  # shares of the fit at which `step` acts
     gamma: float = 0.1  # by which `step` multiplies
     lr_end: float = 0.0  # share of lr at the end of the cosine or arc
@@ -347,6 +355,8 @@ class Split(NamedTuple):
     labels: Tensor  # int64 [N], -1 where there is none
     # int64 [N]: which sequence each is a frame of, in order; None: they are no frames
     clips: Tensor | None = None
+    # int64 [N]: 0 of the source, 1 of the target, of whose labels a budget is; None: of one domain
+    domains: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -477,7 +487,8 @@ class Judged(Protocol):
     def shown(self, labels: int | str, seed: int | None = None) -> Tensor:
         """The rows of train whose labels a method with this budget and seed was shown: int64 [M].
 
-        labels: 40, "4/class", "10%" or "all". Unsuited where the data cannot give them.
+        labels: 40, "4/class", "10%" or "all"; of two domains, those of the target, beside which all
+            of the source were shown. Unsuited where the data cannot give them.
         seed: None: that of the cell that is judged.
         """
 

@@ -168,16 +168,19 @@ def assemble(
     skipped: Iterable[str] = (),
     notes: Iterable[str] = (),
     clips: Mapping[str, Integers] | None = None,
+    domains: Mapping[str, Integers] | None = None,
 ) -> Images:
     """Makes `Images`, with a fingerprint, from splits by name (train, test, perhaps unlabelled).
 
     made: how the pixels were made (stored side, crop rule, version); part of the fingerprint.
     clips: of each split whose images are frames, which sequence each is of.
+    domains: of each split that has two, which one each image is of: 0 the source, 1 the target.
     """
-    sequences = dict(clips or {})
+    sequences, styles = dict(clips or {}), dict(domains or {})
     sums = {
         name: [list(stored.images.shape), stored.digest, _digest_of(labels)]
         + ([_digest_of(sequences[name])] if name in sequences else [])
+        + ([["domains", _digest_of(styles[name])]] if name in styles else [])
         for name, (stored, labels) in parts.items()
     }
     splits = {
@@ -185,6 +188,7 @@ def assemble(
             stored.images,
             torch.from_numpy(labels.astype(np.int64)),
             torch.from_numpy(sequences[name].astype(np.int64)) if name in sequences else None,
+            torch.from_numpy(styles[name].astype(np.int64)) if name in styles else None,
         )
         for name, (stored, labels) in parts.items()
     }

@@ -133,8 +133,10 @@ def plain_scalar(text: str) -> Scalar:
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
-def check_budget(budget: int | str) -> int | str:
+def check_budget(budget: int | str, *, or_none: bool = False) -> int | str:
     """A budget of labels as it is kept: an integer, "4/class", "10%" or "all".
+
+    or_none: 0 is one too, of a target domain whose source shows its labels.
 
     Raises:
         UserError: it is in none of these forms.
@@ -146,6 +148,8 @@ def check_budget(budget: int | str) -> int | str:
     whole = match is not None and (match["unit"] == "%" or "." not in match["number"])
     if match is None or not whole or isinstance(budget, bool):
         raise UserError(f"a label budget is {FORMS}, not {budget}")
+    if or_none and text == "0":
+        return 0
     if not 0 < float(match["number"]) <= (100 if match["unit"] == "%" else math.inf):
         raise UserError(f"a label budget of {text} was asked for; give {FORMS}")
     return text if match["unit"] else int(text)

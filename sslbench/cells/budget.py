@@ -8,17 +8,22 @@ from ..errors import UserError
 from ..names import check_budget
 
 
-def labels_in(budget: int | str, sizes: Sequence[int], name: str) -> int:
+def labels_in(budget: int | str, sizes: Sequence[int], name: str, *, target: bool = False) -> int:
     """How many labels a budget is, of classes that have `sizes` labels to show.
+
+    target: whether they are of a target domain, whose source shows its labels: then 0 will do.
 
     It is spread over the classes as evenly as possible: of 42 labels, two of ten classes get five.
 
     Raises:
         UserError: the data `name` has not as many, or it is less than one label a class.
     """
-    budget, total, classes = check_budget(budget), sum(sizes), len(sizes)
+    budget = check_budget(budget, or_none=target)
+    total, classes = sum(sizes), len(sizes)
     if classes < 2:
         raise UserError(f"{name} has {classes} classes, and a few labels are to tell some apart")
+    if budget == 0:
+        return 0
     if isinstance(budget, str) and budget.endswith("/class"):
         each = int(budget.removesuffix("/class"))
         if each > min(sizes):

@@ -33,7 +33,7 @@ def _budget(budget: Any) -> int | str:
     if not isinstance(budget, int | str):
         raise ValueError(FORMS)
     try:
-        return check_budget(budget)
+        return check_budget(budget, or_none=True)
     except UserError as error:
         raise ValueError(FORMS) from error
 

@@ -83,8 +83,8 @@ def _seeds(item: str) -> Sequence[int]:
 
 
 def budget(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
-    """Reads a label budget such as 40 or 4/class."""
-    return None if value is None else check_budget(value)
+    """Reads a label budget such as 40 or 4/class; `labels_in` refuses 0 where there is no target."""
+    return None if value is None else check_budget(value, or_none=True)
 
 
 def device_named(ctx: click.Context, param: click.Parameter, value: str) -> str:

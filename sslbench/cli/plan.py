@@ -152,10 +152,12 @@ def _say_budgets(made: Plan) -> None:
         assert cell.budget is not None
         budgets.setdefault((cell.dataset, cell.budget), {})[cell.method] = None
     for (dataset, labels), methods in budgets.items():
+        target = dataset in made.targets
+        drawn = ", spread evenly over its classes and drawn anew for each seed," if labels else ""
         say()
         say(
-            f"{count(labels, 'label')} of {dataset}, spread evenly over its classes and drawn anew "
-            f"for each seed, are shown to {', '.join(methods)}"
+            f"{count(labels, 'label')} of {'the target of ' if target else ''}{dataset}{drawn} are "
+            f"shown to {', '.join(methods)}" + ", beside those of its source" * target
         )
 
 

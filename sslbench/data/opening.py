@@ -32,6 +32,7 @@ class Pretraining(NamedTuple):
     labels: Tensor  # int64 [N], -1 where hidden
     info: DataInfo
     clips: Tensor | None = None  # int64 [N]
+    domains: Tensor | None = None  # int64 [N]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,11 @@ class Data:
         return len(self.class_names)
 
     @property
+    def has_target(self) -> bool:
+        """Whether its train split is of a source and a target, of whose labels a budget is."""
+        return self.train.domains is not None
+
+    @property
     def card(self) -> Card:
         return self.dataset.card
 
@@ -76,7 +82,8 @@ class Data:
 
         none: the unlabelled split where there is one, else train; no label.
         budget: train and the unlabelled split, with `budget` labels: class-balanced, drawn from
-            the seed, never from the held-out tenth.
+            the seed, never from the held-out tenth. Of two domains they are of the target, beside
+            all of the source but the held-out tenth's.
         all: train, with every label except the held-out tenth's.
 
         Raises:
@@ -102,19 +109,32 @@ class Data:
             _one_after_another(self.train.images, extra), shape=shape, scratch=self.scratch
         )
         hidden = torch.full((len(extra),), -1)
-        return self._shown(Split(stored.images, torch.cat([shown, hidden])))
+        domains = None
+        if self.train.domains is not None and self.unlabelled.domains is not None:
+            domains = torch.cat([self.train.domains, self.unlabelled.domains])
+        both = Split(stored.images, torch.cat([shown, hidden]), domains=domains)
+        return self._shown(both)
 
     def label_sizes(self) -> list[int]:
-        """How many labels of each class a method may be shown: those of train but the held-out tenth."""
-        labels = self.train.labels[~self.held_out]
-        return torch.bincount(labels[labels >= 0], minlength=self.classes).tolist()
+        """How many labels of each class a budget may have: those of train but the held-out tenth.
+
+        Of two domains those of the target.
+        """
+        labels = self.train.labels[self._offered]
+        return torch.bincount(labels, minlength=self.classes).tolist()
+
+    @property
+    def _offered(self) -> Tensor:
+        """Marks the labels of train that a budget is drawn from: bool [N]."""
+        free = ~self.held_out & (self.train.labels >= 0)
+        return free if self.train.domains is None else free & (self.train.domains == 1)
 
     def _within_budget(self, shown: Tensor, budget: int | None, seed: int) -> Tensor:
-        free = torch.nonzero(shown >= 0)[:, 0]
-        if budget is None or not 1 <= budget <= len(free):
+        least, most = int(self.train.domains is None), int(self._offered.sum())
+        if budget is None or not least <= budget <= most:
             raise UserError(
                 f"{self.name}: a label budget of {budget} was asked for; "
-                f"1 to {len(free):,} labels can be given"
+                f"{least} to {most:,} labels can be given"
             )
         rows = self.rows_shown(budget, seed)
         kept = torch.full_like(shown, -1)
@@ -122,10 +142,18 @@ class Data:
         return kept
 
     def rows_shown(self, budget: int, seed: int) -> Tensor:
-        """The rows of train whose labels a method of this budget and seed sees: int64 [M], ascending."""
-        free = torch.nonzero(~self.held_out & (self.train.labels >= 0))[:, 0]
+        """The rows of train whose labels a method of this budget and seed sees: int64 [M], ascending.
+
+        Of two domains those of the source are there whatever the budget.
+        """
+        free = torch.nonzero(self._offered)[:, 0]
         key = f"budget {self.fingerprint} {seed}"
-        return free[torch.from_numpy(arrays.balanced(self.train.labels[free].numpy(), budget, key))]
+        drawn = arrays.balanced(self.train.labels[free].numpy(), budget, key)
+        rows = free[torch.from_numpy(drawn)]
+        if self.train.domains is None:
+            return rows
+        known = ~self.held_out & (self.train.labels >= 0) & (self.train.domains == 0)
+        return torch.cat([torch.nonzero(known)[:, 0], rows]).sort().values
 
     def _shown(self, seen: Split) -> Pretraining:
         info = DataInfo(
@@ -135,8 +163,9 @@ class Data:
             classes=self.classes,
             grey=_grey(seen.images),
             clips=0 if seen.clips is None else len(torch.unique(seen.clips)),
+            domains=1 if seen.domains is None else len(torch.unique(seen.domains)),
         )
-        return Pretraining(seen.images, seen.labels, info, seen.clips)
+        return Pretraining(seen.images, seen.labels, info, seen.clips, seen.domains)
 
 
 def default_roots(data_option: Path | None) -> tuple[Path, ...]:
@@ -251,12 +280,14 @@ def _check(name: str, images: Any) -> None:
         if pair is None:
             continue
         fault = _fault(pair, side, len(images.classes))
+        if split == "unlabelled" and (pair.domains is None) != (images.train.domains is None):
+            fault = "does not say of which domains it is as its train split does"
         if fault:
             raise UserError(f"dataset {name!r} cannot be used: its {split} split {fault}")
 
 
 def _fault(split: Split, side: int, classes: int) -> str:
-    images, labels, clips = split
+    images, labels, clips, domains = split
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         return f"is {images.dtype} {list(images.shape)}, where uint8 [N, 3, H, W] is wanted"
     if images.shape[2:] != (side, side):
@@ -269,11 +300,18 @@ def _fault(split: Split, side: int, classes: int) -> str:
         return f"has {labels.dtype} {list(labels.shape)} labels for {len(images)} images"
     if int(labels.min()) < -1 or int(labels.max()) >= classes:
         return f"has labels outside 0 to {classes - 1}"
-    if clips is not None:
-        if clips.dtype != torch.int64 or clips.shape != labels.shape:
-            return f"has {clips.dtype} {list(clips.shape)} clips for {len(images)} images"
-        if int((clips.diff() != 0).sum()) + 1 != len(torch.unique(clips)):
-            return "has clips whose frames are not together"
+    return _misplaced(clips, domains, len(images))
+
+
+def _misplaced(clips: Tensor | None, domains: Tensor | None, count: int) -> str:
+    """What is wrong with the clips and domains of so many images."""
+    for what, each in (("clips", clips), ("domains", domains)):
+        if each is not None and (each.dtype != torch.int64 or each.shape != (count,)):
+            return f"has {each.dtype} {list(each.shape)} {what} for {count} images"
+    if clips is not None and int((clips.diff() != 0).sum()) + 1 != len(torch.unique(clips)):
+        return "has clips whose frames are not together"
+    if domains is not None and not ((domains == 0) | (domains == 1)).all():
+        return "has domains other than 0, the source, and 1, the target"
     return ""
 
 
@@ -305,7 +343,10 @@ def _cautions(images: Images) -> list[str]:
 
 
 def _cut(data: Data, name: str, count: object) -> Data:
-    """Cuts a split to a class-balanced part, the same one every time; clips to their first frames."""
+    """Cuts a split to a part, the same one every time; clips to their first frames.
+
+    Classes are as even as can be, and so are domains within them.
+    """
     split: Split = getattr(data, name)
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= len(split.labels):
         raise UserError(
@@ -314,7 +355,7 @@ def _cut(data: Data, name: str, count: object) -> Data:
         )
     # The key leaves the fingerprint out: at every size the same pictures are taken.
     if split.clips is None:
-        index = torch.from_numpy(arrays.balanced(split.labels.numpy(), count, f"subset {name}"))
+        index = torch.from_numpy(arrays.balanced(_kinds(split).numpy(), count, f"subset {name}"))
     else:
         index = torch.arange(count)  # frames are of use where they follow one another
     shape = (count, *split.images.shape[1:])
@@ -323,6 +364,7 @@ def _cut(data: Data, name: str, count: object) -> Data:
         arrays.gather(rows, shape=shape, scratch=data.scratch).images,
         split.labels[index],
         None if split.clips is None else split.clips[index],
+        None if split.domains is None else split.domains[index],
     )
     fingerprint = arrays.digest("subset", data.fingerprint, name, count)
     changed: dict[str, Any] = {name: part, "fingerprint": fingerprint}
@@ -332,14 +374,19 @@ def _cut(data: Data, name: str, count: object) -> Data:
 
 
 def _held_out(data: Data) -> Tensor:
-    """Marks a tenth of each class, drawn from the fingerprint alone: bool [N]."""
-    labels: Integers = data.train.labels.numpy()
+    """Marks a tenth of each class of each domain, drawn from the fingerprint alone: bool [N]."""
+    labels: Integers = _kinds(data.train).numpy()
     mask = torch.zeros(len(labels), dtype=torch.bool)
     if len(labels) > 1:
         count = max(1, round(HELD_OUT * len(labels)))
         chosen = arrays.stratified(labels, count, f"held out {data.fingerprint}")
         mask[torch.from_numpy(chosen)] = True
     return mask
+
+
+def _kinds(split: Split) -> Tensor:
+    """A number for each class, or for each class of each domain: [N]."""
+    return split.labels if split.domains is None else 2 * split.labels + split.domains
 
 
 def _one_after_another(*parts: Tensor) -> Iterator[Bytes]:

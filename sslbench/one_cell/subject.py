@@ -309,7 +309,8 @@ class Inner:
 
 def _shown(data: Data, labels: int | str, seed: int) -> Tensor:
     try:
-        return data.rows_shown(labels_in(labels, data.label_sizes(), data.name), seed)
+        count = labels_in(labels, data.label_sizes(), data.name, target=data.has_target)
+        return data.rows_shown(count, seed)
     except UserError as error:
         raise Unsuited(str(error)) from error
 

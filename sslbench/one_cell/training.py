@@ -95,7 +95,13 @@ def _train(
 ) -> tuple[nn.Module, list[Stage]]:
     reset_peak_memory(means.device)
     module, pretraining = means.builder.begin(cell)
-    feed = Feed(pretraining.images, pretraining.labels, means.device, pretraining.clips)
+    feed = Feed(
+        pretraining.images,
+        pretraining.labels,
+        means.device,
+        pretraining.clips,
+        pretraining.domains,
+    )
     checkup = Checkup(module, encoder_of(module), feed, pretraining.info.classes)
     stages: list[Stage] = []
     warnings: list[Warned] = []

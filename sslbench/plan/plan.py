@@ -51,6 +51,7 @@ class Plan:
     store: Store
     waiting: int = 0  # further cells, whose settings the unfinished trials will choose
     notes: tuple[str, ...] = ()  # what a reader of the table must know of the tuning
+    targets: frozenset[str] = frozenset()  # datasets of a source and a target domain
 
     @property
     def open(self) -> list[Planned]:

@@ -54,7 +54,8 @@ def make_plan(options: Selection, registry: Registry, *, preflight: bool = True)
     if not planned:
         raise EmptySelection("the selection is empty: no method, dataset, backbone or seed is left")
     _check_adopted(methods, planned, suite, store)
-    plan = Plan(suite, suite_id, planned, options, store, waiting, tuple(selection.notes))
+    notes, targets = tuple(selection.notes), frozenset(selection.targets)
+    plan = Plan(suite, suite_id, planned, options, store, waiting, notes, targets)
     if preflight and options.how.train and plan.open:
         build_each(plan, registry)
     return plan
@@ -103,6 +104,7 @@ class _Cells:
     settings: Settings
     options: Selection
     notes: list[str] = field(default_factory=list)
+    targets: set[str] = field(default_factory=set)
 
     def all(self, planner: _Planner) -> tuple[list[Planned], int]:
         """The cells, and the number of further ones that wait for unfinished trials."""
@@ -120,6 +122,8 @@ class _Cells:
         waiting = 0
         for dataset in self.suite.datasets:
             data = open_data(dataset, self.registry, self.options.place)
+            if data.has_target:
+                self.targets.add(data.name)
             for backbone in self.suite.backbones:
                 tuned, chosen = self._tuned(data, backbone, planner)
                 found += tuned
@@ -191,8 +195,9 @@ class _Cells:
         if self.suite.labels is None:
             raise UserError(
                 f"{asking[0]} learns from a few labels, and none were given; --labels {FORMS} gives some"
+                + (" of the target, and 0 none" if data.has_target else "")
             )
-        return labels_in(self.suite.labels, data.label_sizes(), data.name)
+        return labels_in(self.suite.labels, data.label_sizes(), data.name, target=data.has_target)
 
     def _check_asked(self, asking: Sequence[str]) -> None:
         """Refuses --labels for methods that would not see them, unless the suite has a budget."""

@@ -139,7 +139,13 @@ def _step(bench: _Bench, cell: Cell) -> tuple[float, int]:
     session = Session(
         cell=cell,
         folder=folder,
-        feed=Feed(pretraining.images, pretraining.labels, builder.device, pretraining.clips),
+        feed=Feed(
+            pretraining.images,
+            pretraining.labels,
+            builder.device,
+            pretraining.clips,
+            pretraining.domains,
+        ),
         info=pretraining.info,
         device=builder.device,
         pretrain=lambda pretext: _unlearned(builder, pretext),

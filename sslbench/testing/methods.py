@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from ..api import Dataset, Images, Method, Place, Split, View
+from ..api import Dataset, Images, Method, Place, View
 from ..cells.cell import Cell
 from ..data import Data
 from ..names import parse
@@ -215,7 +215,7 @@ def sees_no_hidden_label(trial: Trial) -> None:
 
 def _otherwise(trial: Trial, cell: Cell) -> Data:
     """The data with another test split, and other labels where the method may not see them."""
-    data, (images, labels, clips) = trial.data, trial.data.train
+    data, labels = trial.data, trial.data.train.labels
     classes = max(1, data.classes)
     shown = torch.zeros_like(data.held_out)
     if cell.labels == "all":
@@ -223,7 +223,7 @@ def _otherwise(trial: Trial, cell: Cell) -> Data:
     elif cell.labels == "budget":
         assert cell.budget is not None
         shown[data.rows_shown(cell.budget, cell.seed)] = True
-    train = Split(images, torch.where(shown, labels, (labels + 1) % classes), clips)
+    train = data.train._replace(labels=torch.where(shown, labels, (labels + 1) % classes))
     test = data.test._replace(
         images=255 - data.test.images, labels=(data.test.labels + 1) % classes
     )

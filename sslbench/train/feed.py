@@ -55,10 +55,15 @@ class Feed:
     """Gives batches of uint8 images by position. The images stay on the device when they fit."""
 
     def __init__(
-        self, images: Tensor, labels: Tensor, device: torch.device, clips: Tensor | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        device: torch.device,
+        clips: Tensor | None = None,
+        domains: Tensor | None = None,
     ) -> None:
         self.device = device
-        self.clips = clips  # int64 [N], on the host
+        self.clips, self.domains = clips, domains  # int64 [N] each, on the host
         self.labels = labels.to(device)  # [N]
         self.shown = labels.cpu() >= 0  # [N], on the host
         self.images = images  # [N, 3, H, W]

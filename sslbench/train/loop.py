@@ -184,6 +184,11 @@ class Loop:
             raise ValueError("the images are no frames of clips; let `needs` refuse such data")
         return self.session.feed.clips
 
+    def domains(self) -> Tensor:
+        if self.session.feed.domains is None:
+            raise ValueError("the images are of one domain; let `needs` refuse such data")
+        return self.session.feed.domains
+
     def reset(self, module: nn.Module) -> None:
         for m in module.modules():
             if callable(again := getattr(m, "reset_parameters", None)):

@@ -29,7 +29,7 @@ from ..errors import UnknownName, UserError, suggestion
 
 # what a glob may set
 PER = ("lr", "momentum", "weight_decay", "weight_decay_end", "schedule", "exempt")
-SCHEDULES = ("cosine", "arc", "step", "constant")
+SCHEDULES = ("cosine", "arc", "inverse", "step", "constant")
 
 
 def scaled_lr(recipe: Recipe) -> float:
@@ -55,8 +55,9 @@ class Optimisation:
 
     Schedules are functions of `step`, the count of steps in this fit from 0 to T - 1, where
     T = epochs * steps_per_epoch and W is the rounded number of warm-up steps. Every schedule warms
-    up by (step + 1) / (W + 1). Then cosine and arc go from 1 at W to `lr_end` at T, and `step` multiplies
-    by gamma from each round(milestone * T) on. Weight decay follows a cosine over all of T.
+    up by (step + 1) / (W + 1). Then cosine and arc go from 1 at W to `lr_end` at T, inverse from 1 at W to
+    11 ** -0.75 at T, and `step` multiplies by gamma from each round(milestone * T) on. Weight decay
+    follows a cosine over all of T.
     """
 
     optimizer: torch.optim.Optimizer
@@ -101,6 +102,8 @@ class Optimisation:
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
         if schedule == "arc":
             return math.cos(math.acos(self.recipe.lr_end) * done)
+        if schedule == "inverse":
+            return float((1 + 10 * done) ** -0.75)
         return _cosine(1.0, self.recipe.lr_end, done)
 
     def _decay(self, rule: Rule, step: int) -> float:

@@ -1,4 +1,4 @@
-"""`emoji`: 1,906 pictures of 32 pixels in nine categories, in one style or in two."""
+"""`emoji`: 1,906 pictures of 32 pixels in nine categories, in one style, in two, or from one to another."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class Emoji(Dataset):
     """Emoji of 32 pixels in nine categories, drawn in Twitter's style, in Google's, or in both.
 
     style: twitter, google or both.
+    target: of both styles the one that is judged: test has its pictures alone, and in train the other
+        style is the source, whose labels are known. Unset: both are judged, as one domain.
     variants: whether skin tones are there too; they are on the side of the emoji that they are of.
     """
 
@@ -52,13 +54,22 @@ class Emoji(Dataset):
         source=f"npm: emoji-datasource-twitter and emoji-datasource-google {VERSION}",
     )
 
-    def __init__(self, *, style: str = "twitter", variants: bool = False) -> None:
+    def __init__(
+        self, *, style: str = "twitter", target: str | None = None, variants: bool = False
+    ) -> None:
         if style not in (*STYLES, "both"):
             raise UserError(f"emoji: style is twitter, google or both, not {style!r}")
+        if target is not None and target not in STYLES:
+            raise UserError(f"emoji: target is twitter or google, not {target!r}")
+        if target is not None and style != "both":
+            raise UserError(
+                f"emoji: target={target} was asked for, and takes both styles, of which one is the "
+                f"source; write emoji[style=both,target={target}]"
+            )
         if not isinstance(variants, bool):
             raise UserError(f"emoji: variants is true or false, not {variants!r}")
         self.styles = STYLES if style == "both" else (style,)
-        self.variants = variants
+        self.target, self.variants = target, variants
 
     def load(self, place: Place) -> Images:
         folder = self._folder(place)
@@ -88,13 +99,18 @@ class Emoji(Dataset):
     ) -> Images:
         classes = sorted(set(kinds))
         numbers = np.array([classes.index(kind) for kind in kinds], np.int64)
-        parts = {}
+        parts, domains = {}, {}
         for split, wanted in (("train", ~test), ("test", test)):
             some = [form for form in forms if wanted[form.emoji]]
-            drawn = [(style, *_cut(sheets[style], some, style)) for style in self.styles]
+            judged = self.target is not None and split == "test"
+            styles = [style for style in self.styles if not judged or style == self.target]
+            drawn = [(style, *_cut(sheets[style], some, style)) for style in styles]
             images = np.concatenate([pixels for _, _, pixels in drawn]).transpose(0, 3, 1, 2)
             owners = np.array([form.emoji for form in some], np.int64)
             labels = np.concatenate([numbers[owners[rows]] for _, rows, _ in drawn])
+            if self.target is not None:
+                sizes = [len(rows) for _, rows, _ in drawn]
+                domains[split] = np.repeat([style == self.target for style in styles], sizes)
             blocks = [np.ascontiguousarray(images)]
             parts[split] = gather(blocks, shape=images.shape, scratch=place.scratch), labels
         self.card = replace(  # as it is here: the class has the counts of one style of this version
@@ -104,7 +120,10 @@ class Emoji(Dataset):
             test=len(parts["test"][1]),
         )
         made: dict[str, Any] = {"version": self.version, "styles": list(self.styles)}
-        return assemble(parts, classes=classes, made={**made, "transparent": "white"})
+        if self.target is not None:
+            made["target"] = self.target
+        made["transparent"] = "white"
+        return assemble(parts, classes=classes, made=made, domains=domains)
 
     def _folder(self, place: Place) -> Path:
         looked = [folder for root in place.roots for folder in (root / FOLDER, root)]

@@ -160,6 +160,38 @@ def test_one_style_or_both_with_one_split():
     assert len({twitter.fingerprint, google.fingerprint, both.fingerprint}) == 3
 
 
+@pytest.mark.parametrize("target", ["twitter", "google"])
+def test_a_target_is_judged_and_the_other_style_is_the_source(target):
+    small().write(".")
+    both, own = load(style="both"), load(style=target)
+    images = load(style="both", target=target)
+    assert torch.equal(images.train.images, both.train.images)
+    assert torch.equal(images.train.labels, both.train.labels)
+    of_target = images.train.domains == 1
+    assert torch.equal(images.train.images[of_target], own.train.images)
+    assert of_target.sum() == 40 == (~of_target).sum()
+    assert torch.equal(images.test.images, own.test.images)
+    assert images.test.domains.tolist() == [1] * 10
+    assert both.train.domains is None
+    assert len({both.fingerprint, own.fingerprint, images.fingerprint}) == 3
+    assert (
+        load(style="both", target="google").fingerprint
+        != load(style="both", target="twitter").fingerprint
+    )
+
+
+def test_a_target_s_labels_are_hidden_but_for_a_budget():
+    small().write(".")
+    found = registry(installed=False, files=[HOME / "sslbench_emoji" / "__init__.py"])
+    data = open_data("emoji[style=both,target=google]", found, Place(roots=(Path(),)))
+    assert (data.card.train, data.card.test) == (80, 10)
+    for budget in (0, 2):
+        seen = data.pretraining("budget", budget=budget)
+        assert seen.info.domains == 2
+        assert int(((seen.labels >= 0) & (seen.domains == 1)).sum()) == budget
+        assert int(((seen.labels >= 0) & (seen.domains == 0)).sum()) == 36
+
+
 def test_a_style_that_lacks_an_emoji_has_one_less():
     made = small()
     made.add("1F600", google=None)
@@ -409,10 +441,20 @@ def test_an_emoji_beside_the_sheet_is_a_sentence(where):
         load()
 
 
-@pytest.mark.parametrize("given", [{"style": "apple"}, {"style": 3}, {"variants": 1}])
+@pytest.mark.parametrize(
+    "given",
+    [{"style": "apple"}, {"style": 3}, {"variants": 1}, {"style": "both", "target": "apple"}],
+)
 def test_a_setting_that_is_not_there_is_a_sentence(given):
-    with pytest.raises(UserError, match=r"emoji: (style is twitter|variants is true)"):
+    with pytest.raises(UserError, match=r"emoji: (style is twitter|variants is true|target is)"):
         Emoji(**given)
+
+
+def test_a_target_without_a_source_is_a_sentence():
+    with pytest.raises(
+        UserError, match=r"target=google was asked.*emoji\[style=both,target=google"
+    ):
+        Emoji(target="google")
 
 
 # ---- as sslbench asks for it -----------------------------------------------------------------
