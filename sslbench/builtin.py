@@ -105,6 +105,10 @@ def methods() -> dict[str, str]:
         "simclr-v2-finetune-imagenet": "sslbench.methods.simclr_v2_finetune:SimCLRv2FinetuneImageNet",
         "simclr-v2-distil": "sslbench.methods.simclr_v2_distil:SimCLRv2Distil",
         "simclr-v2-distil-imagenet": "sslbench.methods.simclr_v2_distil:SimCLRv2DistilImageNet",
+        # domains
+        "source-only": "sslbench.methods.source_only:SourceOnly",
+        "dann": "sslbench.methods.dann:DANN",
+        "mme": "sslbench.methods.mme:MME",
     }
 
 

@@ -263,7 +263,9 @@ def test_every_method_starts_from_the_weights_of_untrained(tmp_path):
     # other norms, another input, a code, a part of the network, or all of its maps
     assert others == {"cpc", "iic", "vae", "vq-vae", "dcgan", "wgan-gp"}
     coloured = {"colorization", "split-brain", "video-colorization"}
-    assert declined == {"mae", "i-jepa", "ibot"} | coloured  # no tokens, and grey images
+    adapting = {"source-only", "dann", "mme"}
+    # no tokens, grey images, one domain
+    assert declined == {"mae", "i-jepa", "ibot"} | coloured | adapting
 
 
 def test_updates_of_one_group_leave_the_other_alone(tmp_path):

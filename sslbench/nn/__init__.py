@@ -2,6 +2,7 @@
 
 from .averages import copy_frozen, cosine, ema, follow, risen, warm
 from .distillation import PrototypeHead, distilled, stepped, without_drop_path
+from .domains import by_domain, of_one_domain, reversed_gradient
 from .heads import PooledMaps, decoder, mlp
 from .inputs import Standardise, by_size, check_side, deepest, sincos, taken
 from .labels import (
@@ -25,6 +26,7 @@ __all__ = [
     "Standardise",
     "aligned",
     "balanced",
+    "by_domain",
     "by_size",
     "check_side",
     "copy_frozen",
@@ -41,8 +43,10 @@ __all__ = [
     "mixup",
     "mlp",
     "normalised",
+    "of_one_domain",
     "one_class",
     "replace_batch_norms",
+    "reversed_gradient",
     "risen",
     "semi_supervised",
     "sharpen",

@@ -17,7 +17,10 @@ from sslbench.plugins import registry
 
 FOLDER = Path(__file__).parent
 SPRITES = FOLDER.parent / "sprites.py"  # what methods of colours and of clips are tried on
-REGISTRY = registry(installed=False, files=[SPRITES])  # what others installed is theirs to test
+STYLES = FOLDER.parent / "styles.py"  # what methods that adapt to a domain are tried on
+REGISTRY = registry(
+    installed=False, files=[SPRITES, STYLES]
+)  # what others installed is theirs to test
 METHODS = REGISTRY.entries("methods")
 TRAINED = [name for name, entry in METHODS.items() if anatomy(entry).recipe]
 
