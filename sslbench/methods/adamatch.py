@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Update
+from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Stream, Update
 from ..nn import copy_frozen, cosine, follow, full_precision, unrecorded
 from ..nn.labels import aligned, labelled, one_class
 from ..views import Views, shift_flip, strong
@@ -17,19 +17,22 @@ from ..views import Views, shift_flip, strong
 class AdaMatch(Method):
     """FixMatch whose threshold is relative to the confidence on labelled images, with aligned names.
 
+    Of two domains the labelled images are the source's, by which threshold and mix go, the
+    unlabelled ones all of the target; a budget of the target's is a second labelled loss.
+
     Berthelot et al., AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain
     Adaptation, ICLR 2022, arXiv 2106.04732.
     Departures: the average of weights that is judged is warmed up by min(m, (1 + t) / (10 + t)) at
     step t (the code: 0.999 throughout), and has the online network's running statistics, as there;
     strong views by FixMatch's RandAugment and a grey square (the code: CTAugment and cutout), which
     moves by a share of the side (there: by less than a pixel); a weight of unlabelled images other
-    than 1 is reached at the half (the code: 1 there, that weight at the end); images of one data set
-    (the paper: also of two domains); a view's steps stay in floats (there: rounded to 8 bits); an
-    epoch is a pass over the unlabelled images, of which a last batch that is not whole is left out
-    (the code: 2^16 labelled images); labelled images are shuffled whole before any comes again
-    (there: in a buffer); running statistics of norms follow as the backbone states (there: by 0.001
-    of a batch); images are normalised as the backbone does (there: to -1 to 1); initial weights are
-    torch's and timm's; the last weights are judged, as there.
+    than 1 is reached at the half (the code: 1 there, that weight at the end); a view's steps stay
+    in floats (there: rounded to 8 bits); an epoch is a pass over the unlabelled images, of which a
+    last batch that is not whole is left out (the code: 2^16 labelled images); labelled images are
+    shuffled whole before any comes again (there: in a buffer); running statistics of norms follow
+    as the backbone states (there: by 0.001 of a batch); images are normalised as the backbone does
+    (there: to -1 to 1); initial weights are torch's and timm's; the last weights are judged, as
+    there.
     """
 
     labels = "budget"
@@ -69,6 +72,7 @@ class AdaMatch(Method):
         even = torch.full((window, data.classes), 1 / data.classes)
         self.register_buffer("of_labelled", even[0].clone())  # [K] mean prediction
         self.register_buffer("of_unlabelled", even)  # [window, K] of each of the last steps
+        self.domains = data.domains
         self.relative, self.unlabelled, self.rise, self.ratio = relative, unlabelled, rise, ratio
         self.momentum_labelled, self.momentum = momentum_labelled, momentum_average
         weak = shift_flip(data.size, shift)
@@ -80,28 +84,41 @@ class AdaMatch(Method):
         return one_class(data)
 
     def fit(self, run):
-        given = labelled(run, 1 / self.ratio)
+        streams = {"labelled": labelled(run, 1 / self.ratio)}
+        if self.domains > 1:
+            streams = self.by_domain(run.labels().cpu() >= 0, run.domains() == 1)
         for epoch in run.epochs(self):
-            epoch.streams["labelled"] = given
+            epoch.main = self.domains == 1
+            epoch.streams.update(streams)
+
+    def by_domain(self, shown, own):
+        """Streams of rows that show a label and that are the target's: bool [N] each."""
+        share = 1 / self.ratio
+        streams = {"labelled": Stream(rows(shown & ~own), share=share), "target": Stream(rows(own))}
+        if (shown & own).any():
+            streams["of target"] = Stream(rows(shown & own), share=share)
+        return streams
 
     def step(self, batch):
-        given = batch.also["labelled"]
-        known, both = torch.cat(given.views), [len(view) for view in batch.views]
+        free = batch.also.get("target", batch)
+        given = [batch.also[name] for name in ("labelled", "of target") if name in batch.also]
+        known = torch.cat([view for each in given for view in each.views])
         with unrecorded(self.online):
             alone = self.online(known)  # [2B, K]
-        together = self.online(torch.cat([known, *batch.views]))  # [2B + 2U, K]
-        joint, weak, strong = together.split([len(known), *both])
-        known_weak, known_strong = between(alone, joint).chunk(2)
+        together = self.online(torch.cat([known, *free.views]))  # [2B + 2U, K]
+        joint, weak, strong = together.split([len(known), *(len(view) for view in free.views)])
+        parts = between(alone, joint).split([len(each.label) for each in given for _ in each.views])
 
         with torch.no_grad():
-            p_known, p = (x.float().softmax(1) for x in (known_weak, weak))  # [B, K], [U, K]
+            p_known, p = (x.float().softmax(1) for x in (parts[0], weak))  # [B, K], [U, K]
             of_labelled = p_known.mean(0).lerp(self.of_labelled, self.momentum_labelled)  # [K]
             of_unlabelled = torch.cat([self.of_unlabelled[1:], p.mean(0, keepdim=True)])
             sure, name = aligned(p, of_labelled, of_unlabelled.mean(0)).max(1)  # [U]
             threshold = self.relative * p_known.amax(1).mean()
             mask = (sure >= threshold).float()  # [U]
-        supervised = (cross_entropy(known_weak, given.label).mean()
-                      + cross_entropy(known_strong, given.label).mean()) / 2  # fmt: skip
+        labels = [each.label for each in given for _ in each.views]
+        losses = [cross_entropy(*each).mean() for each in zip(parts, labels, strict=True)]
+        supervised = sum(losses) / 2
         loss = (cross_entropy(strong, name) * mask).mean()
         weight = cosine(0.0, self.unlabelled, batch.progress / self.rise)
         log = {
@@ -124,6 +141,11 @@ class AdaMatch(Method):
 
     def uniform(self):
         return math.log(self.online[1].out_features)
+
+
+def rows(mask):
+    """Where a mask [N] is true."""
+    return mask.nonzero()[:, 0]
 
 
 def between(one, other):

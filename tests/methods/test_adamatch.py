@@ -15,6 +15,7 @@ from sslbench.methods.adamatch import AdaMatch, between
 from sslbench.nn import aligned, warm
 
 from .helpers import METHODS, near, noise, same, trained
+from .test_source_only import Two
 
 CASES = {}  # torch's cross-entropy, of images that a mask chooses
 PLAIN = {"adamatch": {"rise": 1e-6}}  # a weight that rises hides that the loss falls
@@ -192,3 +193,41 @@ def test_a_blind_guess_costs_the_logarithm_of_the_classes(made):
 def test_one_class_is_refused(made):
     sentence = AdaMatch.needs(made("untrained"), DataInfo("one", 32, 96, classes=1))
     assert "one has one" in sentence
+
+
+# ---- two domains -----------------------------------------------------------------------------------
+
+
+class Domains(Two):
+    def __init__(self, budget, method):
+        super().__init__(budget)
+        method.fit(self)
+
+
+@pytest.mark.parametrize("budget", [(), (12, 14)])
+def test_of_two_domains_the_source_is_labelled_and_all_of_the_target_is_not(budget, made):
+    method = made("adamatch")
+    method.domains = 2
+    streams = Domains(budget, method).epoch.streams
+    assert streams["labelled"].pool.tolist() == [*range(1, 10)]
+    assert streams["target"].pool.tolist() == [*range(10, 16)]
+    assert streams["target"].share is None
+    shares = {streams[key].share for key in streams.keys() - {"target"}}
+    assert shares == {1 / 3}
+    assert ("of target" in streams) == bool(budget)
+
+
+def test_threshold_and_mix_go_by_the_source_and_both_labelled_losses_are_added(made, monkeypatch):
+    method = made("adamatch")
+    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)  # the joint pass alone
+    batch, more = labelled_batch(method, few=4), labelled_batch(method, few=6)
+    also = {"labelled": batch.also["labelled"], "of target": more.also["labelled"], "target": batch}
+    nothing = torch.empty(0, dtype=torch.long)
+    update = next(method.step(Batch(None, nothing, nothing, 0, 0.0, also)))
+    parts = [*also["labelled"].views, *also["of target"].views]
+    logits = method.online(torch.cat([*parts, *batch.views])).detach()
+    pieces = logits.split([len(each) for each in parts] + [9, 9])
+    truth = [also["labelled"].label] * 2 + [also["of target"].label] * 2
+    losses = [F.cross_entropy(*each) for each in zip(pieces[:4], truth, strict=True)]
+    torch.testing.assert_close(update.loss.detach(), sum(losses) / 2, rtol=1e-4, atol=1e-5)
+    near(update.log["threshold"], 0.9 * float(pieces[0].softmax(1).amax(1).mean()))
