@@ -117,8 +117,7 @@ class AdaMatch(Method):
             threshold = self.relative * p_known.amax(1).mean()
             mask = (sure >= threshold).float()  # [U]
         labels = [each.label for each in given for _ in each.views]
-        losses = [cross_entropy(*each).mean() for each in zip(parts, labels, strict=True)]
-        supervised = sum(losses) / 2
+        supervised = sum(cross_entropy(*e).mean() for e in zip(parts, labels, strict=True)) / 2
         loss = (cross_entropy(strong, name) * mask).mean()
         weight = cosine(0.0, self.unlabelled, batch.progress / self.rise)
         log = {

@@ -12,7 +12,7 @@ def reversed_gradient(x: Tensor, weight: float = 1.0) -> Tensor:
     """The same numbers, whose gradient comes back times -weight (arXiv 1505.07818)."""
     x = x.view_as(x)
     if x.requires_grad:
-        x.register_hook(lambda gradient: gradient * -weight)
+        x.register_hook(lambda gradient: gradient * -weight)  # type: ignore[no-untyped-call]
     return x
 
 
