@@ -287,7 +287,7 @@ def _check(name: str, images: Any) -> None:
 
 
 def _fault(split: Split, side: int, classes: int) -> str:
-    images, labels, clips, domains = split
+    images, labels = split.images, split.labels
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         return f"is {images.dtype} {list(images.shape)}, where uint8 [N, 3, H, W] is wanted"
     if images.shape[2:] != (side, side):
@@ -300,14 +300,15 @@ def _fault(split: Split, side: int, classes: int) -> str:
         return f"has {labels.dtype} {list(labels.shape)} labels for {len(images)} images"
     if int(labels.min()) < -1 or int(labels.max()) >= classes:
         return f"has labels outside 0 to {classes - 1}"
-    return _misplaced(clips, domains, len(images))
+    return _misplaced(split)
 
 
-def _misplaced(clips: Tensor | None, domains: Tensor | None, count: int) -> str:
-    """What is wrong with the clips and domains of so many images."""
-    for what, each in (("clips", clips), ("domains", domains)):
-        if each is not None and (each.dtype != torch.int64 or each.shape != (count,)):
-            return f"has {each.dtype} {list(each.shape)} {what} for {count} images"
+def _misplaced(split: Split) -> str:
+    """What is wrong with the clips and domains of a split's images."""
+    images, _, clips, domains = split
+    for what, each in (*split._asdict().items(),)[2:]:
+        if each is not None and (each.dtype != torch.int64 or each.shape != (len(images),)):
+            return f"has {each.dtype} {list(each.shape)} {what} for {len(images)} images"
     if clips is not None and int((clips.diff() != 0).sum()) + 1 != len(torch.unique(clips)):
         return "has clips whose frames are not together"
     if domains is not None and not ((domains == 0) | (domains == 1)).all():
