@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Update
-from ..nn import copy_frozen, follow, full_precision, risen
+from ..nn import copy_frozen, follow, full_precision
 from ..nn.labels import labelled, one_class, weighed_entropy
 from ..views import Chain, Cutout, HorizontalFlip, PadCrop, RandAugment, Views
 
@@ -24,19 +24,20 @@ class MetaPseudoLabels(Method):
     on its soft labels, of which the gradient is zero; the paper: on sampled ones, which the student
     learns too, where here it learns soft ones as in the code). Its moving average starts at zero
     (there: anywhere). While the student waits it takes no step, and its rate follows the cosine of
-    the whole fit (there: of what is left); waiting and the rise of the weight are shares of the fit
-    (there: 3,000 and 5,000 steps of 300,000). The student is not tuned on the labels afterwards (the
-    paper: it is). Images of both kinds are drawn without repeats in a pass. The average starts as
-    the student and takes its running statistics as they are (there: averaged, from zero and one).
-    RandAugment is torchvision's at 16 of 30, of 14 operations (there: of its own strengths, at 16 of
-    ten); a strong view starts from a crop of its own (there: from the weak view), and is not shifted
-    and mirrored a second time; shifts mirror the border (there: it is grey). Biases do not decay
-    (there: norms only). Colours are normalised as the backbone states. The backbone is the suite's
-    (there: WRN-28-2).
+    the whole fit (there: of what is left); it waits a share of the fit (there: 3,000 steps). Rates
+    do not warm up (there: over 5,000 steps) and stay as the batch changes (there: in proportion to
+    it). The student is not tuned on the labels afterwards (the paper: it is). Images of both kinds
+    are drawn without repeats in a pass. The average starts as the student and takes its running
+    statistics as they are (there: averaged, from zero and one). RandAugment is torchvision's at 16
+    of 30, of 14 operations (there: of its own strengths, at 16 of ten); a strong view starts from a
+    crop of its own (there: from the weak view), and is not shifted and mirrored a second time;
+    shifts mirror the border (there: it is grey). Biases do not decay (there: norms only). Colours
+    are normalised as the backbone states. The backbone is the suite's (there: WRN-28-2).
     """
 
     labels = "budget"
     least = 2
+    version = 2
     targets = ("average",)
     recipe = Recipe(
         epochs=5455,  # 300,000 steps on CIFAR; paper
@@ -58,7 +59,7 @@ class MetaPseudoLabels(Method):
         temperature: Positive = 0.7,  # of the teacher's labels for itself; paper
         threshold: Share = 0.6,  # confidence, after sharpening, from which these count; paper
         unlabelled: NonNegative = 8.0,  # their weight; paper
-        rise: Share = 1 / 60,  # share of the fit in which that weight rises; paper
+        rise: Natural = 5000,  # steps in which that weight rises, however long the fit; paper
         feedback: NonNegative = 1.0,  # weight of the feedback; paper
         forget: Share = 0.01,  # share of the feedback's average that is new; code
         wait: Share = 0.01,  # share of the fit before the student starts; paper
@@ -76,11 +77,12 @@ class MetaPseudoLabels(Method):
         last = nn.Linear(backbone.dim, data.classes)
         self.teacher = nn.Sequential(backbone.anew(), nn.Dropout(dropout), last)
         self.register_buffer("usual", torch.zeros(()))  # average of the feedback
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))  # steps of the teacher
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # of the student
         self.ratio, self.temperature, self.threshold = ratio, temperature, threshold
         self.unlabelled, self.rise, self.wait, self.forget = unlabelled, rise, wait, forget
-        self.feedback, self.smoothing, self.dropout = feedback, smoothing, dropout
-        self.momentum = average
+        self.feedback, self.smoothing = feedback, smoothing
+        self.dropout, self.momentum = dropout, average
         self.weak = Chain(PadCrop(round(data.size / 8), "reflect"), HorizontalFlip())
         strong = [RandAugment(operations, strength, fill=128 / 255)]
         if hole := round(cutout * data.size):
@@ -124,14 +126,14 @@ class MetaPseudoLabels(Method):
                 self.usual.lerp_(gain, self.forget)
                 worth = self.feedback * (gain - self.usual)
             follow(self.average, self.net, self.momentum, self.steps)
-        weight = self.unlabelled * risen(batch.progress, self.rise)
+        rise = (self.seen / self.rise).clamp(max=1) if self.rise else 1.0
         agreed, sure = agreement(answer, guess, self.temperature, self.threshold)
-        loss = F.cross_entropy(known, label, label_smoothing=self.smoothing) + weight * agreed
-        if worth is None:
-            yield Update(loss, "teacher", {"sure": sure})
-        else:
-            log = {"sure": sure, "feedback": worth}
-            yield Update(loss + reinforced(answer, worth), "teacher", log)
+        own = F.cross_entropy(known, label, label_smoothing=self.smoothing)
+        loss, log = own + self.unlabelled * rise * agreed, {"sure": sure}
+        if worth is not None:
+            loss, log["feedback"] = loss + reinforced(answer, worth), worth
+        yield Update(loss, "teacher", log)
+        self.seen.add_(1)
 
     def encoder(self):
         return self.average[0]

@@ -130,6 +130,38 @@ def test_without_a_step_of_the_student_before_and_after_are_alike(made):
     near(step.send(False).log["feedback"], 0.0)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_feedback_is_the_loss_on_labels_before_the_step_less_that_after_it(made, dropout):
+    """With the sign of the derivation; both of the same batch, in training mode, by a loop."""
+    method, batch = made("meta-pseudo-labels", forget=0.0, dropout=dropout), small_batch()
+    given, (_, strong) = batch.also["labelled"], batch.views
+    x = torch.cat([given.views, strong])
+    torch.manual_seed(0)
+    with torch.no_grad():
+        answer = method.teacher(torch.cat([given.views, *batch.views]))[-len(strong) :].softmax(1)
+    keep = F.dropout(torch.ones(len(x), method.backbone.dim), dropout)
+
+    def known(net):
+        with torch.no_grad():
+            logits = net[1](net[0](x) * keep)[: len(given.index)].double()
+        rows = zip(logits, given.label, strict=True)
+        return -sum(log_share(row, int(label)) for row, label in rows) / len(logits)
+
+    before = known(copy.deepcopy(method.net))
+    torch.manual_seed(0)
+    step = method.step(batch)
+    update = next(step)
+    assert float(update.log["confidence"]) == pytest.approx(float(answer.amax(1).mean()))
+    update.loss.backward()
+    with torch.no_grad():
+        for p in method.net.parameters():
+            p.sub_(0.5 * p.grad)
+    after = known(copy.deepcopy(method.net))
+    worth = step.send(True).log["feedback"]
+    assert abs(float(before - after)) > 1e-3
+    assert float(worth) == pytest.approx(float(before - after), abs=1e-5)
+
+
 def test_feedback_is_less_its_moving_average(made):
     method = made("meta-pseudo-labels", forget=0.25, dropout=0.0)
     usual = 0.0
@@ -152,10 +184,15 @@ def test_feedback_is_less_its_moving_average(made):
 # ---- a step ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("progress", "weight"), [(0.05, 2.0), (0.1, 4.0), (0.2, 8.0), (0.9, 8.0)])
-def test_a_teachers_loss_is_labels_agreement_and_feedback(made, progress, weight):
-    method = made("meta-pseudo-labels", rise=0.2, wait=0.0, dropout=0.0, threshold=0.12)
-    batch = small_batch(progress)
+@pytest.mark.parametrize(
+    ("seen", "rise", "weight"),
+    [(0, 5000, 0.0), (1250, 5000, 2.0), (5000, 5000, 8.0), (9000, 5000, 8.0), (0, 0, 8.0)],
+)
+def test_a_teachers_loss_is_labels_agreement_and_feedback(made, seen, rise, weight):
+    """Agreement counts more by the step, not by the share of the fit."""
+    method = made("meta-pseudo-labels", rise=rise, wait=0.0, dropout=0.0, threshold=0.12)
+    method.seen.fill_(seen)
+    batch = small_batch(0.5)
     given = batch.also["labelled"]
     step = method.step(batch)
     next(step)
@@ -169,6 +206,8 @@ def test_a_teachers_loss_is_labels_agreement_and_feedback(made, progress, weight
         expected += weight * agreement(strong, weak, 0.7, 0.12)[0]
         expected += update.log["feedback"] * F.cross_entropy(strong, strong.argmax(1))
     same(update.loss.detach(), expected)
+    assert list(step) == []
+    assert int(method.seen) == seen + 1
 
 
 def test_the_student_waits_while_the_teacher_learns(made):
