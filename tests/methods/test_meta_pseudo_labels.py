@@ -102,24 +102,20 @@ def test_feedback_is_the_product_of_both_gradients_to_first_order(made, seed):
     method, batch = made("meta-pseudo-labels", dropout=0.0, forget=0.0), small_batch()
     for p in method.teacher[2].parameters():
         p.data.add_(0.5 * noise(*p.shape, seed=seed))  # with something to teach
-    own, start = [*method.net.parameters()], copy.deepcopy(method.net.state_dict())
+    own = [*method.net.parameters()]
     taught, known = student_losses(method, batch)
     gradients = torch.autograd.grad(taught, own, retain_graph=True)
     others = torch.autograd.grad(known, own)
     product = float(sum((g * o).sum() for g, o in zip(gradients, others, strict=True)))
-    slopes = []
-    for lr in (1e-3, 5e-4):
-        method.net.load_state_dict(start)
-        step = method.step(batch)
-        update = next(step)
-        assert update.group == "student"
-        same(update.loss, taught)
-        with torch.no_grad():
-            for p, g in zip(own, torch.autograd.grad(update.loss, own), strict=True):
-                p.sub_(lr * g)
-        slopes.append(float(step.send(True).log["feedback"]) / lr)
-    # what is left of the second order is gone where the step would be nothing
-    assert 2 * slopes[1] - slopes[0] == pytest.approx(product, rel=0.05, abs=2e-3)
+    update, lr = next(step := method.step(batch)), 2.5e-4
+    assert update.group == "student"
+    same(update.loss, taught)
+    with torch.no_grad():
+        for p, g in zip(own, torch.autograd.grad(update.loss, own), strict=True):
+            p.sub_(lr * g)
+    slope = float(step.send(True).log["feedback"]) / lr
+    # a step meets kinks of rectifiers, and a loss has 7 digits
+    assert slope == pytest.approx(product, rel=0.02, abs=0.02)
 
 
 def test_without_a_step_of_the_student_before_and_after_are_alike(made):
