@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 
 # Public names, loaded when first asked for: `import sslbench` must not import torch.
 _API = """
-Backbone Batch Card CellInfo DataInfo Dataset Epoch Evaluator Images Judgement Labels Method Metric Place
-Pretext Recipe Run RunInfo Split Stream Tracker Update Value View
+Backbone Batch Card CellInfo DataInfo Dataset Epoch Evaluator Guesses Images Judgement Labels Method Metric
+Place Pretext Recipe Run RunInfo Split Stream Tracker Update Value View
 """
 _HOMES = {
     **dict.fromkeys(_API.split(), "sslbench.api"),

@@ -64,12 +64,25 @@ class Batch(NamedTuple):
     labelled: bool = True  # whether any image here shows its label; known without asking the device
 
 
+class Guesses(NamedTuple):
+    """What a method takes the hidden classes of images to be, for the curves.
+
+    They are mask, the mean of `sure`, and confidence, of each image's first class. Beside them the
+    harness, which knows the labels, says how many are right, in curves that the method cannot read.
+    """
+
+    index: Tensor  # type: ignore[assignment]  # [B] positions of the images, as in Batch
+    shares: Tensor  # [B, K], of classes
+    sure: Tensor | None = None  # [B], how much each counts, 0 to 1; None: all alike
+
+
 class Update(NamedTuple):
     """One optimiser step; `yield loss` is short for `yield Update(loss)`."""
 
     loss: Tensor
     group: str = "main"  # only this group's parameters get a gradient and a step
     log: Mapping[str, Tensor] = MappingProxyType({})
+    guesses: Guesses | None = None
 
 
 class Stream(NamedTuple):

@@ -33,6 +33,8 @@ class Pretraining(NamedTuple):
     info: DataInfo
     clips: Tensor | None = None  # int64 [N]
     domains: Tensor | None = None  # int64 [N]
+    # int64 [N]: the hidden labels of a budget, -1 for those that it shows or nobody knows
+    hidden: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,19 +103,20 @@ class Data:
         if labels == "all":
             return self._shown(self.train._replace(labels=shown))
         shown = self._within_budget(shown, budget, seed)
+        hidden = torch.where(shown < 0, self.train.labels, -1)
         if self.unlabelled is None:
-            return self._shown(self.train._replace(labels=shown))
+            return self._shown(self.train._replace(labels=shown), hidden)
         extra = self.unlabelled.images
         shape = (len(shown) + len(extra), *extra.shape[1:])
         stored = arrays.gather(
             _one_after_another(self.train.images, extra), shape=shape, scratch=self.scratch
         )
-        hidden = torch.full((len(extra),), -1)
+        none = torch.full((len(extra),), -1)
         domains = None
         if self.train.domains is not None and self.unlabelled.domains is not None:
             domains = torch.cat([self.train.domains, self.unlabelled.domains])
-        both = Split(stored.images, torch.cat([shown, hidden]), domains=domains)
-        return self._shown(both)
+        both = Split(stored.images, torch.cat([shown, none]), domains=domains)
+        return self._shown(both, torch.cat([hidden, none]))
 
     def label_sizes(self) -> list[int]:
         """How many labels of each class a budget may have: those of train but the held-out tenth.
@@ -155,7 +158,7 @@ class Data:
         known = ~self.held_out & (self.train.labels >= 0) & (self.train.domains == 0)
         return torch.cat([torch.nonzero(known)[:, 0], rows]).sort().values
 
-    def _shown(self, seen: Split) -> Pretraining:
+    def _shown(self, seen: Split, hidden: Tensor | None = None) -> Pretraining:
         info = DataInfo(
             name=self.name,
             size=self.size,
@@ -165,7 +168,7 @@ class Data:
             clips=0 if seen.clips is None else len(torch.unique(seen.clips)),
             domains=1 if seen.domains is None else len(torch.unique(seen.domains)),
         )
-        return Pretraining(seen.images, seen.labels, info, seen.clips, seen.domains)
+        return Pretraining(seen.images, seen.labels, info, seen.clips, seen.domains, hidden)
 
 
 def default_roots(data_option: Path | None) -> tuple[Path, ...]:

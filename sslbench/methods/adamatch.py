@@ -8,7 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Stream, Update
+from ..api import (
+    Count,
+    Guesses,
+    Method,
+    Natural,
+    NonNegative,
+    Positive,
+    Recipe,
+    Share,
+    Stream,
+    Update,
+)
 from ..nn import copy_frozen, cosine, follow, full_precision, unrecorded
 from ..nn.labels import aligned, labelled, one_class
 from ..views import Views, shift_flip, strong
@@ -113,20 +124,17 @@ class AdaMatch(Method):
             p_known, p = (x.float().softmax(1) for x in (parts[0], weak))  # [B, K], [U, K]
             of_labelled = p_known.mean(0).lerp(self.of_labelled, self.momentum_labelled)  # [K]
             of_unlabelled = torch.cat([self.of_unlabelled[1:], p.mean(0, keepdim=True)])
-            sure, name = aligned(p, of_labelled, of_unlabelled.mean(0)).max(1)  # [U]
+            p_aligned = aligned(p, of_labelled, of_unlabelled.mean(0))  # [U, K]
+            confidence, name = p_aligned.max(1)  # [U]
             threshold = self.relative * p_known.amax(1).mean()
-            mask = (sure >= threshold).float()  # [U]
+            sure = (confidence >= threshold).float()  # [U]
         labels = [each.label for each in given for _ in each.views]
         supervised = sum(cross_entropy(*e).mean() for e in zip(parts, labels, strict=True)) / 2
-        loss = (cross_entropy(strong, name) * mask).mean()
+        loss = (cross_entropy(strong, name) * sure).mean()
         weight = cosine(0.0, self.unlabelled, batch.progress / self.rise)
-        log = {
-            "labelled": supervised,
-            "mask": mask.mean(),
-            "threshold": threshold,
-            "confidence": sure.mean(),
-        }
-        yield Update(supervised + weight * loss, log=log)
+        log = {"labelled": supervised, "threshold": threshold}
+        guesses = Guesses(free.index, p_aligned, sure)
+        yield Update(supervised + weight * loss, log=log, guesses=guesses)
 
         self.of_labelled.copy_(of_labelled)
         self.of_unlabelled.copy_(of_unlabelled)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, NonNegative, Positive, Recipe, Share, Strengths, Update
+from ..api import Count, Guesses, Method, NonNegative, Positive, Recipe, Share, Strengths, Update
 from ..nn import copy_frozen, follow, full_precision, normalised
 from ..nn.labels import balanced, labelled, one_class, weighed_entropy
 from ..views import Chain, Cutout, HorizontalFlip, PadCrop, RandAugment, Views, contrastive
@@ -116,7 +116,7 @@ class CoMatch(Method):
         loss = F.cross_entropy(known, given.label)
         loss = loss + self.unlabelled * weighed_entropy(strong, target, sure)
         loss = loss + self.contrast * graph(z_strong, z_other, target, self.temperature, self.edge)
-        yield Update(loss, log={"sure": sure.float().mean(), "confidence": target.amax(1).mean()})
+        yield Update(loss, guesses=Guesses(batch.index, target, sure))
 
         self.remember(self.queue, z, guess)
         self.remember(self.shown, z_known, F.one_hot(given.label, guess.shape[1]))

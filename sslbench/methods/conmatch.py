@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, NonNegative, Recipe, Share, Update
+from ..api import Count, Guesses, Method, NonNegative, Recipe, Share, Update
 from ..nn import copy_frozen, follow, full_precision
 from ..nn.labels import labelled, one_class, weighed_entropy
 from ..views import Chain, Cutout, HorizontalFlip, PadCrop, RandAugment, Views
@@ -99,7 +99,8 @@ class ConMatch(Method):
         known, weak, one, two = logits.split(parts)
         belief = self.estimator(h.detach(), logits.detach()).float().split(parts)  # each [B]
         loss = F.cross_entropy(known, given.label)
-        sure = (weak.detach().softmax(1).amax(1) >= self.threshold).float()
+        p = weak.detach().softmax(1)  # [B, K]
+        sure = (p.amax(1) >= self.threshold).float()
         taught = guided(one, weak, sure) + guided(two, weak, sure)
         sides = [b.detach().sigmoid() for b in belief[2:]]
         mutual = guided(two, one, sides[0]) + guided(one, two, sides[1])
@@ -107,8 +108,8 @@ class ConMatch(Method):
         for strong, b in ((one, belief[2]), (two, belief[3])):
             learned = learned + trusted(b, strong, weak, self.trust)
         loss = loss + self.unlabelled * taught + self.consistency * mutual
-        log = {"sure": sure.mean(), "confidence": torch.cat(sides).mean()}
-        yield Update(loss + self.estimate * learned, log=log)
+        log, guesses = {"belief": torch.cat(sides).mean()}, Guesses(batch.index, p, sure)
+        yield Update(loss + self.estimate * learned, log=log, guesses=guesses)
 
         follow(self.average, self.net, self.momentum, self.steps)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Method, Natural, NonNegative, Positive, Recipe, Share, Update
+from ..api import Guesses, Method, Natural, NonNegative, Positive, Recipe, Share, Update
 from ..nn import copy_frozen, follow, full_precision
 from ..nn.labels import labelled, one_class, weighed_entropy
 from ..views import Views, crop_flip, shift_flip, strong
@@ -92,14 +92,10 @@ class FixMatch(Method):
         weak, strong = batch.views
         logits = self.online(torch.cat([given.views, weak, strong]))  # [B + 2U, K]
         known, weak, strong = logits.split([len(given.label), len(weak), len(strong)])
-        loss, sure = pseudo_labelled(weak, strong, self.threshold)
+        loss, p, sure = pseudo_labelled(weak, strong, self.threshold)
         supervised = F.cross_entropy(known.float(), given.label)
-        log = {
-            "labelled": supervised,
-            "mask": (sure >= self.threshold).float().mean(),
-            "confidence": sure.mean(),
-        }
-        yield Update(supervised + self.unlabelled * loss, log=log)
+        loss, log = supervised + self.unlabelled * loss, {"labelled": supervised}
+        yield Update(loss, log=log, guesses=Guesses(batch.index, p, sure))
 
         follow(self.average, self.online, self.momentum, self.steps)
 
@@ -114,13 +110,15 @@ class FixMatch(Method):
 
 
 def pseudo_labelled(weak, strong, threshold):
-    """Cross-entropy of strong views with the names of weak ones [U, K], and how sure these are [U].
+    """Cross-entropy of strong views with the names of weak ones [U, K], where these are sure.
 
-    It is a mean over all images; those below the threshold count nothing.
+    It is a mean over all images. Also the probabilities [U, K] of weak views, and which are sure [U].
     """
     with full_precision(weak):
-        sure, name = weak.detach().float().softmax(1).max(1)  # [U]
-    return weighed_entropy(strong, name, (sure >= threshold).float()), sure
+        p = weak.detach().float().softmax(1)  # [U, K]
+        confidence, name = p.max(1)  # [U]
+    sure = (confidence >= threshold).float()
+    return weighed_entropy(strong, name, sure), p, sure
 
 
 FixMatchImageNet = partial(

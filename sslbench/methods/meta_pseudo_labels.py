@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Update
+from ..api import Count, Guesses, Method, Natural, NonNegative, Positive, Recipe, Share, Update
 from ..nn import copy_frozen, follow, full_precision
 from ..nn.labels import labelled, one_class, weighed_entropy
 from ..views import Chain, Cutout, HorizontalFlip, PadCrop, RandAugment, Views
@@ -118,7 +118,7 @@ class MetaPseudoLabels(Method):
             before = F.cross_entropy(mine.detach(), label)
             target = answer.detach().softmax(1)
             loss = F.cross_entropy(learned, target, label_smoothing=self.smoothing)
-            yield Update(loss, "student", {"confidence": target.amax(1).mean()})
+            yield Update(loss, "student", {"confidence of targets": target.amax(1).mean()})
 
             with torch.no_grad():
                 now = self.head(self.backbone(x) * keep).float()[: len(label)]
@@ -127,12 +127,12 @@ class MetaPseudoLabels(Method):
                 worth = self.feedback * (gain - self.usual)
             follow(self.average, self.net, self.momentum, self.steps)
         rise = (self.seen / self.rise).clamp(max=1) if self.rise else 1.0
-        agreed, sure = agreement(answer, guess, self.temperature, self.threshold)
+        agreed, p, sure = agreement(answer, guess, self.temperature, self.threshold)
         own = F.cross_entropy(known, label, label_smoothing=self.smoothing)
-        loss, log = own + self.unlabelled * rise * agreed, {"sure": sure}
+        loss, log = own + self.unlabelled * rise * agreed, {}
         if worth is not None:
             loss, log["feedback"] = loss + reinforced(answer, worth), worth
-        yield Update(loss, "teacher", log)
+        yield Update(loss, "teacher", log, Guesses(batch.index, p, sure))
         self.seen.add_(1)
 
     def encoder(self):
@@ -143,14 +143,14 @@ class MetaPseudoLabels(Method):
 
 
 def agreement(strong, weak, temperature, threshold):
-    """Cross-entropy of logits [B, K] of strong views with sharpened ones of weak views.
+    """Cross-entropy of logits [B, K] of strong views with sharpened ones of weak views, where sure.
 
-    A mean over all images of those that are sure, and the share of these.
+    A mean over all images. Also the sharpened probabilities [B, K], and which are sure [B].
     """
     with full_precision(strong):
         target = (weak.detach().float() / temperature).softmax(1)
         sure = (target.amax(1) >= threshold).float()  # [B]
-    return weighed_entropy(strong, target, sure), sure.mean()
+    return weighed_entropy(strong, target, sure), target, sure
 
 
 def reinforced(logits, worth):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, NonNegative, Positive, Recipe, Share, Update
+from ..api import Count, Guesses, Method, NonNegative, Positive, Recipe, Share, Update
 from ..nn import copy_frozen, follow, risen, unrecorded
 from ..nn.labels import interleaved, labelled, mixup, one_class, semi_supervised, sharpen
 from ..views import Views, shift_flip
@@ -91,10 +91,8 @@ class MixMatch(Method):
         logits = self.in_turn(x.split(len(label)))
         known = torch.arange(len(x), device=x.device) < len(label)
         weight = self.unlabelled * risen(batch.progress, self.rise)
-        yield Update(
-            semi_supervised(logits, target, known, weight),
-            log={"confidence": guess.amax(1).mean()},
-        )
+        loss = semi_supervised(logits, target, known, weight)
+        yield Update(loss, guesses=Guesses(batch.index, guess))
 
         follow(self.average, self.online, self.momentum, self.steps)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Method, NonNegative, Positive, Recipe, Share, Update
+from ..api import Guesses, Method, NonNegative, Positive, Recipe, Share, Update
 from ..nn import copy_frozen, follow, full_precision, risen, unrecorded
 from ..nn.labels import labelled, one_class
 from ..views import shift_flip
@@ -85,11 +85,10 @@ class PseudoLabel(Method):
         supervised = F.cross_entropy(self.online(given.views).float(), given.label)
         with unrecorded(self.online):  # of norms, labelled images make the running statistics
             logits = self.online(batch.views)  # [B, K]
-        named, sure = self_named(logits, self.threshold)
+        named, p, sure = self_named(logits, self.threshold)
         weight = self.unlabelled * risen(batch.progress, self.rise)
-        mask = (sure >= self.threshold).float()
-        log = {"labelled": supervised, "mask": mask.mean(), "confidence": sure.mean()}
-        yield Update(supervised + weight * named, log=log)
+        guesses = Guesses(batch.index, p, sure)
+        yield Update(supervised + weight * named, log={"labelled": supervised}, guesses=guesses)
         follow(self.average, self.online, self.momentum, self.steps)
 
     def uniform(self):
@@ -103,12 +102,12 @@ class PseudoLabel(Method):
 
 
 def self_named(logits, threshold):
-    """Cross-entropy of logits [B, K] with their own best class, and the probability of that class [B].
+    """Cross-entropy of logits [B, K] with their own best class, where that is sure; a mean over all.
 
-    It counts 0 where that probability is below the threshold; the mean is over all.
+    Also the probabilities [B, K], and where the best reaches the threshold: bool [B].
     """
     with full_precision(logits):
         logs = logits.float().log_softmax(1)  # [B, K]
-        best = logs.max(1).values  # [B]
-        sure = best.detach().exp()
-        return -((sure >= threshold) * best).mean(), sure
+        best, p = logs.max(1).values, logs.detach().exp()  # [B], [B, K]
+        sure = p.amax(1) >= threshold
+        return -(sure * best).mean(), p, sure

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, Natural, NonNegative, Positive, Recipe, Share, Update
+from ..api import Count, Guesses, Method, Natural, NonNegative, Positive, Recipe, Share, Update
 from ..nn import copy_frozen, follow, full_precision, risen, unrecorded
 from ..nn.labels import aligned, interleaved, labelled, mixup, one_class, sharpen
 from ..views import Views, shift_flip, strong
@@ -114,8 +114,8 @@ class ReMixMatch(Method):
         others = cross_entropy(logits[count:], target[count:])
         unlabelled = self.mixed * others + self.plain * plain
         loss = supervised + risen(batch.progress, self.rise) * unlabelled
-        log = {"labelled": supervised, "turned": rotation, "confidence": guess.amax(1).mean()}
-        yield Update(loss + self.rotation * rotation, log=log)
+        loss, log = loss + self.rotation * rotation, {"labelled": supervised, "turned": rotation}
+        yield Update(loss, log=log, guesses=Guesses(batch.index, guess))
 
         self.guessed.copy_(torch.cat([self.guessed[1:], p.mean(0, keepdim=True)]))
         follow(self.average, self.online, self.momentum, self.steps)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, NonNegative, Positive, Recipe, Share, Update
+from ..api import Count, Guesses, Method, NonNegative, Positive, Recipe, Share, Update
 from ..nn import copy_frozen, follow, full_precision
 from ..nn.labels import balanced, labelled, one_class, weighed_entropy
 from ..views import Chain, Cutout, HorizontalFlip, PadCrop, RandAugment, Views
@@ -108,10 +108,8 @@ class ShrinkMatch(Method):
         loss = F.cross_entropy(known, given.label)
         loss = loss + self.unlabelled * weighed_entropy(strong, target, sure)
         left = shrunk(self.auxiliary(h[-size:]), target, self.threshold)
-        yield Update(
-            loss + self.shrunk * self.sure * left,
-            log={"sure": sure.mean(), "confidence": target.amax(1).mean()},
-        )
+        loss = loss + self.shrunk * self.sure * left
+        yield Update(loss, guesses=Guesses(batch.index, target, sure))
 
         follow(self.average, self.net, self.momentum, self.steps)
 

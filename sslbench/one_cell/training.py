@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..api import DataInfo, Method
+from ..api import Method
 from ..cells.cell import Cell
+from ..data import Pretraining
 from ..disk import DiskError
 from ..errors import Interrupted
 from ..names import parse as parse_name
@@ -111,7 +112,7 @@ def _train(
     if cell.recipe is not None:
         assert isinstance(module, Method)
         health = checkup.start()
-        session = _session(means, cell, folder, feed, pretraining.info, pretext)
+        session = _session(means, cell, folder, feed, pretraining, pretext)
         sessions.append(session)
         with compiled(module, means.how.compile):
             fit_main(session, module, cell.recipe)
@@ -151,14 +152,15 @@ def _session(
     cell: Cell,
     folder: CellFolder,
     feed: Feed,
-    info: DataInfo,
+    pretraining: Pretraining,
     pretext: Pretext,
 ) -> Session:
     return Session(
         cell=cell,
         folder=folder,
         feed=feed,
-        info=info,
+        info=pretraining.info,
+        hidden=None if pretraining.hidden is None else pretraining.hidden.to(means.device),
         device=means.device,
         pretrain=pretext,
         listener=means.listener,

@@ -48,6 +48,7 @@ class Session:
     listener: Listener = lambda event: None
     stop: Callable[[], bool] = lambda: False
     watch: Callable[[nn.Module], Mapping[str, float]] | None = None
+    hidden: Tensor | None = None  # [N], labels that the method may not see, -1 where nobody knows
     how: RunOptions = field(default_factory=RunOptions)
     stages: list[Stage] = field(default_factory=list)  # finished ones, in order
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -293,6 +294,8 @@ class Loop:
             raise TypeError(f"{type(self.method).__name__}.step yielded {shown}, not a scalar loss")
         of = type(self.method).__name__
         self.tally.note(update, epoch=at.epoch.number, step=at.step, of=of)
+        if update.guesses is not None:
+            self.tally.judge(update.guesses, self.session.hidden)
         if update.group not in self._groups:
             raise ValueError(
                 f"step yielded an update for group {update.group!r}; "

@@ -147,7 +147,7 @@ def test_feedback_is_the_loss_on_labels_before_the_step_less_that_after_it(made,
     torch.manual_seed(0)
     step = method.step(batch)
     update = next(step)
-    assert float(update.log["confidence"]) == pytest.approx(float(answer.amax(1).mean()))
+    assert float(update.log["confidence of targets"]) == pytest.approx(float(answer.amax(1).mean()))
     update.loss.backward()
     with torch.no_grad():
         for p in method.net.parameters():

@@ -40,10 +40,11 @@ CASES = {
 
 def test_some_images_are_named_and_some_are_not():
     logits = LOGITS.clone().requires_grad_()
-    sure = self_named(logits, 0.6)[1]
-    same(sure, LOGITS.softmax(1).amax(1))
-    assert 0 < int((sure >= 0.6).sum()) < B
-    assert not sure.requires_grad
+    _, p, sure = self_named(logits, 0.6)
+    same(p, LOGITS.softmax(1))
+    assert torch.equal(sure, p.amax(1) >= 0.6)
+    assert 0 < int(sure.sum()) < B
+    assert not p.requires_grad
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.6, 0.95])
@@ -73,13 +74,14 @@ def test_a_sure_image_is_named_at_the_threshold_itself():
     near(self_named(logits, 0.5001)[0], 0.0)
 
 
-def test_it_says_of_how_many_images_it_is_sure(made, some_batch):
+def test_its_guesses_are_its_own_predictions(made, some_batch):
     method = made("pseudo-label", threshold=0.12)
-    log = next(method.step(some_batch(method))).log
+    guesses = next(method.step(some_batch(method))).guesses
     with torch.no_grad():
-        sure = method.online(some_batch(method).views).softmax(1).amax(1)
-    near(log["mask"], float((sure >= 0.12).float().mean()))
-    near(log["confidence"], float(sure.mean()))
+        p = method.online(some_batch(method).views).softmax(1)
+    same(guesses.shares, p)
+    assert torch.equal(guesses.sure, p.amax(1) >= 0.12)
+    assert torch.equal(guesses.index, some_batch(method).index)
 
 
 def test_the_weight_rises_in_a_straight_line_and_then_stays():
