@@ -593,6 +593,10 @@ class Evaluator(ABC):
         """Anything else that decides its numbers, such as the version of what it renders."""
         return {}
 
+    def budget(self) -> int | str:
+        """The labels that it judges within: 40, 4/class, 10%; "" for all. Known before anything runs."""
+        return ""
+
     def datasets(self) -> tuple[str, ...]:
         """Names of the datasets it takes by `elsewhere`; they are opened before anything runs."""
         return ()

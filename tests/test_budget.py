@@ -212,6 +212,16 @@ def test_forms_of_the_same_budget_are_the_same_cell() -> None:
         (("--labels", "many"), "a label budget is 40, 4/class, 10% or all, not many"),
         (("--labels", "40", "--methods", "simclr"), "simclr does not take a budget of labels"),
         (("--labels", "40", "--methods", "few,simclr"), "simclr does not take a budget of labels"),
+        (
+            ("--labels", "40", "--evaluators", "knn,linear[labels=99999]"),
+            "linear[labels=99999]: digits: a label budget of 99999 was asked for; it has 10 classes",
+        ),
+        (
+            ("--labels", "40", "--evaluators", "finetune[labels=500/class]"),
+            "finetune[labels=500/class]: digits: a label budget of 500/class was asked for, and its "
+            "smallest class has 125 labels to show",
+        ),
+        (("--labels", "40", "--evaluators", "knn[labels=5]"), "one label of each at least"),
     ],
 )
 def test_a_wrong_budget_is_a_sentence_before_anything_trains(

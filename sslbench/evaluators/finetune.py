@@ -85,6 +85,9 @@ class FineTune(Evaluator):
             # of this protocol alone
             self.metrics = self.metrics[-len(ANSWERS) :]  # type: ignore[misc]
 
+    def budget(self) -> int | str:
+        return self.labels
+
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
         if self.labels != "":
             return self._within(subject, data, seed)

@@ -69,6 +69,9 @@ class KNN(Evaluator):
             raise UserError(f"knn was given temperature={temperature}; give one above 0")
         self.k, self.temperature, self.labels = k, temperature, budget_of("knn", labels)
 
+    def budget(self) -> int | str:
+        return self.labels
+
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
         train = labelled(subject, data, "train", self.labels)
         k, warnings = self._choose(train, subject, data.classes)

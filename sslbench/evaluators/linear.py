@@ -76,6 +76,9 @@ class Linear(Evaluator):
             raise UserError(f"linear was given l2={l2}; give one above 0, or none to choose it")
         self.l2, self.layers, self.labels = l2, layers, budget_of("linear", labels)
 
+    def budget(self) -> int | str:
+        return self.labels
+
     def __call__(self, subject: Subject, data: Judged, seed: int) -> Judgement:
         probe, warnings = choose_probe(subject, data, self.l2, labels=self.labels)
         stages = self._stages(subject, data) if self.layers else []

@@ -49,7 +49,10 @@ def make_plan(options: Selection, registry: Registry, *, preflight: bool = True)
     asked_for = _recorded(options.methods or (), registry)
     baselines = {*_recorded(suite.baselines, registry)} - {*asked_for}
     planner = _Planner(store, judges, baselines, {suite.seeds[0]: once})
-    selection = _Cells(suite, names, registry, settings, options)
+    budgets = {
+        name: b for name in (*suite.evaluators, *suite.once) if (b := _budget(name, registry))
+    }
+    selection = _Cells(suite, names, registry, settings, options, budgets)
     planned, waiting = selection.all(planner)
     if not planned:
         raise EmptySelection("the selection is empty: no method, dataset, backbone or seed is left")
@@ -82,6 +85,10 @@ def _judge(name: str, registry: Registry, options: Selection) -> Judge:
     return dataclasses.replace(judge, others=others)
 
 
+def _budget(name: str, registry: Registry) -> int | str:
+    return resolve_judge(name, registry)[1].budget()
+
+
 def _check_adopted(
     methods: Sequence[str], planned: Sequence[Planned], suite: Suite, store: Store
 ) -> None:
@@ -103,6 +110,7 @@ class _Cells:
     registry: Registry
     settings: Settings
     options: Selection
+    budgets: Mapping[str, int | str]  # of the judges that have one
     notes: list[str] = field(default_factory=list)
     targets: set[str] = field(default_factory=set)
 
@@ -124,6 +132,7 @@ class _Cells:
             data = open_data(dataset, self.registry, self.options.place)
             if data.has_target:
                 self.targets.add(data.name)
+            self._check_budgets(data)
             for backbone in self.suite.backbones:
                 tuned, chosen = self._tuned(data, backbone, planner)
                 found += tuned
@@ -198,6 +207,13 @@ class _Cells:
                 + (" of the target, and 0 none" if data.has_target else "")
             )
         return labels_in(self.suite.labels, data.label_sizes(), data.name, target=data.has_target)
+
+    def _check_budgets(self, data: Data) -> None:
+        for judge, budget in self.budgets.items():
+            try:
+                labels_in(budget, data.label_sizes(), data.name)
+            except UserError as error:
+                raise UserError(f"{judge}: {error}") from error
 
     def _check_asked(self, asking: Sequence[str]) -> None:
         """Refuses --labels for methods that would not see them, unless the suite has a budget."""
