@@ -214,12 +214,11 @@ def test_forms_of_the_same_budget_are_the_same_cell() -> None:
         (("--labels", "40", "--methods", "few,simclr"), "simclr does not take a budget of labels"),
         (
             ("--labels", "40", "--evaluators", "knn,linear[labels=99999]"),
-            "linear[labels=99999]: digits: a label budget of 99999 was asked for; it has 10 classes",
+            "linear[labels=99999]: digits[test=30,train=300]: a label budget of 99999 was asked for",
         ),
         (
             ("--labels", "40", "--evaluators", "finetune[labels=500/class]"),
-            "finetune[labels=500/class]: digits: a label budget of 500/class was asked for, and its "
-            "smallest class has 125 labels to show",
+            "a label budget of 500/class was asked for, and its smallest class has 27 labels to show",
         ),
         (("--labels", "40", "--evaluators", "knn[labels=5]"), "one label of each at least"),
     ],

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Method, Positive, Pretext, Recipe, Share, Stream, Update
+from ..api import Guesses, Method, Positive, Pretext, Recipe, Share, Update
 from ..nn import full_precision
+from ..nn.labels import labelled, one_class
 from ..views import crop_flip
 
 
@@ -68,15 +69,15 @@ class SimCLRv2Distil(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def fit(self, run):
         # no module of this one: what a pretext has learned is kept in that pretext's cell
         self.teacher = run.pretrain(self.pretext).predict
-        shown = (run.labels().cpu() >= 0).nonzero()[:, 0]
+        given = labelled(run, 1 / self.ratio)
         for epoch in run.epochs(self):
             if self.taught < 1:
-                epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+                epoch.streams["labelled"] = given
 
     def step(self, batch):
         with torch.no_grad():
@@ -86,15 +87,12 @@ class SimCLRv2Distil(Method):
             x = torch.cat([x, batch.also["labelled"].views])
         logits, known = self.predict(x).float().split([len(answer), len(x) - len(answer)])
         loss = distilled(logits, answer, self.temperature)
-        log = {
-            "distilled": loss,
-            "agreed": (logits.argmax(1) == answer.argmax(1)).float().mean(),
-            "confidence": answer.softmax(1).amax(1).mean(),
-        }
+        agreed = (logits.argmax(1) == answer.argmax(1)).float().mean()
+        log = {"distilled": loss.detach(), "agreed": agreed}
         if self.taught < 1:
             log["labelled"] = F.cross_entropy(known, batch.also["labelled"].label)
             loss = self.taught * loss + (1 - self.taught) * log["labelled"]
-        yield Update(loss, log={name: value.detach() for name, value in log.items()})
+        yield Update(loss, log=log, guesses=Guesses(batch.index, answer.softmax(1)))
 
     def predict(self, x):
         return self.head(self.backbone(x))

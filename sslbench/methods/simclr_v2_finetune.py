@@ -8,8 +8,9 @@ from functools import partial
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Method, Natural, Positive, Pretext, Recipe, Share, Stream
+from ..api import Method, Natural, Positive, Pretext, Recipe, Share
 from ..nn import mlp
+from ..nn.labels import labelled, one_class
 from ..views import crop_flip
 
 
@@ -64,14 +65,14 @@ class SimCLRv2Finetune(Method):
 
     @classmethod
     def needs(cls, backbone, data):
-        return None if data.classes > 1 else f"it tells classes apart, {data.name} has one"
+        return one_class(data)
 
     def fit(self, run):
         self.begin(run.pretrain(self.pretext).encoder())
-        shown = (run.labels().cpu() >= 0).nonzero()[:, 0]
+        given = labelled(run, 1 / self.ratio)
         for epoch in run.epochs(self):
             epoch.main = False
-            epoch.streams["labelled"] = Stream(shown, share=1 / self.ratio)
+            epoch.streams["labelled"] = given
 
     def begin(self, encoder):
         """Takes over the weights of the pretext's encoder, which ends in `read` layers of a head."""
