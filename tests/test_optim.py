@@ -359,7 +359,7 @@ def test_a_shared_parameter_answers_to_each_of_its_names():
         ({"per": {"4.*": {"lr": "fast"}}}, "lr to 'fast'; it takes a number"),
         (
             {"per": {"4.*": {"schedule": "linear"}}},
-            "'linear'; there are cosine, arc, step, constant",
+            "'linear'; there are cosine, arc, inverse, step, constant",
         ),
         ({"per": {"*.bias": {"weight_decay": 1}}}, r"only biases and norms \(1\.bias"),
         ({"per": {"4.*": {"momentum": 0}}, "optimizer": "adamw"}, "'adamw' has none"),

@@ -134,7 +134,8 @@ def test_first_losses_are_those_of_the_golden_file(name, trial_of, request, one_
 def test_its_departures_name_the_lars_and_the_warm_up_that_are_not_its_codes(name):
     parts = anatomy(METHODS[name])
     departures = " ".join(parts.target.__doc__.partition("Departures:")[2].split())
-    if parts.recipe.optimizer == "lars" and parts.recipe.decay == "weights":
+    larc = parts.recipe.decay != "weights" or not parts.recipe.weight_decay  # without decay alike
+    if parts.recipe.optimizer == "lars" and not larc:
         assert "divides by |g| + wd |w|" in departures  # LARC's code does too
     if parts.recipe.warmup and name != "supervised":  # which has no code to differ from
         assert "(s + 1) / (W + 1)" in departures
