@@ -25,8 +25,9 @@ class MME(Method):
     (there: all); as many labelled images of the target as of the source at a step, some twice where
     there are fewer (there: each once), and none where the budget is 0; views move by a share of
     the side over a reflected border (there: a crop of 224 of 256 pixels); logarithms are those of a
-    softmax (there: of a probability plus 1e-5); an epoch has as many steps as the whole batches of all
-    images.
+    softmax (there: of a probability plus 1e-5); colours are normalised as the backbone states (there: as
+    on ImageNet); an epoch has as many steps as the whole batches of all images; it is judged on images
+    of the target that it has not seen (there: on the unlabelled ones from which it learned).
     """
 
     labels = "budget"

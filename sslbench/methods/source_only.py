@@ -27,7 +27,9 @@ class SourceOnly(Method):
     target gets no better, whose best weights are judged); biases and norms do not decay (there:
     all); as many labelled images of the target as of the source at a step, some twice where there
     are fewer (there: each once); views move by a share of the side over a reflected border (there: a
-    crop of 224 of 256 pixels); an epoch has as many steps as the whole batches of all images.
+    crop of 224 of 256 pixels); colours are normalised as the backbone states (there: as on ImageNet);
+    an epoch has as many steps as the whole batches of all images; it is judged on images of the
+    target that it has not seen (there: on the unlabelled ones of training).
     """
 
     labels = "budget"
