@@ -24,8 +24,15 @@ class Asked(NamedTuple):
     updates: list[int]  # that each of these steps yielded
 
 
-def asked_of_a_gpu(trial: Trial, precision: str, *, steps: int = STEPS) -> Asked:
-    """Trains the trial's cell on a pretended GPU; CannotPretend where that does not work."""
+def asked_of_a_gpu(trial: Trial, precision: str) -> Asked:
+    """Trains the trial's cell on a pretended GPU, once; CannotPretend where that does not work."""
+    if precision not in trial.on_a_gpu:
+        trial.on_a_gpu[precision] = _asked(trial, precision)
+    found: Asked = trial.on_a_gpu[precision]
+    return found
+
+
+def _asked(trial: Trial, precision: str) -> Asked:
     seen: list[Seen] = []
     updates: list[int] = []
     counts: dict[int, int] = {}
@@ -40,7 +47,7 @@ def asked_of_a_gpu(trial: Trial, precision: str, *, steps: int = STEPS) -> Asked
                 whole(self, *args)  # type: ignore[arg-type]
             if self.method.waits:
                 one.waits.clear()
-            if counts[id(self)] <= steps:
+            if counts[id(self)] <= STEPS:
                 seen.append(one)
             else:
                 updates.pop()

@@ -68,6 +68,7 @@ class Trial:
     dataset: str = ""  # by default the quick suite's; a part of it where its bracket names none
     backbone: str = ""  # by default the quick suite's
     place: Place = field(default_factory=Place)
+    on_a_gpu: dict[str, Any] = field(default_factory=dict, repr=False)  # by precision
 
     def __post_init__(self) -> None:
         suite = load_suite("quick", self.registry)

@@ -21,6 +21,7 @@ def loop(says):
 
 CASES = {"domains": Case(lambda says: domains(says, 3)[0], [noise(7)], loop, permute=False)}
 DATASETS = {"dann": "styles"}
+PLAIN = {"dann": {"adversary": 0.0}}  # whom features would please no more
 
 
 def test_the_weight_rises_from_0_to_nearly_1():
