@@ -1,4 +1,4 @@
-"""Emoji in two styles, as a dataset of sslbench."""
+"""Emoji in two styles, as a dataset of sslbench, and suites on it."""
 
 from sslbench import hookimpl
 
@@ -8,3 +8,8 @@ SSLBENCH_API = (1, 0)  # what this plugin was written for
 @hookimpl
 def datasets():
     return {"emoji": "sslbench_emoji.dataset:Emoji"}
+
+
+@hookimpl
+def suites():
+    return {name: f"sslbench_emoji:{name}.yaml" for name in ("emoji", "emoji-domains")}

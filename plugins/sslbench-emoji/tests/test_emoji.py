@@ -470,13 +470,24 @@ def test_a_name_with_a_bracket_opens_it():
     assert (data.card.train, data.card.test) == (80, 20)
 
 
+@pytest.mark.parametrize("suite", ["emoji", "emoji-domains"])
+def test_its_suites_can_be_planned(suite):
+    small().write("data")
+    asked = ["plan", "--suite", suite, "--data", "data", "--seeds", "0", "--batch", "16"]
+    command = [sys.executable, "-m", "sslbench", *asked]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert f"to do them: sslbench run --suite {suite}" in said.stdout
+    assert "unsupported" not in said.stdout
+
+
 def test_the_wheel_holds_the_package_and_the_entry_point(tmp_path):
     copy = copytree(HOME, tmp_path / "source", ignore=ignore_patterns("build", "*.egg-info"))
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path)]
     subprocess.run([*command, str(copy)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("sslbench_emoji-0.1.0-*.whl")
     with zipfile.ZipFile(wheel) as held:
-        names = {f"sslbench_emoji/{path.name}" for path in HOME.glob("sslbench_emoji/*.py")}
+        names = {f"sslbench_emoji/{path.name}" for path in HOME.glob("sslbench_emoji/*.*")}
         assert names <= set(held.namelist())
         points = held.read("sslbench_emoji-0.1.0.dist-info/entry_points.txt").decode()
     assert points.split() == ["[sslbench]", "emoji", "=", "sslbench_emoji"]
