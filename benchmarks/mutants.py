@@ -75,6 +75,8 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("ruc", "full_precision", "full_precision(logits)"): KEPT,
     ("ruc", "constant", "(mine[0] + mine[1] + peers[1] + peers[2]) / 4"): "sharpened, it sums to 1",
     ("ruc", "multiply", "(mine[0] + mine[1] + peers[1] + peers[2]) / 4"): "sharpened, it sums to 1",
+    ("dann", "full_precision", "full_precision(says)"): KEPT,
+    ("mme", "full_precision", "full_precision(logits)"): KEPT,
     ("cpc", "no_grad", "@torch.no_grad() check"): "what is computed there is thrown away",
     ("byol", "full_precision", "full_precision(q)"): KEPT,
     ("simsiam", "full_precision", "full_precision(p)"): KEPT,

@@ -70,6 +70,11 @@ def test_features_learn_against_the_critic_and_the_critic_for_itself(progress, m
         torch.testing.assert_close(found[f"backbone.{name}"], wanted, rtol=1e-3, atol=1e-5)
 
 
+def test_who_knows_nothing_loses_what_classes_and_domains_have_to_tell(made):
+    classes = made("dann").head.out_features
+    assert made("dann").uniform() == pytest.approx(math.log(2 * classes))
+
+
 def test_labelled_images_of_the_target_are_no_example_of_a_domain(made):
     losses = []
     for labelled in (True, False):

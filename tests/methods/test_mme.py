@@ -39,6 +39,14 @@ def test_logits_are_cosines_to_prototypes_over_the_temperature(made):
     assert method.head.bias is None
 
 
+def test_cosines_keep_their_digits_under_autocast(made):
+    method = made("mme")
+    h = noise(4, method.backbone.dim)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = method.classified(h)
+    same(found, method.classified(h))
+
+
 def test_classifier_and_features_pull_at_the_entropy_from_both_sides(made):
     method = made("mme", adversary=0.3)
     step = method.step(two_domains(method))
