@@ -76,6 +76,13 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ("ruc", "constant", "(mine[0] + mine[1] + peers[1] + peers[2]) / 4"): "sharpened, it sums to 1",
     ("ruc", "multiply", "(mine[0] + mine[1] + peers[1] + peers[2]) / 4"): "sharpened, it sums to 1",
     ("dann", "full_precision", "full_precision(says)"): KEPT,
+    ("simclr_v2_distil", "full_precision", "full_precision(logits)"): KEPT,
+    (
+        "simclr_v2_finetune",
+        "exchange",
+        "own, found = ({key: tensor.shape for key, tensor in net.state_dict().items()} for net in "
+        "(self.backbone, encoder))",
+    ): "either is compared with the other",
     ("mme", "full_precision", "full_precision(logits)"): KEPT,
     ("cpc", "no_grad", "@torch.no_grad() check"): "what is computed there is thrown away",
     ("byol", "full_precision", "full_precision(q)"): KEPT,

@@ -88,7 +88,7 @@ class SimCLRv2Distil(Method):
         logits, known = self.predict(x).float().split([len(answer), len(x) - len(answer)])
         loss = distilled(logits, answer, self.temperature)
         agreed = (logits.argmax(1) == answer.argmax(1)).float().mean()
-        log = {"distilled": loss.detach(), "agreed": agreed}
+        log = {"distilled": loss, "agreed": agreed}
         if self.taught < 1:
             log["labelled"] = F.cross_entropy(known, batch.also["labelled"].label)
             loss = self.taught * loss + (1 - self.taught) * log["labelled"]

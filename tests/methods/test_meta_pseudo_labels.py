@@ -118,6 +118,20 @@ def test_feedback_is_the_product_of_both_gradients_to_first_order(made, seed):
     assert slope == pytest.approx(product, rel=0.02, abs=0.02)
 
 
+def test_views_move_by_an_eighth_of_the_side_and_what_is_gone_is_grey(made):
+    method = made("meta-pseudo-labels", operations=1, strength=0)
+    grey = torch.full((64, 3, 32, 32), 128, dtype=torch.uint8)
+    for view in method.two(grey):
+        torch.testing.assert_close(view, torch.full_like(view, 128 / 255))
+    _, strong = method.two(torch.zeros_like(grey))
+    hole = (strong > 0).float().mean((1, 2, 3)) * 32**2
+    assert hole.max() == 16**2  # where no border clips it
+    columns = (4 * torch.arange(32)).expand(64, 3, 32, 32).to(torch.uint8)
+    middle = (method.weak(columns)[:, 0, 0, 15:17] * 255 / 4).sort(dim=1).values[:, 0].round()
+    assert {int(x) for x in middle} <= set(range(11, 20))  # mirrored or not, by 4 at most
+    assert len(set(middle.tolist())) > 7
+
+
 def test_without_a_step_of_the_student_before_and_after_are_alike(made):
     """Same batch, same dropout, same norms: nothing but the step makes a difference."""
     method = made("meta-pseudo-labels", forget=0.0)

@@ -113,7 +113,7 @@ def test_it_asks_its_teacher_of_the_same_view_and_teaches_the_student_alone(made
         answer = run.teacher.predict(batch.views)
     logits = method.predict(batch.views)
     same(update.loss, distilled(logits, answer, 2.0))
-    same(update.log["distilled"], update.loss.detach())
+    same(update.log["distilled"].detach(), update.loss.detach())
     expected = (logits.argmax(1) == answer.argmax(1)).float().mean()
     assert float(update.log["agreed"]) == pytest.approx(float(expected))
     update.loss.backward()
