@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..api import Count, Method, Recipe, Update
+from ..api import Count, Method, Natural, Recipe, Update
 from ..nn import PooledMaps, decoder
 from ..views import plain
 
@@ -54,7 +54,7 @@ class DCGAN(Method):
         *,
         noise: Count = 100,  # numbers that an image is made of, each from -1 to 1; paper
         width: Count = 64,  # channels of the generator at the full side; code
-        grid: Count = 4,  # cells a side to which maps are pooled, where judged; paper
+        grid: Natural = 4,  # cells a side to which maps are pooled, where judged, 0: its vector; paper
     ):
         super().__init__()
         self.backbone, self.verdict = backbone, nn.Linear(backbone.dim, 1)
@@ -64,7 +64,7 @@ class DCGAN(Method):
                 nn.init.normal_(p, std=0.02)
             elif name.endswith("weight"):  # of a norm
                 nn.init.normal_(p, 1.0, 0.02)
-        self.noise, self.read = noise, PooledMaps(backbone, grid)
+        self.noise, self.read = noise, PooledMaps(backbone, grid) if grid else backbone
         self.view = plain
 
     def groups(self):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..api import Count, Method, NonNegative, Recipe, Update
+from ..api import Count, Method, Natural, NonNegative, Recipe, Update
 from ..nn import PooledMaps, decoder, full_precision, replace_batch_norms
 from ..views import plain
 
@@ -52,14 +52,14 @@ class WGANGP(Method):
         penalty: NonNegative = 10.0,  # weight of the gradient's; paper
         noise: Count = 128,  # numbers that an image is made of, each from N(0, 1); code
         width: Count = 64,  # channels of the generator at the full side; code
-        grid: Count = 4,  # cells a side to which maps are pooled, where judged; ours
+        grid: Natural = 4,  # cells a side to which maps are pooled, where judged, 0: its vector; ours
     ):
         super().__init__()
         self.backbone = replace_batch_norms(backbone)
         self.verdict = nn.Linear(backbone.dim, 1)
         self.generator = decoder(noise, data.size, width=width)
         self.noise, self.steps, self.penalty = noise, steps, penalty
-        self.read = PooledMaps(backbone, grid)
+        self.read = PooledMaps(backbone, grid) if grid else backbone
         self.view = plain
 
     def groups(self):

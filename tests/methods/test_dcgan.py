@@ -75,6 +75,8 @@ def test_what_is_judged_are_all_maps_pooled_to_four_by_four(name, made):
     expected = torch.cat([c.flatten(1) for c in cells], 1)
     assert torch.equal(method.encoder()(x), expected)
     assert expected.shape[1] == (32 + 32 + 48) * 16 + 192 * 4 + 96
+    method = made(name, grid=0).eval()  # as other methods are judged
+    assert torch.equal(method.encoder()(x), method.backbone(x))
 
 
 def test_a_vit_is_declined_in_a_sentence_and_a_batch_of_one_by_the_class():
