@@ -87,6 +87,9 @@ def test_the_loss_is_the_error_over_the_variance_and_a_quarter_of_the_commitment
     update, apart = parts(method, x)
     share = 0.25 if average else 1.25  # the codes' own term has the same value
     near(update.loss, float(update.log["mse"].detach()) / 0.25 + share * apart)
+    chosen = method.book[nearest(method.vectors(x), method.book)]
+    out = 0.5 + method.decoder(chosen.movedim(-1, 1))
+    near(update.log["mse"].detach(), float((out - x).square().mean().detach()))
 
 
 def gradients_of(method, x, what):
@@ -143,6 +146,14 @@ def test_without_memory_a_step_is_one_of_k_means(made):
         own = z[index == k]
         expected = own.mean(0) if len(own) else before[k]
         torch.testing.assert_close(method.book[k].detach(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_codes_start_evenly_and_of_variance_one_over_all_their_numbers(made):
+    method = made("vq-vae", codes=64, dim=32)
+    dim = method.book.shape[1]
+    bound = math.sqrt(3 / dim)  # of a uniform number whose variance is 1 / dim
+    assert 0.98 * bound < float(method.book.abs().max()) <= bound
+    assert float(method.book.square().sum(1).mean()) == pytest.approx(1.0, rel=0.1)
 
 
 def test_averages_are_those_of_the_card_with_the_start_corrected(made):
