@@ -30,6 +30,11 @@ def test_the_discriminator_is_told_real_from_made_and_the_generator_that_made_is
 ):
     method = made("dcgan").eval()  # norms that know no batch
     batch = batch_of(method)
+    with torch.no_grad():  # some images are told right, and some wrong
+        known = torch.cat([method.logits(batch.views), method.logits(method.made(8))])
+        method.verdict.bias -= known.median()
+        method.verdict.weight *= 3
+        method.verdict.bias *= 3
     torch.manual_seed(5)
     first, second = method.step(batch)
     torch.manual_seed(5)
@@ -40,6 +45,9 @@ def test_the_discriminator_is_told_real_from_made_and_the_generator_that_made_is
     near(first.loss, float(expected.detach()))
     near(second.loss, float(F.binary_cross_entropy_with_logits(false, one).detach()))
     assert (first.group, second.group) == ("main", "generator")
+    right = [float(x > 0) for x in real] + [float(x < 0) for x in false]
+    assert 0 < sum(right) < 16
+    near(first.log["right"], sum(right) / 16)
 
 
 def test_each_loss_reaches_its_own_side(made, batch_of):
@@ -62,7 +70,11 @@ def test_the_generator_starts_from_small_weights_and_makes_images(made):
     norms = [m for m in method.generator if hasattr(m, "running_mean")]
     assert all(0.9 < m.weight.min() < m.weight.max() < 1.1 for m in norms)
     assert not any(m.bias.any() for m in norms)
+    seen = []
+    method.generator.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     images = method.made(6)
+    assert -1 <= seen[0].min() < -0.98
+    assert 0.98 < seen[0].max() <= 1
     assert images.shape == (6, 3, 32, 32)
     assert 0 < images.min() < images.max() < 1
 

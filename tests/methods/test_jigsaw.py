@@ -72,7 +72,7 @@ def test_the_networks_first_layer_sees_standardised_tiles_in_the_drawn_order(mad
 
 
 def test_the_loss_and_the_accuracy_are_those_of_the_drawn_orders(made, batch_of):
-    method = made("jigsaw").eval()
+    method = made("jigsaw", permutations=2).eval()
     batch = batch_of(method)
     torch.manual_seed(5)
     update = next(method.step(batch))
@@ -86,7 +86,16 @@ def test_the_loss_and_the_accuracy_are_those_of_the_drawn_orders(made, batch_of)
         losses.append(-logits.log_softmax(0)[at])
         right.append(float(logits.argmax() == at))
     torch.testing.assert_close(update.loss, torch.stack(losses).mean(), rtol=1e-4, atol=1e-5)
+    assert 0 < sum(right) < 8
     assert float(update.log["accuracy"]) == sum(right) / 8
+
+
+def test_a_view_is_mirrored_and_its_channels_are_shifted_where_that_is_asked_for(made):
+    def steps(**settings):
+        return [type(op).__name__ for op in made("jigsaw", **settings).view.ops]
+
+    assert steps(flip=0.0, shift=False) == ["Grayscale", "Tiles"]
+    assert steps(flip=0.5, shift=True) == ["HorizontalFlip", "Grayscale", "Tiles", "ShiftChannels"]
 
 
 def test_a_wrong_order_of_tiles_changes_the_logits(made, batch_of):

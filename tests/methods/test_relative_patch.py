@@ -125,6 +125,22 @@ def test_its_step_passes_each_patch_once(made, batch_of):
     assert seen == [(72, 3, 7, 7)]
 
 
+def test_patches_are_resized_where_that_is_asked_for(made, batch_of):
+    method, seen = made("relative-patch", tile=16), []
+    method.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    first_loss(method, batch_of(method))
+    assert seen == [(72, 3, 16, 16)]
+
+
+def test_a_view_has_the_steps_that_are_asked_for(made):
+    def steps(**settings):
+        return [type(op).__name__ for op in made("relative-patch", **settings).view.ops]
+
+    assert steps(crop=1.0, coarse=0.0, drop=False) == ["Tiles"]
+    every = ["RandomResizedCrop", "Grayscale", "Tiles", "Coarsen", "DropChannels"]
+    assert steps(crop=0.5, grey=0.5, coarse=0.5, drop=True) == every
+
+
 # ---- shapes ----------------------------------------------------------------------------------------
 
 
