@@ -144,6 +144,11 @@ def test_images_are_cropped_and_not_mirrored(made):
     assert (view.scale, view.flip) == ((0.5, 1.0), 0.0)
 
 
+def test_the_predictors_blocks_are_four_times_as_wide_within(made):
+    blocks = made("i-jepa").predictor.blocks[:-1]
+    assert [block.linear1.out_features for block in blocks] == [4 * 48, 4 * 48]
+
+
 def test_the_predictor_starts_small(made):
     for name, p in made("i-jepa").predictor.state_dict().items():
         if name.endswith("weight") and p.dim() == 2:
