@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -86,3 +88,27 @@ def test_what_writing_raises_is_raised_at_the_next_save_or_at_the_end(folder, mo
     with pytest.raises(DiskError, match="no space"):
         saver.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("checkpoint")]
+
+
+ALONE = """
+import os, sys, torch
+from pathlib import Path
+from sslbench.store import Store
+from sslbench.train.saving import Saver
+
+torch.set_num_threads(2)
+weight = torch.rand(512, 512, 3, 3).contiguous(memory_format=torch.channels_last)
+weight.mul(2)  # the threads of training are there
+saver = Saver(Store(Path(sys.argv[1])).cell("ab" * 32))
+before = len(os.listdir("/proc/self/task"))
+saver.save("resume-main", {"w": weight}, {})
+saver.wait()
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+def test_writing_starts_one_thread_and_no_team_beside_that_of_training(tmp_path):
+    """More threads than processors let each operation of training wait asleep."""
+    command = [sys.executable, "-c", ALONE, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "1"

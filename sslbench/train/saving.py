@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..store import CellFolder
 
+PLAIN = torch.contiguous_format
+
 
 class Saver:
     """Saves files of a cell in a thread, one at a time.
@@ -56,7 +58,12 @@ class Saver:
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Callable[[], None]]:
-    """Copies on the host, and what waits until they are there."""
+    """Copies on the host, and what waits until they are there.
+
+    Those of a CPU are contiguous, so that the thread has nothing left to compute. Were it to compute,
+    OpenMP would give it a team of its own, and with more threads than processors each operation of
+    training waits asleep, which took 1.3 times as long.
+    """
     found, device = {}, None
     for name, tensor in tensors.items():
         if tensor.device.type == "cuda":
@@ -64,7 +71,7 @@ def _copies(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Callable[
             found[name] = torch.empty_like(tensor, device="cpu", pin_memory=True)
             found[name].copy_(tensor, non_blocking=True)
         else:
-            found[name] = tensor.detach().to("cpu", copy=True)
+            found[name] = tensor.detach().to("cpu", copy=True, memory_format=PLAIN)
     if device is None:
         return found, lambda: None
     done = torch.cuda.Event()  # type: ignore[no-untyped-call]
