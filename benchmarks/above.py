@@ -5,7 +5,7 @@
 The test is that of a blocked design: what is left of a score after the mean of its method and that
 of its seed is noise, whose variance all rows estimate together. Differences from `untrained` are
 held against it by Student's t with (methods - 1) (seeds - 1) degrees of freedom, and Holm corrects
-for the number of methods. Rows that lack a seed, and `pixels`, which has no scatter, are left out.
+for the number of methods. Rows that lack a seed, and those that no seed moves, are left out.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from scipy import stats
 
 from sslbench.leaderboard.folder import folder as folders
+from sslbench.leaderboard.statistics import holm
 
 FLOOR = "untrained"
-SCATTERLESS = ("pixels",)
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     for protocol, rows in sorted(found.items()):
         seeds = sorted({seed for scores in rows.values() for seed in scores})
         whole = {m: [by[s] for s in seeds] for m, by in rows.items() if len(by) == len(seeds)}
-        whole = {m: scores for m, scores in whole.items() if m not in SCATTERLESS}
+        whole = {m: scores for m, scores in whole.items() if len(set(scores)) > 1}
         if len(seeds) > 1 and FLOOR in whole and len(whole) > 1:
             print(f"{protocol}, seeds {', '.join(map(str, seeds))}")
             told(whole)
@@ -49,11 +49,9 @@ def told(rows: dict[str, list[float]]) -> None:
     error = spread * np.sqrt(2 / scores.shape[1])
     print(f"  noise {spread:.2f} points, {freedom} degrees of freedom")
     above = {m: mean - means[[*rows].index(FLOOR)] for m, mean in zip(rows, means, strict=True)}
-    order = sorted((m for m in above if m != FLOOR), key=lambda m: -abs(above[m]))
-    p = 0.0
-    for place, method in enumerate(order):
-        own = 2 * float(stats.t.sf(abs(above[method]) / error, freedom))
-        p = max(p, min(1.0, own * (len(order) - place)))
+    order = sorted((m for m in above if m != FLOOR), key=lambda m: -above[m])
+    ps = holm([2 * float(stats.t.sf(abs(above[method]) / error, freedom)) for method in order])
+    for method, p in zip(order, ps, strict=True):
         print(f"  {method:24} {above[method]:+6.1f}  p {p:.2g}")
 
 

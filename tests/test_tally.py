@@ -20,6 +20,7 @@ def judged(*guesses, hidden=HIDDEN):
     tally = Tally("main", CPU)
     for each in guesses:
         tally.judge(each, hidden)
+    tally.look()
     return tally.means()
 
 
@@ -57,6 +58,7 @@ def test_a_guess_that_is_not_finite_is_counted_and_left_out():
     tally = Tally("main", CPU)
     tally.judge(Guesses(torch.tensor([0, 1]), SHARES[:2]), HIDDEN)
     tally.judge(Guesses(torch.tensor([0, 1]), torch.full((2, 2), torch.nan)), HIDDEN)
+    tally.look()
     assert tally.means()["confidence"] == pytest.approx(0.85)
     assert tally.not_finite == {"confidence": 1}
 

@@ -32,6 +32,7 @@ class Judge:
     uses: tuple[Judge, ...] = ()  # evaluators whose probes it borrows
     extra: Mapping[str, Any] = field(default_factory=dict)  # what else decides its numbers
     others: Mapping[str, str] = field(default_factory=dict)  # further datasets -> fingerprint
+    budget: int | str = ""  # of labels; "": all
 
     @property
     def family(self) -> str:
@@ -62,7 +63,8 @@ def resolve_judge(
     """Resolves a name such as `knn[k=5]` to its protocol and a ready evaluator."""
     judge, cls, given = find_judge(name, registry, held_out=held_out)
     evaluator = cls(**given)
-    return dataclasses.replace(judge, extra=evaluator.extra()), evaluator
+    extra, budget = evaluator.extra(), evaluator.budget()
+    return dataclasses.replace(judge, extra=extra, budget=budget), evaluator
 
 
 def find_judge(

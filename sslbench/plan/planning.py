@@ -49,10 +49,7 @@ def make_plan(options: Selection, registry: Registry, *, preflight: bool = True)
     asked_for = _recorded(options.methods or (), registry)
     baselines = {*_recorded(suite.baselines, registry)} - {*asked_for}
     planner = _Planner(store, judges, baselines, {suite.seeds[0]: once})
-    budgets = {
-        name: b for name in (*suite.evaluators, *suite.once) if (b := _budget(name, registry))
-    }
-    selection = _Cells(suite, names, registry, settings, options, budgets)
+    selection = _Cells(suite, names, registry, settings, options, [*judges, *once])
     planned, waiting = selection.all(planner)
     if not planned:
         raise EmptySelection("the selection is empty: no method, dataset, backbone or seed is left")
@@ -85,10 +82,6 @@ def _judge(name: str, registry: Registry, options: Selection) -> Judge:
     return dataclasses.replace(judge, others=others)
 
 
-def _budget(name: str, registry: Registry) -> int | str:
-    return resolve_judge(name, registry)[1].budget()
-
-
 def _check_adopted(
     methods: Sequence[str], planned: Sequence[Planned], suite: Suite, store: Store
 ) -> None:
@@ -110,7 +103,7 @@ class _Cells:
     registry: Registry
     settings: Settings
     options: Selection
-    budgets: Mapping[str, int | str]  # of the judges that have one
+    judges: Sequence[Judge]
     notes: list[str] = field(default_factory=list)
     targets: set[str] = field(default_factory=set)
 
@@ -209,11 +202,12 @@ class _Cells:
         return labels_in(self.suite.labels, data.label_sizes(), data.name, target=data.has_target)
 
     def _check_budgets(self, data: Data) -> None:
-        for judge, budget in self.budgets.items():
+        for judge in self.judges:
             try:
-                labels_in(budget, data.label_sizes(), data.name)
+                if judge.budget:
+                    labels_in(judge.budget, data.label_sizes(), data.name)
             except UserError as error:
-                raise UserError(f"{judge}: {error}") from error
+                raise UserError(f"{judge.name}: {error}") from error
 
     def _check_asked(self, asking: Sequence[str]) -> None:
         """Refuses --labels for methods that would not see them, unless the suite has a budget."""

@@ -293,9 +293,9 @@ class Loop:
             shown = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
             raise TypeError(f"{type(self.method).__name__}.step yielded {shown}, not a scalar loss")
         of = type(self.method).__name__
-        self.tally.note(update, epoch=at.epoch.number, step=at.step, of=of)
         if update.guesses is not None:
             self.tally.judge(update.guesses, self.session.hidden)
+        self.tally.note(update, epoch=at.epoch.number, step=at.step, of=of)
         if update.group not in self._groups:
             raise ValueError(
                 f"step yielded an update for group {update.group!r}; "

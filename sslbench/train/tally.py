@@ -35,19 +35,16 @@ class Tally:
         name = "loss" if update.group == "main" else f"loss.{update.group}"
         loss = update.loss.detach()
         self._pending.append((epoch, step, loss))
-        values = {name: loss, **{key: _logged(of, key, v) for key, v in update.log.items()}}
-        if self.device.type == "cpu":
-            self.look()
-            for key, value in values.items():
-                self._add(key, [float(value)])
-            return
-        for key, value in values.items():
-            self._held.setdefault(key, []).append(value.float())
-        if len(self._pending) >= GPU_CHECK:
+        for key, value in {name: loss, **update.log}.items():
+            self._held.setdefault(key, []).append(_logged(of, key, value))
+        if self.device.type == "cpu" or len(self._pending) >= GPU_CHECK:
             self.look()
 
     def judge(self, guesses: Guesses, hidden: Tensor | None) -> None:
-        """Takes how sure the guesses are and, of images whose label is hidden, how many are right."""
+        """Takes how sure guesses are and, of images whose label is hidden, how many are right.
+
+        They are held until the next look.
+        """
         _check(guesses)
         confidence, label = guesses.shares.detach().float().max(1)  # [B]
         one = torch.ones_like(confidence)
@@ -59,8 +56,6 @@ class Tally:
             right, known = (label == truth).float(), (truth >= 0).float()
             self._weigh("probe.right", right, known)
             self._weigh("probe.right where sure", right, known * sure)
-        if self.device.type == "cpu":
-            self.look()
 
     def _weigh(self, name: str, values: Tensor, weights: Tensor) -> None:
         both = torch.stack([(values * weights).sum(), weights.sum()])
