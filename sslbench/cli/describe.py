@@ -184,7 +184,7 @@ def page(registry: Registry) -> str:
         "",
         "Made from the sources by `pytest tests/test_show.py --regold`. Defaults are the papers';",
         "`sslbench show METHOD` prints what each suite sets instead. Recipe fields that a method",
-        "does not name are the harness's defaults (`Recipe` in `sslbench/api.py`).",
+        "does not name are the harness's defaults (`Recipe` in `sslbench/api/methods.py`).",
         "",
         "Conditional GANs, pix2pix and CycleGAN have no row: they learn to make one image of another, or",
         "of a label, and leave no encoder of images that could be judged.",

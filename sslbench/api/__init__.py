@@ -1,0 +1,95 @@
+"""The interfaces that plugins implement, and the types that they are given."""
+
+from __future__ import annotations
+
+from ..hookspecs import API_VERSION  # what a plugin declares as SSLBENCH_API
+from .data import (
+    Card,
+    Corrupted,
+    Dataset,
+    Images,
+    Place,
+    Split,
+)
+from .evaluators import (
+    Evaluator,
+    Head,
+    Judged,
+    Judgement,
+    Metric,
+    Predictions,
+    Subject,
+    Value,
+)
+from .methods import (
+    Backbone,
+    Batch,
+    DataInfo,
+    Encoder,
+    Epoch,
+    Guesses,
+    Method,
+    Recipe,
+    Run,
+    Stream,
+    Update,
+)
+from .trackers import (
+    CellInfo,
+    RunInfo,
+    Tracker,
+)
+from .types import (
+    Count,
+    Labels,
+    Natural,
+    NonNegative,
+    Positive,
+    Pretext,
+    Share,
+    Strengths,
+    View,
+    Weights,
+)
+
+__all__ = [
+    "API_VERSION",
+    "Backbone",
+    "Batch",
+    "Card",
+    "CellInfo",
+    "Corrupted",
+    "Count",
+    "DataInfo",
+    "Dataset",
+    "Encoder",
+    "Epoch",
+    "Evaluator",
+    "Guesses",
+    "Head",
+    "Images",
+    "Judged",
+    "Judgement",
+    "Labels",
+    "Method",
+    "Metric",
+    "Natural",
+    "NonNegative",
+    "Place",
+    "Positive",
+    "Predictions",
+    "Pretext",
+    "Recipe",
+    "Run",
+    "RunInfo",
+    "Share",
+    "Split",
+    "Stream",
+    "Strengths",
+    "Subject",
+    "Tracker",
+    "Update",
+    "Value",
+    "View",
+    "Weights",
+]
