@@ -187,6 +187,16 @@ def test_a_run_shows_the_labels_it_was_told_to_and_records_which() -> None:
     assert not data.held_out[rows].any()
 
 
+def test_a_methods_own_answers_are_watched_on_the_held_out_tenth() -> None:
+    called("run", "--labels", "4/class", "--epochs", "2", "--watch", "classifier:1")
+    (few,) = [cell for cell in Store(Path("sslbench-store")).cells() if "few" in str(_method(cell))]
+    trained = few.trained()
+    assert trained is not None
+    curve = trained.curves["watch.classifier-1.top1"]
+    assert [epoch for epoch, _ in curve] == [1, 2]
+    assert all(value * 30 == pytest.approx(round(value * 30)) for _, value in curve)  # of 30 images
+
+
 def _method(cell: object) -> str | None:
     identity = cell.identity()  # type: ignore[attr-defined]
     return identity.method if identity else None

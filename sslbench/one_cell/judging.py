@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..api import Method
 from ..cells.cell import Cell, derive, plain
 from ..cells.protocol import Judge, judged_identity, resolve_judge
 from ..data import Data
@@ -135,13 +136,13 @@ def _judged(
     return record, found, sheet
 
 
-def watching(means: Means, data: Data, seed: int) -> Callable[[nn.Module], Mapping[str, float]]:
-    """Makes the function by which `--watch` measures an encoder while it trains."""
+def watching(means: Means, data: Data, seed: int) -> Callable[[Method], Mapping[str, float]]:
+    """Makes the function by which `--watch` measures a method while it trains."""
     assert means.how.watch is not None
     judge, evaluator = resolve_judge(means.how.watch.evaluator, means.builder.registry)
 
-    def watch(encoder: nn.Module) -> dict[str, float]:
-        inner = Inner(_subject(means, encoder, data, seed), data)
+    def watch(method: Method) -> dict[str, float]:
+        inner = Inner(_subject(means, method, data, seed), data)
         inner.subject.uses = frozenset(evaluator.uses)
         try:
             metrics = evaluator(inner, inner, 0).metrics

@@ -157,10 +157,10 @@ class Frozen:
         return self.module.labels if isinstance(self.module, Method) else "none"
 
     def predict(self, split: Literal["train", "test"]) -> Tensor | None:
-        return self._optional("predict", split)
+        return self._optional("predict", getattr(self.data, split).images)
 
     def reconstruct(self, split: Literal["train", "test"]) -> Tensor | None:
-        return self._optional("reconstruct", split)
+        return self._optional("reconstruct", getattr(self.data, split).images)
 
     def copy(self) -> nn.Module:
         return copy.deepcopy(self.encoder).requires_grad_(True).eval()
@@ -206,11 +206,12 @@ class Frozen:
             )
         return self._elsewhere[dataset]
 
-    def _optional(self, verb: str, split: str) -> Tensor | None:
+    def _optional(self, verb: str, images: Tensor) -> Tensor | None:
+        """What the method's own `verb` makes of uint8 images, or None where it has none."""
         own = getattr(type(self.module), verb, None)
         if not isinstance(self.module, Method) or own is getattr(Method, verb):
             return None
-        return self._over(getattr(self.module, verb), split)
+        return torch.cat(list(self._parts(getattr(self.module, verb), images)))
 
     def _over(self, function: Callable[[Tensor], Any], split: str) -> Tensor:
         return torch.cat(list(self._parts(function, getattr(self.data, split).images)))
@@ -280,12 +281,10 @@ class Inner:
         return self.subject.told
 
     def predict(self, split: Literal["train", "test"]) -> Tensor | None:
-        found = self.subject.predict("train")
-        return None if found is None else found[self._keep[split]]
+        return self.subject._optional("predict", self.images(split))
 
     def reconstruct(self, split: Literal["train", "test"]) -> Tensor | None:
-        found = self.subject.reconstruct("train")
-        return None if found is None else found[self._keep[split]]
+        return self.subject._optional("reconstruct", self.images(split))
 
     def maps(self, split: Literal["train", "test"]) -> list[Tensor]:
         return [m[self._keep[split]] for m in self.subject.maps("train")]

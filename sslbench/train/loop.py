@@ -47,7 +47,7 @@ class Session:
     pretrain: Callable[[Cell], tuple[Method, list[Stage]]]  # another cell, trained or loaded
     listener: Listener = lambda event: None
     stop: Callable[[], bool] = lambda: False
-    watch: Callable[[nn.Module], Mapping[str, float]] | None = None
+    watch: Callable[[Method], Mapping[str, float]] | None = None
     hidden: Tensor | None = None  # [N], labels that the method may not see, -1 where nobody knows
     how: RunOptions = field(default_factory=RunOptions)
     stages: list[Stage] = field(default_factory=list)  # finished ones, in order
@@ -382,7 +382,7 @@ class Loop:
         names = resting(self.method)
         with self._paused(), kept_generators(session.device), uncompiled(self.method):
             self.method.eval()
-            seen = dict(session.watch(self.method.encoder()))
+            seen = dict(session.watch(self.method))
         set_resting(self.method, names)
         for key, value in seen.items():
             self.curves.setdefault(key, []).append((float(number), value))
