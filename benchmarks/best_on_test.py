@@ -4,10 +4,10 @@
     python benchmarks/best_on_test.py sslbench-store/
 
 `--watch` measures on the held-out tenth, so that nobody sees test before the end. The evaluator of
-this file steps around that, to show what it would do: it asks the method for the classes of the
-images of test, and the curve `watch.on-test-1.top1` of the cell's record keeps the answers. The
-table has the mean over seeds of the last epoch's accuracy, of the best epoch's, and of the
-difference, which is what published tables gain that report the best.
+this file steps around that, to show what it would do: after each epoch it asks the method for the
+classes of the images of test, and the curves of the cell's record keep the answers. The table has
+means over seeds of the last epoch's accuracy, of the best epoch's, and of their difference: what a
+table gains that reports the best epoch on test.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sslbench.scores import accuracies
 from sslbench.store import Store
 
 SSLBENCH_API = (1, 2)
-CURVE = "watch.on-test-1.top1"
+CURVE = "watch.file:best_on_test/on-test-1.top1"
 
 
 class OnTest(Evaluator):
