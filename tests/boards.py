@@ -24,6 +24,7 @@ from sslbench.leaderboard.board.board import (
     Standing,
     Trouble,
 )
+from sslbench.leaderboard.together import together
 
 CORRUPTIONS = ("gaussian_noise", "fog", "contrast")
 COLUMNS = (
@@ -133,9 +134,8 @@ def _scores(values, column, held):
         values[1] = {}  # failed
         values[2] = dict(list(values[2].items())[:1])
     own = [{} if at == held else v for at, v in enumerate(values)]
-    ranks = [None] * len(values)
-    if column.ranks:
-        ranks = statistics.ranks(own, higher_is_better=column.higher_is_better)
+    compared = together(values, [at == held for at in range(len(values))])
+    ranked = [at for at, v in enumerate(own) if len(v) > 1]
     sign = 1 if column.higher_is_better else -1
     means = [statistics.mean(list(v.values())) if v else None for v in values]
     known = [sign * m for m, v in zip(means, own, strict=True) if v]
@@ -143,13 +143,15 @@ def _scores(values, column, held):
     for at, (v, mean) in enumerate(zip(values, means, strict=True)):
         best = bool(own[at]) and sign * mean == max(known)
         gaps = {s: Gap("failed", "nan", "it fell apart") for s in range(3) if not v}
-        pair = statistics.paired(v, values[0]) if column.ranks and at and v else None
-        pair = dataclasses.replace(pair, holm=pair.p) if pair else None
+        pair = compared.paired(values, at, 0) if column.ranks and at and v else None
+        ranks = (None, None)
+        if column.ranks and at in ranked:
+            signs = sign * compared.separated[at, ranked]
+            ranks = (1 + int((signs < 0).sum()), len(ranked) - int((signs > 0).sum()))
         against = {f"untrained{''}": pair} if pair and at != held else {}
         found.append(
             Score(v, gaps, mean, statistics.sd(list(v.values())) if len(v) > 1 else None,
-                  statistics.t_interval(list(v.values())) if v else None, ranks[at],
-                  ranks[at] is not None and ranks.count(ranks[at]) > 1, best, pair, against)
+                  statistics.t_interval(list(v.values())) if v else None, *ranks, best, pair, against)
         )  # fmt: skip
     return found
 

@@ -308,7 +308,7 @@ def test_every_option_is_listed_here() -> None:
         "list": "--verbose --json",
         "show": "--store --json",
         "leaderboard show": f"{selection} --format --json",
-        "leaderboard agreement": f"{selection} --json",
+        "leaderboard agreement": f"{selection} --json --markdown",
         "leaderboard build": f"--out --reference {selection.removeprefix('--suite ')}",
         "leaderboard validate": "--json",
         "leaderboard compare": "--json",

@@ -262,45 +262,34 @@ def _say_detectable(found: Sequence[Detectable]) -> None:
     if not found:
         say("no difference can be looked for: no cell's settings are known yet")
         return
-    heads = (
-        "dataset",
-        "backbone",
-        "evaluator",
-        "seeds",
-        "spread",
-        "one pair",
-        "all pairs",
-        "needed",
-    )
+    heads = ("dataset", "backbone", "evaluator", "methods", "seeds", "noise", "detected", "needed")
     say_table(heads, [_row(each) for each in found])
     say(
-        "smallest true difference that a paired t test by seed finds 4 times in 5 (5 %, two-sided): "
-        "for one pair of methods, and when all pairs are compared (Holm's first step)"
+        "detected: smallest true difference between two of the methods that the table finds 4 times "
+        "in 5, all compared together"
     )
     say(
-        "spread: SD of the differences by seed, pooled over the pairs of methods in the store; "
-        "where it has none, differences are in SDs; needed: seeds for one pair and all pairs"
+        "noise: SD of what is left of a score after its method and its seed, from the methods in the "
+        "store; where it has none, differences are in SDs"
     )
     if any(each.seeds < 2 for each in found):
         say("with fewer than two seeds no difference can be detected: give more, --seeds 0,1,2")
 
 
 def _row(each: Detectable) -> tuple[object, ...]:
-    spread = "unknown"
-    if each.sd is not None:
-        spread = f"{_difference(each.sd, each)} ({count(each.pairs, 'pair')})"
-    seeds = (each.seeds_one, each.seeds_many)
-    needed = " and ".join("too many" if n is None else str(n) for n in seeds)
-    aim = "half an SD" if each.sd is None else _difference(each.aim, each)
+    from ..leaderboard.together import MOST
+
+    aim = "half an SD" if each.noise is None else _difference(each.aim, each)
+    needed = f"more than {MOST}" if each.needed is None else str(each.needed)
     return (
         each.dataset,
         each.backbone,
         f"{each.protocol} {each.metric}".rstrip(),
+        each.methods,
         each.seeds,
-        spread,
-        _difference(each.one, each),
-        f"{_difference(each.many, each)} ({count(each.methods, 'method')})",
-        f"{needed} for {aim}",
+        "unknown" if each.noise is None else _difference(each.noise, each),
+        _difference(each.least, each),
+        f"{needed} seeds for {aim}" if each.methods > 1 else "two methods",
     )
 
 
@@ -309,7 +298,7 @@ def _difference(value: float | None, each: Detectable) -> str:
         return "none"
     if each.in_points:
         return f"{100 * value:.2f} points"
-    return f"{value:.3g} {each.unit}" if each.sd is not None else f"{value:.1f} SDs"
+    return f"{value:.3g} {each.unit}" if each.noise is not None else f"{value:.1f} SDs"
 
 
 # ---- JSON ------------------------------------------------------------------------------------

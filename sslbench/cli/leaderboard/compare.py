@@ -17,7 +17,7 @@ from .show import published
 if TYPE_CHECKING:
     from ...leaderboard.board.pairs import Comparison
 
-HEADS = ("protocol", "minus", "n", "difference", "95 %", "p", "Holm", "better")
+HEADS = ("protocol", "minus", "n", "difference", "95 %", "p", "better")
 
 
 @click.command(cls=Command)
@@ -25,17 +25,19 @@ HEADS = ("protocol", "minus", "n", "difference", "95 %", "p", "Holm", "better")
 @click.argument("pairs", metavar="A,B...", nargs=-1, required=True)
 @json_option
 def compare(board: Path, pairs: tuple[str, ...], as_json: bool) -> None:
-    """Compare pairs of rows by the seeds they share.
+    """Compare pairs of rows, as their table does.
 
     `compare DIR moco,swav` prints moco minus swav in the leaderboard DIR, under each protocol: the
-    mean, its t interval, the p of a paired t test, and the p by Holm's correction for all pairs
-    that were asked for.
+    mean over the seeds that both have, its interval and its p. All rows of the table together say
+    what is noise, and both are corrected for all pairs of the table: asking for fewer changes
+    nothing.
     """
     from ...leaderboard.board.pairs import compared
     from ...leaderboard.output.text import title
 
     asked = [_pair(text) for text in pairs]
-    found = [(block, list(compared(block, asked))) for block in published(board).blocks]
+    whole = published(board)
+    found = [(block, list(compared(block, asked, whole.level))) for block in whole.blocks]
     if as_json:
         say_json([_plain(each) for _, comparisons in found for each in comparisons])
         return
@@ -63,7 +65,7 @@ def _line(each: Comparison) -> tuple[str, ...]:
         str(len(found.differences)),
         "-" if found.mean is None else f"{scale * found.mean:+.2f}",
         interval,
-        *("-" if p is None else f"{p:.3f}" for p in (found.p, found.holm)),
+        "-" if found.p is None else f"{found.p:.3f}",
         each.leads or "-",
     )
 

@@ -12,7 +12,8 @@ import numpy as np
 from .. import statistics
 from .board import Block, Row, Score
 
-FEWEST = 5  # methods; with fewer an interval says nothing
+FEWEST = 5  # methods; the order of fewer says nothing
+NONE = f"No two protocols order {FEWEST} methods or more; the order of fewer says nothing of agreement."
 NORMAL = 1.959964  # two-sided 95 %
 
 
@@ -23,7 +24,7 @@ class Agreement:
     one: str
     other: str
     tau: float  # tau-b: 1 the same order, 0 none in common, -1 the opposite
-    interval: statistics.Interval | None  # 95 %; None: fewer than FEWEST methods
+    interval: statistics.Interval | None  # 95 %; None: tau is 1 or -1
     methods: int
     seeds: int  # most that any method was compared on
 
@@ -41,6 +42,7 @@ class Steadiness:
 def between(block: Block) -> list[Agreement]:
     """Agreement of each pair of ranking columns, highest tau first; baselines are left out.
 
+    A pair that orders fewer than FEWEST methods is left out.
     tau-b (Kendall 1945), with the interval of its Fisher transform, whose variance is near
     .437 / (n - 4) for n methods (Fieller, Hartley and Pearson, Biometrika 1957). The interval treats
     the methods as a sample of many; it does not include the scatter of seeds.
@@ -49,7 +51,7 @@ def between(block: Block) -> list[Agreement]:
     for (one, a), (other, b) in itertools.combinations(_columns(block), 2):
         pairs = [pair for label in a if label in b if (pair := _common(a[label], b[label]))]
         tau = _tau([x for x, _, _ in pairs], [y for _, y, _ in pairs])
-        if tau is not None:
+        if tau is not None and len(pairs) >= FEWEST:
             seeds = max(n for _, _, n in pairs)
             found.append(Agreement(one, other, tau, _interval(tau, len(pairs)), len(pairs), seeds))
     return sorted(found, key=lambda each: -each.tau)
@@ -64,7 +66,7 @@ def steadiness(block: Block) -> list[Steadiness]:
         for s, t in itertools.combinations(seeds, 2):
             both = [score for score in scores.values() if s in score and t in score]
             tau = _tau([score[s] for score in both], [score[t] for score in both])
-            taus += [] if tau is None else [tau]
+            taus += [] if tau is None or len(both) < FEWEST else [tau]
         if taus:
             found.append(Steadiness(protocol, statistics.mean(taus), len(scores), len(taus)))
     return found
@@ -113,7 +115,7 @@ def _tau(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 def _interval(tau: float, n: int) -> statistics.Interval | None:
-    if n < FEWEST or abs(tau) >= 1:  # at 1 the transform is infinite
+    if abs(tau) >= 1:  # at 1 the transform is infinite
         return None
     half = NORMAL * math.sqrt(0.437 / (n - 4))
     centre = math.atanh(tau)
@@ -124,7 +126,7 @@ def as_markdown(block: Block) -> str:
     """Markdown: a matrix of taus, a table of pairs with intervals, and self-agreement."""
     pairs = between(block)
     if not pairs:
-        return "Fewer than two protocols rank two methods: there is no agreement to speak of.\n"
+        return f"{NONE}\n"
     names = list(dict.fromkeys(name for name, _ in _columns(block)))
     taus = {frozenset((p.one, p.other)): p.tau for p in pairs}
     lines = [_line(["tau", *map(_code, names)]), _line(["---", *["---:"] * len(names)])]

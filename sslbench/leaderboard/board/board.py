@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import statistics
+from ..together import Paired
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ class Score:
     mean: float | None = None
     sd: float | None = None
     interval: statistics.Interval | None = None
-    rank: int | None = None  # None: a baseline, no value, or not a column that ranks
-    tied: bool = False
+    rank: int | None = None  # best place that its seeds allow; None: baseline, one seed, no ranks
+    rank_to: int | None = None  # worst place
     best: bool = False  # best mean of the rows that are not baselines
-    behind: statistics.Paired | None = None  # minus the best row; None: best itself, or baseline
-    against: Mapping[str, statistics.Paired] = field(default_factory=dict)  # minus each baseline
+    behind: Paired | None = None  # minus the best row; None: best itself, or baseline
+    against: Mapping[str, Paired] = field(default_factory=dict)  # minus each baseline
 
     @property
     def n(self) -> int:
@@ -160,6 +161,7 @@ class Block:
     setting: Setting
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    findings: tuple[str, ...] = ()  # a sentence for each ranking column: what its numbers say
 
 
 @dataclass(frozen=True)

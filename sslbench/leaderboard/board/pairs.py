@@ -1,4 +1,4 @@
-"""Compares two rows of a table, seed by seed, under each protocol."""
+"""Compares two rows of a table under each protocol, as the table does."""
 
 from __future__ import annotations
 
@@ -6,43 +6,48 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ...errors import UnknownName, UserError
-from .. import statistics
+from ..statistics import LEVEL
+from ..together import Paired, together
 from .board import Block, Column, Row
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row minus another under a ranking column; `paired.holm` is over all pairs asked for."""
+    """One row minus another under a ranking column, as the whole table compares them."""
 
     column: Column
     one: str
     other: str
-    paired: statistics.Paired
+    paired: Paired
 
     @property
     def leads(self) -> str:
-        """Label of the better row, if they differ after Holm's correction; else empty."""
+        """Label of the better row, if they separate; else empty."""
         found = self.paired
-        if found.holm is None or found.mean is None or found.holm >= 1 - statistics.LEVEL:
+        if found.interval is None or found.interval[0] <= 0 <= found.interval[1]:
             return ""
-        return self.one if (found.mean > 0) == self.column.higher_is_better else self.other
+        return self.one if (found.interval[0] > 0) == self.column.higher_is_better else self.other
 
 
-def compared(block: Block, pairs: Sequence[tuple[str, str]]) -> Iterator[Comparison]:
+def compared(
+    block: Block, pairs: Sequence[tuple[str, str]], level: float = LEVEL
+) -> Iterator[Comparison]:
     """Compares each pair of rows under each ranking column.
+
+    All rows of the table are compared with them: asking for fewer pairs separates no more.
 
     Raises:
         UserError: a name fits no row, or several.
     """
     rows = [(_row(block, one), _row(block, other)) for one, other in pairs]
+    place = {row.label: at for at, row in enumerate(block.rows)}
     for index, column in enumerate(block.columns):
         if not column.ranks:
             continue
-        found = {
-            f"{at}": statistics.paired(one.scores[index].values, other.scores[index].values)
-            for at, (one, other) in enumerate(rows)
-        }
-        for (one, other), paired in zip(rows, statistics.corrected(found).values(), strict=True):
+        values = [row.scores[index].values for row in block.rows]
+        found = together(values, [row.baseline for row in block.rows], level)
+        for one, other in rows:
+            paired = found.paired(values, place[one.label], place[other.label])
             yield Comparison(column, one.label, other.label, paired)
 
 

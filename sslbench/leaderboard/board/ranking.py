@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from .. import statistics
+import numpy as np
+
+from ..together import Together, together
 from .board import Column, Flag, Row, Score
 
 
@@ -25,51 +26,45 @@ def _sign(column: Column) -> int:
 
 def rank(
     rows: Sequence[Row], scores: list[list[Score]], index: int, column: Column, level: float
-) -> None:
-    """Sets rank and best mark under one column; baselines take no part."""
-    values = [
-        {} if row.baseline else own[index].values for row, own in zip(rows, scores, strict=True)
-    ]
-    ranks: Sequence[int | None] = [None] * len(rows)
-    if column.ranks:
-        ranks = statistics.ranks(values, higher_is_better=column.higher_is_better, level=level)
-    counts = Counter(ranks)
+) -> Together | None:
+    """Sets ranks, the best mark and differences under one column; returns how its rows compare.
+
+    Methods are ranked, baselines are what they are held against. None: the column ranks nothing.
+    """
     sign = _sign(column)
     means = [
-        None if not v else sign * (s[index].mean or 0) for v, s in zip(values, scores, strict=True)
+        None if row.baseline or own[index].mean is None else sign * (own[index].mean or 0)
+        for row, own in zip(rows, scores, strict=True)
     ]
     top = max((m for m in means if m is not None), default=None)
-    for own, rank, mean in zip(scores, ranks, means, strict=True):
-        own[index] = dataclasses.replace(
-            own[index],
-            rank=rank,
-            tied=rank is not None and counts[rank] > 1,
-            best=mean is not None and mean == top,
-        )
-
-
-def compare(rows: Sequence[Row], scores: list[list[Score]], index: int, level: float) -> None:
-    """Sets the paired differences from the best row and from each baseline.
-
-    Each p is corrected for all comparisons of its kind under the column.
-    """
-    held = {r.label: s[index].values for r, s in zip(rows, scores, strict=True) if r.baseline}
-    first = next((own[index].values for own in scores if own[index].best), None)
-    behind: dict[str, statistics.Paired] = {}
-    against: dict[str, statistics.Paired] = {}
-    ranked = [at for at, row in enumerate(rows) if not row.baseline]
-    for at in ranked:
-        own = scores[at][index]
-        if first is not None and own.values and not own.best:
-            behind[f"{at}"] = statistics.paired(own.values, first, level=level)
-        for label, values in held.items():
-            against[f"{at} {label}"] = statistics.paired(own.values, values, level=level)
-    behind, against = statistics.corrected(behind), statistics.corrected(against)
-    for at in ranked:
-        pairs = {label: against[f"{at} {label}"] for label in held}
+    for own, mean in zip(scores, means, strict=True):
+        own[index] = dataclasses.replace(own[index], best=mean is not None and mean == top)
+    if not column.ranks:
+        return None
+    values = [own[index].values for own in scores]
+    found = together(values, [row.baseline for row in rows], level)
+    methods = [at for at, row in enumerate(rows) if not row.baseline]
+    ranked = [at for at in methods if len(values[at]) > 1]
+    signs = sign * found.separated[np.ix_(ranked, ranked)]
+    for at, own_signs in zip(ranked, signs, strict=True):
         scores[at][index] = dataclasses.replace(
-            scores[at][index], behind=behind.get(f"{at}"), against=pairs
+            scores[at][index],
+            rank=1 + int((own_signs < 0).sum()),
+            rank_to=len(ranked) - int((own_signs > 0).sum()),
         )
+    first = next((at for at in methods if scores[at][index].best), None)
+    for at in methods:
+        score = scores[at][index]
+        behind = None
+        if first is not None and score.values and not score.best:
+            behind = found.paired(values, at, first)
+        against = {
+            row.label: found.paired(values, at, other)
+            for other, row in enumerate(rows)
+            if row.baseline
+        }
+        scores[at][index] = dataclasses.replace(score, behind=behind, against=against)
+    return found
 
 
 def flagged(row: Row, rows: Sequence[Row], columns: Sequence[Column]) -> Row:

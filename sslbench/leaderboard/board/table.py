@@ -14,11 +14,12 @@ from typing import Any
 from .. import statistics
 from .board import Block, Board, Setting
 from .columns import SHOWN, columns_of, without_echoes
+from .findings import findings
 from .mce import normalised
 from .member import Member
 from .overall import across
 from .printable import printable
-from .ranking import compare, flagged, order, rank
+from .ranking import flagged, order, rank
 from .rows import row_of
 from .variants import groups_of
 
@@ -138,12 +139,11 @@ def _block(
     ]
     columns = without_echoes(list(keyed.values()), rows)
     scores = [list(row.scores) for row in rows]
-    for index, column in enumerate(columns):
-        rank(rows, scores, index, column, level)
-        if column.ranks:
-            compare(rows, scores, index, level)
+    compared = [rank(rows, scores, index, column, level) for index, column in enumerate(columns)]
     rows = [
         dataclasses.replace(row, scores=tuple(own)) for row, own in zip(rows, scores, strict=True)
     ]
     rows = [flagged(row, rows, columns) for row in rows]
-    return Block(setting, columns, tuple(sorted(rows, key=lambda row: order(row, columns))))
+    found = tuple(findings(rows, columns, compared))
+    rows = sorted(rows, key=lambda row: order(row, columns))
+    return Block(setting, columns, tuple(rows), found)

@@ -33,7 +33,8 @@ class Side:
 class Position:
     """Where a row stands under one column."""
 
-    rank: int | None
+    rank: int | None  # best place, and
+    rank_to: int | None  # worst
     mean: float | None  # a fraction, or in the column's unit
     n: int  # seeds
 
@@ -50,8 +51,10 @@ class Change:
     @property
     def moved(self) -> bool:
         """Whether its rank changed."""
-        ranks = [place.rank if place else None for place in (self.before, self.after)]
-        return ranks[0] != ranks[1]
+        before, after = (
+            (place.rank, place.rank_to) if place else None for place in (self.before, self.after)
+        )
+        return before != after
 
 
 @dataclass(frozen=True)
@@ -224,13 +227,17 @@ def _place(seen: Seen) -> Position | None:
     if seen.row is None:
         return None
     score = seen.score
-    return Position(score.rank, score.mean, score.n) if score else Position(None, None, 0)
+    if score is None:
+        return Position(None, None, None, 0)
+    return Position(score.rank, score.rank_to, score.mean, score.n)
 
 
 def _movers(entry: _Compared, entries: Sequence[_Compared]) -> list[str]:
     """Rows with changed numbers that came ahead of this one, or fell behind it."""
     before, after = entry.places
-    if not (before and after) or before.rank == after.rank:
+    if not (before and after):
+        return []
+    if (before.rank, before.rank_to) == (after.rank, after.rank_to):
         return []
     others = [e for e in entries if e is not entry and not e.steady]
     crossed = [e for e in others if _ahead(e.old, entry.old) != _ahead(e.new, entry.new)]
@@ -246,7 +253,7 @@ def _ahead(one: Seen, other: Seen) -> bool:
     if theirs is None or theirs.rank is None or mine.mean is None or theirs.mean is None:
         return True
     sign = 1 if one.column and one.column.higher_is_better else -1
-    return (mine.rank, -sign * mine.mean) < (theirs.rank, -sign * theirs.mean)
+    return sign * mine.mean > sign * theirs.mean
 
 
 def _became(entry: _Compared) -> str:

@@ -85,7 +85,10 @@ def _place(place: Position | None, column: Column) -> str:
     if place.mean is None:
         return "no value"
     value = f"{place.mean:.4g} {column.unit}" if column.unit else f"{100 * place.mean:.2f}"
-    return f"#{place.rank} {value} (n={place.n})" if place.rank else f"{value} (n={place.n})"
+    if not place.rank:
+        return f"{value} (n={place.n})"
+    rank = f"{place.rank}" if place.rank == place.rank_to else f"{place.rank}-{place.rank_to}"
+    return f"#{rank} {value} (n={place.n})"
 
 
 def plain(diff: Diff) -> Iterator[dict[str, object]]:

@@ -9,13 +9,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..board.board import Board, Row, Score
-from ..statistics import Paired
+from ..board.board import Board, Column, Row, Score
+from ..together import Paired
 from .text import caption, conformance_said, remarks
 
 
 def as_csv(board: Board) -> str:
-    """CSV with one line for each row and metric; a field without a value is empty."""
+    """CSV with one line for each row and metric, its values by seed among them.
+
+    A field without a value is empty.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     for number, record in enumerate(_flat(board)):
@@ -26,6 +29,7 @@ def as_csv(board: Board) -> str:
 
 
 def _flat(board: Board) -> Iterator[dict[str, Any]]:
+    seeds = sorted({seed for block in board.blocks for row in block.rows for seed in row.cells})
     for block in board.blocks:
         for row in block.rows:
             for column, score in zip(block.columns, row.scores, strict=True):
@@ -49,8 +53,9 @@ def _flat(board: Board) -> Iterator[dict[str, Any]]:
                     "declared": len(row.cells),
                     "gaps": "; ".join(f"{n} {state}" for state, n in states.items()),
                     "rank": score.rank,
-                    "tied": score.tied,
+                    "rank_to": score.rank_to,
                     "best": score.best,
+                    **{f"seed_{seed}": score.values.get(seed) for seed in seeds},
                     **{k: v for k, v in vars(row.costs).items() if k != "stages"},
                     "health": " ".join(row.verdicts),
                     "warnings": "; ".join(remarks(row)),
@@ -79,11 +84,22 @@ def as_json(board: Board) -> str:
     plain |= {k: v for k, v in vars(board).items() if k not in ("suite_id", "blocks")}
     head = json.dumps(plain, indent=1, allow_nan=False, ensure_ascii=False, default=_plain)
     tables = ",\n".join(
-        f'{{"setting": {_line(block.setting)}, "columns": [\n{_lines_of(block.columns)}], '
-        f'"rows": [\n{_lines_of(block.rows)}]}}'
+        f'{{"setting": {_line(block.setting)}, "findings": {_line(block.findings)}, '
+        f'"columns": [\n{_lines_of(block.columns)}], '
+        f'"rows": [\n{_lines_of([_row(row, block.columns) for row in block.rows])}]}}'
         for block in board.blocks
     )
     return f'{head.removesuffix("}").rstrip()},\n "tables": [{tables}]\n}}\n'
+
+
+def _row(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
+    """A row with the names of its columns beside its scores."""
+    named = [
+        {"protocol": column.protocol, "metric": column.metric, "split": column.split}
+        | _plain(score)
+        for column, score in zip(columns, row.scores, strict=True)
+    ]
+    return {**_plain(row), "scores": named}
 
 
 def _lines_of(values: Sequence[Any]) -> str:

@@ -41,14 +41,14 @@ PREAMBLE = r"""% Tables for \input{leaderboard.tex}; the preamble needs
 
 
 def as_latex(board: Board) -> str:
-    """LaTeX with a table for each block, or several if it is large, and remarks below."""
+    """LaTeX with a table for each block, or several if it is large; findings and warnings are comments."""
     parts = [PREAMBLE]
     for number, block in enumerate(board.blocks, start=1):
         parts += _block(board, block, number)
     if not board.blocks:
         parts.append("No cells.\n")
     if board.notes:
-        parts.append(_items([f"Note: {escaped(note)}" for note in board.notes]))
+        parts.append(_unprinted([f"note: {note}" for note in board.notes]))
     return "\n".join(parts)
 
 
@@ -63,12 +63,11 @@ def _block(board: Board, block: Block, number: int) -> Iterator[str]:
         grid = _grid(block, rows, columns, health=part % len(wide) == 0)
         yield table(grid, caption=head, label=label)
     said = [
-        rf"\textbf{{{escaped(cut(row.label))}}}: {escaped(cut(text, 2 * SENTENCE))}"
-        for row in block.rows
-        for text in remarks(row)
+        *block.findings,
+        *(f"{row.label}: {text}" for row in block.rows for text in remarks(row)),
     ]
     if said:
-        yield _items(said)
+        yield _unprinted(said)
 
 
 def _sentence(text: str) -> str:
@@ -172,9 +171,9 @@ def _score(score: Score, row: Row, unit: str) -> str:
     return f"{text}{mark} {rank}".rstrip()
 
 
-def _items(texts: Sequence[str]) -> str:
-    inner = "\n".join(rf"\item {text}" for text in texts)
-    return f"\\begin{{itemize}}\\small\n{inner}\n\\end{{itemize}}\n"
+def _unprinted(texts: Sequence[str]) -> str:
+    """Comments: what an author should know, and a paper need not print."""
+    return "".join(f"% {' '.join(cut(text, 2 * SENTENCE).split())}\n" for text in texts)
 
 
 # ---- text ------------------------------------------------------------------------------------

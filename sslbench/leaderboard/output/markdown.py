@@ -41,6 +41,7 @@ def _markdown_block(block: Block) -> Iterator[str]:
     ]
     for start in range(0, max(1, len(shown)), WIDE):
         yield _markdown_scores(block, shown[start : start + WIDE], names, first=start == 0)
+    yield from map(markdown_text, block.findings)
     said = [
         f"- **{markdown_text(row.label)}**: {markdown_text(text)}"
         for row in block.rows

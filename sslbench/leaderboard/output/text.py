@@ -78,6 +78,10 @@ def _lines(board: Board, width: int | None) -> Iterator[Line]:
         yield []
         yield from _laid(_costs(block), width)
         yield []
+        for sentence in block.findings:
+            yield from _folded(sentence, width)
+        if block.findings:
+            yield []
         said = [f"{cut(row.label)}: {text}" for row in block.rows for text in remarks(row)]
         for remark in said:
             yield from _folded(remark, width, "yellow")
@@ -200,8 +204,8 @@ def caption(board: Board, *, best: str) -> str:
     others = " where no unit is named" if units else ""
     return (
         f"Suite {board.suite_id}: percent{others}, mean ± half of the {100 * board.level:g} % t interval "
-        f"over {seeds} (n=1: no interval); ranks (#) share a number where paired differences by seed "
-        f"do not separate from zero (t test, Holm over all pairs), baselines have "
+        f"over {seeds} (n=1: no interval); ranks (#) are the places that its seeds allow a method "
+        f"(all rows of a table compared together, corrected for all pairs), baselines have "
         f"none; {best}: best mean; costs count every stage"
     )
 
@@ -234,7 +238,10 @@ def seeds_said(row: Row) -> str:
 
 
 def rank_said(score: Score) -> str:
-    return "" if score.rank is None else f"#{score.rank}"
+    """`#2` or `#1-4`."""
+    if score.rank is None:
+        return ""
+    return f"#{score.rank}" if score.rank == score.rank_to else f"#{score.rank}-{score.rank_to}"
 
 
 def value_said(score: Score, row: Row, unit: str) -> str:

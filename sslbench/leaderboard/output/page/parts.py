@@ -33,7 +33,8 @@ def _table(board: Board, block: Block) -> Markup:
     bodies += [_published(group, width) for group in on_data_of(board, block)]
     title = render.title(block.setting)
     table = tag("table", tag("caption", title), _head(block, shown), *bodies)
-    return tag("div", table, class_="box", role="region", aria_label=title, tabindex=0)
+    box = tag("div", table, class_="box", role="region", aria_label=title, tabindex=0)
+    return join(box, tag("ul", *(tag("li", text) for text in block.findings), class_="notes"))
 
 
 def _head(block: Block, shown: list[int]) -> Markup:
@@ -60,8 +61,8 @@ def _row(row: Row, block: Block, shown: list[int]) -> Markup:
         score = row.scores[i]
         value = render.value_said(score, row, block.columns[i].unit)
         text = tag("b", value) if score.best else value
-        rank = f" {render.rank_said(score)}{'=' * score.tied}" if score.rank is not None else ""
-        cells.append(tag("td", text, rank))
+        rank = render.rank_said(score)
+        cells.append(tag("td", text, f" {rank}" if rank else ""))
     return tag("tr", tag("th", row.label, scope="row"), *cells)
 
 
@@ -102,13 +103,15 @@ def words(board: Board) -> Markup:
         ("Values", f"Percent where no unit is named: the mean over seeds ± half of its {level} t "
          "interval. n is the number of seeds; with one there is no interval, and n=1 is said. "
          "Files and panels keep full precision."),
-        ("Ranks", "Tie groups. A row is beaten by another when the two differ, compared seed by "
-         "seed with a paired t test, after Holm's correction for all pairs of rows in the column; "
-         "its rank is 1 + the number of rows that beat it. #2= says that the rank is shared. With "
-         "fewer than two common seeds nothing is told apart. Baselines and published numbers are "
-         "not ranked."),
-        ("Comparisons", "A row's panel has its paired differences from the best mean and from "
-         f"each baseline: mean, {level} t interval of that difference alone, p, and p after Holm."),
+        ("Ranks", "The places that its seeds allow a method: #1-4 says that none is certainly "
+         "above it and that all but four are certainly below. What is left of a value after the "
+         "mean of its row and that of its seed is noise, which all methods of the column estimate "
+         "together; two methods separate when they are further apart than the means of so many "
+         "rows come by chance (Tukey's studentised range), which corrects for all pairs. With one "
+         "seed there is no rank. Baselines and published numbers are not ranked."),
+        ("Comparisons", "A row's panel has its differences by seed from the best mean and from "
+         f"each baseline: mean, {level} interval and p, corrected for all methods of the column "
+         "(Tukey among methods, Dunnett against a baseline, by the baseline's own spread)."),
         ("Across data sets", "The mean of a row's ranks by mean value, over the data sets on which "
          "every row has one. From six data sets on with an interval: percentile bootstrap over the "
          "data sets."),

@@ -21,6 +21,7 @@ import numpy as np
 from ... import statistics
 from ...board import agreement
 from ...board.board import Block, Board, Column, Overall, Row, Score
+from ...together import Paired
 from .. import text as render
 from .pool import Pool
 from .published import on_data_of
@@ -60,6 +61,7 @@ def _block(block: Block, board: Board, pool: Pool, points: int) -> dict[str, Any
     held = [row.label for row in block.rows if row.baseline]
     return {
         "title": render.title(block.setting),
+        "findings": block.findings,
         "dataset": block.setting.dataset,
         "backbone": block.setting.backbone,
         "seeds": seeds,
@@ -68,7 +70,7 @@ def _block(block: Block, board: Board, pool: Pool, points: int) -> dict[str, Any
         "values": _values(block, seeds),
         "means": _packed("d", (score.mean for score in _scores(block))),
         "halves": _packed("f", (_half(score.interval) for score in _scores(block))),
-        "ranks": {i: [row.scores[i].rank for row in block.rows] for i in ranking},
+        "ranks": {i: [_places(row.scores[i]) for row in block.rows] for i in ranking},
         "best": [
             [r for r, row in enumerate(block.rows) if row.scores[i].best]
             for i in range(len(block.columns))
@@ -106,10 +108,15 @@ def _half(interval: statistics.Interval | None) -> float | None:
     return None if interval is None else (interval[1] - interval[0]) / 2
 
 
-def _pairs(pairs: Iterable[statistics.Paired | None]) -> str:
-    """Packs of each pair: mean difference, half of its interval, p, and p after Holm."""
-    none = (None,) * 4
-    found = (none if p is None else (p.mean, _half(p.interval), p.p, p.holm) for p in pairs)
+def _places(score: Score) -> tuple[int, int | None] | None:
+    """From which place to which."""
+    return None if score.rank is None else (score.rank, score.rank_to)
+
+
+def _pairs(pairs: Iterable[Paired | None]) -> str:
+    """Packs of each pair: mean difference, half of its interval, and p."""
+    none = (None,) * 3
+    found = (none if p is None else (p.mean, _half(p.interval), p.p) for p in pairs)
     return _packed("f", (x for each in found for x in each))
 
 

@@ -33,7 +33,7 @@ function columnChooser(view, changed) {
       "div",
       { class: "presets" },
       preset("Main ones", (field) => field.narrow),
-      preset("Ranked only", (field) => field.rank),
+      preset("Ranked only", (field) => field.places),
       preset("All", () => true),
       preset("None", () => false),
     ),

@@ -47,7 +47,7 @@ function unpacked(block) {
   function scoreAt(column, row, at) {
     const own = Array.from(values.subarray(at * seeds, (at + 1) * seeds), known);
     const ranks = block.ranks[column.at];
-    const rank = ranks ? ranks[row.at] : null;
+    const [rank, to] = ranks?.[row.at] ?? [null, null];
     return {
       values: own,
       gaps: own.map((_, seed) => gaps.get(at * seeds + seed) ?? null),
@@ -55,7 +55,7 @@ function unpacked(block) {
       mean: known(means[at]),
       half: known(halves[at]),
       rank,
-      tied: rank !== null && ranks.filter((other) => other === rank).length > 1,
+      to,
       best: block.best[column.at].includes(row.at),
     };
   }
@@ -63,9 +63,9 @@ function unpacked(block) {
   const pairs = (packed) => {
     const all = floats(packed, Float32Array);
     return (column, row) => {
-      const at = 4 * (ranking.indexOf(column) * size + row.at);
-      const [mean, half, p, holm] = Array.from(all.subarray(at, at + 4), known);
-      return mean === undefined || mean === null ? null : { mean, half, p, holm };
+      const at = 3 * (ranking.indexOf(column) * size + row.at);
+      const [mean, half, p] = Array.from(all.subarray(at, at + 3), known);
+      return mean === undefined || mean === null ? null : { mean, half, p };
     };
   };
   block.ranking = ranking;

@@ -31,7 +31,7 @@ function scoreField(block, column) {
     column,
     value: (row) => block.score(column, row).mean,
     cell: (row) => scoreCell(block.score(column, row), row, column),
-    rank: column.ranks ? (row) => block.score(column, row).rank : null,
+    places: column.ranks ? (row) => block.score(column, row) : null,
   };
 }
 

@@ -52,8 +52,8 @@ const ends = ({ mean, half }) =>
   half === null ? "–" : `${seven(mean - half)} to ${seven(mean + half)}`;
 
 const MIB = 2 ** 20;
-// "#2=": second, and not alone.
-const ranked = ({ rank, tied }) => (rank === null ? "" : `#${rank}${tied ? "=" : ""}`);
+// "#2": second; "#1–4": first to fourth.
+const ranked = ({ rank, to }) => (rank === null ? "" : `#${rank === to ? rank : `${rank}–${to}`}`);
 const plural = (count, name) => `${count} ${name}${count === 1 ? "" : "s"}`;
 
 function p(value) {

@@ -16,6 +16,7 @@ function showTable() {
   const [left, top] = [old?.scrollLeft ?? 0, old?.scrollTop ?? 0];
   byId("tables").replaceChildren(
     box,
+    findingsOf(view().block),
     ...(rows.length ? [] : [el("p", { class: "muted" }, "No row passes the filters.")]),
   );
   box.scrollLeft = left;
@@ -33,6 +34,13 @@ function showTable() {
   if (byId("status").textContent !== text) byId("status").textContent = text;
   plotsStale();
 }
+
+const findingsOf = (block) =>
+  el(
+    "ul",
+    { class: "notes" },
+    block.findings.map((text) => el("li", {}, text)),
+  );
 
 byId("tables").addEventListener("click", (event) => {
   const sort = event.target.closest("button.sort");

@@ -139,7 +139,7 @@ function comparisonsOf(block, row) {
     const of = (value) => difference(value, column.unit);
     const between =
       pair.half === null ? "–" : `${of(pair.mean - pair.half)} to ${of(pair.mean + pair.half)}`;
-    return [titleOf(column), name, of(pair.mean), between, p(pair.p), p(pair.holm)];
+    return [titleOf(column), name, of(pair.mean), between, p(pair.p)];
   };
   const lines = block.ranking
     .flatMap((column) => [
@@ -154,7 +154,6 @@ function comparisonsOf(block, row) {
     "difference",
     `${100 * board.level} % interval`,
     "p",
-    "p after Holm",
   ];
   return chapter(
     "Paired differences, seed by seed",

@@ -96,11 +96,14 @@ function bodiesOf(view, rows, { line, published, width }) {
   return bodies;
 }
 
-// A line between tie groups, where rows are in the order of a column that ranks.
+// A line where all rows above separate from all below, in the order of a column that ranks.
 function cut(view, rows, lines) {
-  const { rank } = fieldOf(view, view.sort.key);
+  const { places } = fieldOf(view, view.sort.key);
   rows.forEach((row, at) => {
-    lines[at].classList.toggle("cut", Boolean(rank && at && rank(row) !== rank(rows[at - 1])));
+    const [one, other] = at && places ? [places(rows[at - 1]), places(row)] : [];
+    const ranked = one && one.rank !== null && other.rank !== null;
+    const apart = ranked && (one.to < other.rank || other.to < one.rank);
+    lines[at].classList.toggle("cut", Boolean(apart));
   });
   return lines;
 }

@@ -1,0 +1,472 @@
+"""Compares all rows of a column at once, as a blocked design of rows by seeds.
+
+A seed fixes where networks start and in which order they see the data, so it moves all rows alike.
+What is left of a value after the mean of its row and that of its seed is noise. The rows of all
+methods together estimate its variance; a pair alone has only as many differences as seeds.
+
+- Methods: a difference is held against the range that means of so many rows have by chance (Tukey's
+  studentised range). A pair whose own differences spread more is held against its own spread.
+- Methods whose spreads differ (Bartlett's test): each has a variance of its own, drawn towards that
+  of the others (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004), and Bonferroni corrects.
+- A baseline is no method, and may be noisier, or moved by no seed: it has a variance of its own,
+  that of its distance from the methods' mean by seed. Methods are held against it by Dunnett's test
+  (J. Am. Stat. Assoc. 50, 1955).
+- What is left, baselines against each other or a method alone, has paired t tests under Bonferroni.
+
+So there are as many questions in a column as baselines and one more, each corrected for all its
+pairs. A row with one seed says nothing of its noise and takes no part. `benchmarks/ranking.py`
+counts by simulation how often this errs, and how much it finds.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import (
+    chdtrc,
+    gammainccinv,
+    gammaincinv,
+    gammaln,
+    ndtr,
+    polygamma,
+    psi,
+    stdtr,
+    stdtrit,
+)
+
+from .statistics import LEVEL, Floats, Interval, mean, steady
+
+UNEVEN = 0.05  # p of Bartlett's test below which each method has a variance of its own
+LEAST = 1e-15  # p that counts as 0
+MOST = 100  # seeds that are counted up to
+MANY = 64  # distances from a baseline, each with a p of its own
+NODES, FEWER = 120, 60  # of a quadrature, in each of its two directions
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One row minus another, over the seeds that both have."""
+
+    differences: Mapping[int, float]  # by seed
+    mean: float | None  # None: no common seed
+    interval: Interval | None = None  # leaves out 0 where they separate; None: fewer than two seeds
+    p: float | None = None  # corrected for all pairs of its question; None likewise
+
+
+@dataclass(frozen=True)
+class Together:
+    """What k rows say of each other; entry [i, j] is of row i minus row j."""
+
+    means: Floats  # [k, k], over the seeds that both have; NaN: not compared
+    errors: Floats  # [k, k], standard errors of these; NaN: not compared
+    ps: Floats  # [k, k], corrected for all pairs of their question; 1: not compared
+    reach: Floats  # [k, k], the least difference that separates the pair; NaN: not compared
+    methods: int  # number of methods that take part
+    noise: float | None  # standard deviation of what is left of a value; None: no two have any
+    freedom: float  # its degrees of freedom
+    uneven: bool  # whether each method has a variance of its own
+    level: float = LEVEL
+
+    @property
+    def separated(self) -> NDArray[np.int_]:
+        """Signs of the differences of rows that separate, else 0; [k, k]."""
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(self.means) > self.reach
+        return np.where(apart, np.sign(np.nan_to_num(self.means)), 0).astype(int)
+
+    def least(self, seeds: int) -> float | None:
+        """The least difference that separates two methods of so many seeds; None: not one for all."""
+        if self.noise is None or self.uneven or seeds < 2 or self.methods < 2:
+            return None
+        far = farthest(self.methods, self.freedom, self.level)
+        return steady(far * self.noise / math.sqrt(seeds))
+
+    def needed(self, difference: float) -> int | None:
+        """Fewest seeds with which such a difference of two methods separates; None: more than MOST."""
+        if self.noise is None or self.methods < 2:
+            return None
+        noise, methods = self.noise, self.methods
+        return fewest(lambda n: least(noise, methods, n, self.level) < abs(difference))
+
+    def paired(self, rows: Sequence[Mapping[int, float]], one: int, other: int) -> Paired:
+        """Row `one` minus row `other` of the rows that were compared."""
+        a, b = rows[one], rows[other]
+        differences = {seed: a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())}
+        if not differences:
+            return Paired({}, None)
+        centre = mean(list(differences.values()))
+        reach = float(self.reach[one, other])
+        if math.isnan(reach):
+            return Paired(differences, centre)
+        interval = steady(centre - reach), steady(centre + reach)
+        return Paired(differences, centre, interval, steady(float(self.ps[one, other])))
+
+
+def together(
+    rows: Sequence[Mapping[int, float]],
+    baselines: Sequence[bool] | None = None,
+    level: float = LEVEL,
+) -> Together:
+    """Compares rows of finite values by seed; a row is a method unless `baselines` says otherwise."""
+    seeds = sorted({seed for row in rows for seed in row})
+    values = np.array([[row.get(seed, math.nan) for seed in seeds] for row in rows], dtype=float)
+    values = values.reshape(len(rows), len(seeds))  # [k, S]
+    values[np.isfinite(values).sum(1) < 2] = math.nan
+    differences = values[:, None] - values[None]  # [k, k, S]
+    n = np.isfinite(differences).sum(-1)
+    np.fill_diagonal(n, 0)
+    compared = n >= 2
+    n = np.where(compared, n, 2)
+    means = np.where(compared, np.nansum(differences, -1) / n, math.nan)
+    own = np.nansum((differences - means[..., None]) ** 2, -1) / (n - 1)  # variance of one
+    pairs = _Pairs(means, own, n, level)
+    apart = np.array([False] * len(rows) if baselines is None else baselines, dtype=bool)
+    methods = ~apart & np.isfinite(values).any(1)
+
+    pairs.alone(np.ones_like(compared))
+    noise = _noise(values[methods])
+    uneven = False
+    if noise is not None and noise.variance > 0:
+        pairs.alone(apart[:, None] & apart[None])
+        uneven = _bartlett(noise) < UNEVEN
+        rest = _moderated(noise) if uneven else _Rest.of(noise)
+        pairs.among(methods, rest, uneven)
+        centre = _means(values[methods])  # [S], by seed
+        for at in np.flatnonzero(apart & np.isfinite(values).any(1)):
+            pairs.against(int(at), methods, rest, values[at] - centre, uneven)
+    return Together(
+        means,
+        np.where(compared, pairs.errors, math.nan),
+        np.where(compared, pairs.ps, 1.0),
+        np.where(compared, pairs.reach, math.nan),
+        int(methods.sum()),
+        steady(math.sqrt(noise.variance)) if noise and noise.variance > 0 else None,
+        noise.freedom if noise else 0.0,
+        uneven,
+        level,
+    )
+
+
+# ---- noise -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """What is left of values after their rows and seeds."""
+
+    variance: float
+    freedom: float
+    rows: Floats  # [m], variance of each row by itself
+    freedoms: Floats  # [m], theirs; they add up to `freedom`
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """The variance by which each method is judged, and its degrees of freedom."""
+
+    rows: Floats  # [m]
+    freedom: float
+
+    @classmethod
+    def of(cls, noise: _Noise) -> _Rest:
+        return cls(np.full_like(noise.rows, noise.variance), noise.freedom)
+
+
+def _means(values: Floats) -> Floats:
+    """Means of columns, over what is finite; NaN where nothing is."""
+    there = np.isfinite(values)
+    count = there.sum(0)
+    return np.where(count > 0, np.where(there, values, 0).sum(0) / np.maximum(count, 1), math.nan)
+
+
+def _noise(values: Floats) -> _Noise | None:
+    """The noise of rows [m, S], NaN for what is missing; None where nothing is left to chance."""
+    values = values[:, np.isfinite(values).any(0)]
+    there = np.isfinite(values)
+    if len(values) < 2:
+        return None
+    if there.all():
+        return _whole(values - values.mean())
+    row, seed = np.nonzero(there)
+    effects = np.zeros((len(row), sum(values.shape)))  # [N, m + S]: whose row, whose seed
+    effects[np.arange(len(row)), row] = 1
+    effects[np.arange(len(row)), len(values) + seed] = 1
+    y = values[there]
+    left, sizes, _ = np.linalg.svd(effects, full_matrices=False)
+    left = left[:, sizes > 1e-9 * sizes[0]]
+    freedom = len(y) - left.shape[1]
+    if not freedom:
+        return None
+    y = y - y.mean()
+    rest = y - left @ (left.T @ y)  # [N]
+    own = effects[:, : len(values)]
+    squares: Floats = rest**2 @ own
+    squares[squares < 1e-24 * (y @ y)] = 0  # rounding
+    freedoms: Floats = (1 - (left**2).sum(1)) @ own
+    free = np.maximum(freedoms, 1e-9)
+    return _Noise(float(squares.sum() / freedom), float(freedom), squares / free, freedoms)
+
+
+def _whole(values: Floats) -> _Noise | None:
+    """The same where no row lacks a seed."""
+    m, seeds = values.shape
+    freedom = (m - 1) * (seeds - 1)
+    if not freedom:
+        return None
+    rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+    squares: Floats = (rest**2).sum(1)
+    squares[squares < 1e-24 * (values**2).sum()] = 0  # rounding
+    freedoms = np.full(m, freedom / m)
+    return _Noise(float(squares.sum() / freedom), float(freedom), squares / freedoms, freedoms)
+
+
+def _bartlett(noise: _Noise) -> float:
+    """p of Bartlett's test (Proc. R. Soc. A 160, 1937) that all rows have one variance."""
+    known = noise.freedoms > 1e-6
+    if known.sum() < 3:  # what is left of two rows is the same but for its sign
+        return 1.0
+    each, total = noise.freedoms[known], noise.freedom
+    logs = np.log(np.maximum(noise.rows[known], 1e-12 * noise.variance))
+    found = total * math.log(noise.variance) - float(each @ logs)
+    scale = 1 + (float((1 / each).sum()) - 1 / total) / (3 * (len(each) - 1))
+    return float(chdtrc(len(each) - 1, max(found / scale, 0.0)))
+
+
+def _moderated(noise: _Noise) -> _Rest:
+    """Each row's variance, drawn towards the others' as far as they resemble each other."""
+    known = (noise.rows > 0) & (noise.freedoms > 1e-6)
+    half = noise.freedoms[known] / 2
+    logs = np.log(noise.rows[known]) - psi(half) + np.log(half)
+    spread = float(logs.var(ddof=1) - polygamma(1, half).mean())
+    if spread <= 0:
+        return _Rest.of(noise)
+    prior = 2 * _inverse_trigamma(spread)
+    centre = math.exp(logs.mean() + float(psi(prior / 2)) - math.log(prior / 2))
+    rows = (prior * centre + noise.freedoms * noise.rows) / (prior + noise.freedoms)
+    return _Rest(rows, min(prior + float(noise.freedoms.mean()), noise.freedom))
+
+
+def _inverse_trigamma(value: float) -> float:
+    """The x whose trigamma is `value`, by Newton's steps on its inverse, which is nearly straight."""
+    x = 0.5 + 1 / value
+    for _ in range(20):
+        now = float(polygamma(1, x))
+        x += now * (1 - now / value) / float(polygamma(2, x))
+    return x
+
+
+# ---- pairs -----------------------------------------------------------------------------------
+
+
+class _Pairs:
+    """What separates each pair, filled in question by question."""
+
+    def __init__(self, means: Floats, own: Floats, n: Floats, level: float) -> None:
+        self.means, self.own, self.n, self.level = means, own, n, level
+        self.errors, self.reach, self.ps = (np.full_like(means, math.nan) for _ in range(3))
+
+    def alone(self, which: NDArray[np.bool_]) -> None:
+        """Paired t tests of these pairs."""
+        self._by_t(which, np.sqrt(self.own / self.n), self.n - 1)
+
+    def among(self, methods: NDArray[np.bool_], rest: _Rest, uneven: bool) -> None:
+        """Methods against each other."""
+        which = methods[:, None] & methods[None]
+        variances = np.zeros(len(methods))
+        variances[methods] = rest.rows
+        both = variances[:, None] + variances[None]
+        if uneven:
+            self._by_t(which, np.sqrt(both / self.n), rest.freedom)
+            return
+        errors = np.sqrt(np.maximum(both, self.own) / self.n)
+        rows = int(methods.sum())
+        ps = range_p(math.sqrt(2) * _far(self.means, errors), rows, rest.freedom)
+        self._put(which, errors, farthest(rows, rest.freedom, self.level) / math.sqrt(2), ps)
+
+    def against(
+        self, at: int, methods: NDArray[np.bool_], rest: _Rest, away: Floats, uneven: bool
+    ) -> None:
+        """Methods against the baseline in row `at`; `away` [S] is its distance from their mean."""
+        away = away[np.isfinite(away)]
+        if len(away) < 2:
+            return
+        means, count = self.means[at, methods], int(methods.sum())  # [m], m
+        its = float(away.var(ddof=1))
+        both = rest.rows + its
+        errors = np.sqrt(both / self.n[at, methods])
+        # Satterthwaite: degrees of freedom of a sum of two variances
+        freedom = both**2 / (rest.rows**2 / rest.freedom + its**2 / (len(away) - 1))
+        if uneven:
+            reach = _farthest_t(freedom, count, self.level) * errors
+            ps = np.minimum(1, count * _t(means, errors, freedom))
+        else:  # all have one variance, and so one share of it is the baseline's
+            kind = (count, float(its / both[0]), float(freedom[0]))
+            reach = _passed(lambda far: dunnett_p(far, *kind), self.level) * errors
+            ps = dunnett_p(_far(means, errors), *kind)
+        for each, found in ((self.errors, errors), (self.reach, reach), (self.ps, ps)):
+            each[at, methods] = each[methods, at] = found
+
+    def _by_t(self, which: NDArray[np.bool_], errors: Floats, freedom: Floats | float) -> None:
+        """t tests of these pairs, corrected for those that can be compared."""
+        count = max(1, int(np.triu(which & np.isfinite(self.means), 1).sum()))
+        ps = np.minimum(1, count * _t(self.means, errors, freedom))
+        self._put(which, errors, _farthest_t(freedom, count, self.level), ps)
+
+    def _put(
+        self, which: NDArray[np.bool_], errors: Floats, far: Floats | float, ps: Floats
+    ) -> None:
+        self.errors = np.where(which, errors, self.errors)
+        self.reach = np.where(which, far * errors, self.reach)
+        self.ps = np.where(which, ps, self.ps)
+
+
+def _far(means: Floats, errors: Floats) -> Floats:
+    """Differences in their standard errors; a difference without error is infinitely far."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.nan_to_num(means) == 0, 0.0, np.abs(means) / errors)
+
+
+def _t(means: Floats, errors: Floats, freedom: Floats | float) -> Floats:
+    """Two-sided p of Student's t."""
+    found: Floats = 2 * stdtr(np.maximum(freedom, 1e-3), -_far(means, errors))
+    return found
+
+
+# ---- what is far by chance ---------------------------------------------------------------------
+
+
+def least(noise: float, methods: int, seeds: int, level: float) -> float:
+    """The least difference of so many methods that separates, where all have all of so many seeds."""
+    freedom = (methods - 1) * (seeds - 1)
+    return noise * farthest(methods, freedom, level) / math.sqrt(seeds)
+
+
+def detected(methods: int, seeds: int, level: float, power: float) -> float:
+    """True difference of two of so many methods that separates with this power, in SDs of noise."""
+    freedom = (methods - 1) * (seeds - 1)
+    far = farthest(methods, freedom, level) / math.sqrt(2)  # standard errors
+    pooled, weights = _scales(freedom)
+    if methods > 2:  # a pair whose own differences spread more is held against those
+        own, theirs = _scales(seeds - 1)
+        pooled, weights = np.maximum.outer(pooled, own), np.multiply.outer(weights, theirs)
+    low, high = 0.0, 1e6
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        enough = float((weights * ndtr(middle - far * pooled)).sum()) > power
+        low, high = (low, middle) if enough else (middle, high)
+    return high * math.sqrt(2 / seeds)
+
+
+def fewest(enough: Callable[[int], bool]) -> int | None:
+    """Fewest seeds that are enough, if more are too; None: more than MOST."""
+    if not enough(MOST):
+        return None
+    low, high = 1, MOST  # not enough, enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def range_p(far: Floats, rows: int, freedom: float) -> Floats:
+    """Chance that the studentised range of so many means is at least this far."""
+    known, ps = _ranges(rows, freedom)
+    logs = np.interp(np.log(np.clip(far, known[0], known[-1])), np.log(known), np.log(ps))
+    return np.where(far <= known[0], 1.0, np.where(logs <= math.log(LEAST), 0.0, np.exp(logs)))
+
+
+@functools.lru_cache(maxsize=1024)
+def farthest(rows: int, freedom: float, level: float) -> float:
+    """The studentised range of so many means that chance passes in 1 - `level` of cases."""
+    return _passed(lambda far: _range_p(far, rows, freedom), level)
+
+
+@functools.lru_cache(maxsize=64)
+def _ranges(rows: int, freedom: float) -> tuple[Floats, Floats]:
+    """Ranges, and the chance of at least these, to be read between them: there may be many pairs."""
+    far = np.concatenate(
+        [np.geomspace(1e-2, 0.5, 20), np.geomspace(0.51, 60, 400), np.geomspace(61, 1e7, 120)]
+    )
+    return far, np.minimum.accumulate(np.clip(_range_p(far, rows, freedom), LEAST, 1.0))
+
+
+def _range_p(far: Floats, rows: int, freedom: float) -> Floats:
+    """Does the work of `range_p`, each by itself.
+
+    It is the range of `rows` standard normal values over the root of an independent chi-square by
+    its degrees of freedom. scipy.stats has it, but takes a second to import and 10 ms for each.
+    """
+    z, normal = _normal()
+    scale, chi = _scales(freedom)
+    found = np.empty_like(far)
+    for at, each in enumerate(far):
+        within = ndtr(z) - ndtr(z - each * scale[:, None])  # [scales, greatest of the values]
+        found[at] = chi @ (1 - rows * within ** (rows - 1) @ normal)
+    return found
+
+
+def dunnett_p(far: Floats, rows: int, shared: float, freedom: float) -> Floats:
+    """Chance that any of so many differences from one baseline is at least this far, two-sided.
+
+    shared: the baseline's part of a difference's variance.
+    """
+    if len(far) > MANY:  # read between some
+        known = np.geomspace(0.05, 1e3, MANY)
+        logs = np.log(np.maximum(dunnett_p(known, rows, shared, freedom), LEAST))
+        between = np.interp(np.log(np.clip(far, known[0], known[-1])), np.log(known), logs)
+        return np.where(far < known[0], 1.0, np.where(far > known[-1], 0.0, np.exp(between)))
+    z, normal = _normal(FEWER)
+    scale, chi = _scales(freedom, FEWER)
+    shared = min(shared, 0.999)
+    its, own = math.sqrt(shared) * z, math.sqrt(1 - shared)
+    found = np.zeros_like(far)
+    for at, each in enumerate(far):
+        if math.isfinite(each):
+            reach = each * scale[:, None]
+            within = ndtr((its + reach) / own) - ndtr((its - reach) / own)  # [scales, baseline's]
+            found[at] = chi @ ((1 - within**rows) @ normal)
+    return np.where(found <= LEAST, 0.0, np.minimum(found, 1.0))
+
+
+def _passed(p_of: Callable[[Floats], Floats], level: float) -> float:
+    """The distance that chance passes in 1 - `level` of cases, by halving."""
+    low, high = math.log(1e-2), math.log(1e7)
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        p = float(p_of(np.array([math.exp(middle)]))[0])
+        low, high = (middle, high) if p > 1 - level else (low, middle)
+    return math.exp(high)
+
+
+def _farthest_t(freedom: Floats | float, pairs: int, level: float) -> Floats:
+    """Critical t of so many tests under Bonferroni's correction."""
+    found: Floats = stdtrit(freedom, 1 - (1 - level) / (2 * pairs))
+    return found
+
+
+@functools.cache
+def _legendre(count: int) -> tuple[Floats, Floats]:
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return nodes, weights
+
+
+def _normal(count: int = NODES) -> tuple[Floats, Floats]:
+    """Nodes and weights of a standard normal value."""
+    nodes, weights = _legendre(count)
+    density = 9 * weights * np.exp(-((9 * nodes) ** 2) / 2)
+    return 9 * nodes, density / density.sum()
+
+
+def _scales(freedom: float, count: int = NODES) -> tuple[Floats, Floats]:
+    """Nodes and weights of the root of a chi-square by its degrees of freedom."""
+    nodes, weights = _legendre(count)
+    half = freedom / 2
+    low, high = np.log(gammaincinv(half, LEAST)), np.log(gammainccinv(half, LEAST))
+    logs = low + (high - low) * (nodes + 1) / 2  # of half of the chi-square
+    density = weights * np.exp(half * logs - np.exp(logs) - gammaln(half))
+    return np.sqrt(np.exp(logs) / half), density / density.sum()
