@@ -309,7 +309,8 @@ def test_every_option_is_listed_here() -> None:
         "show": "--store --json",
         "leaderboard show": f"{selection} --format --json",
         "leaderboard agreement": f"{selection} --json --markdown",
-        "leaderboard build": f"--out --reference {selection.removeprefix('--suite ')}",
+        "leaderboard build": "--out --title --summary --author --reference "
+        + selection.removeprefix("--suite "),
         "leaderboard validate": "--json",
         "leaderboard compare": "--json",
         "leaderboard diff": "--format --fail-on-change --json",

@@ -220,7 +220,14 @@ def test_every_field_of_a_suite_is_described_with_its_default(kind, section):
     shown = {names_in(row[0])[0]: row for row in rows_of("suites.md", section)}
     fields = fields_of(kind)
     assert list(shown) == list(fields)
-    written = {"none": None, "`[]`": (), "`{}`": {}, "each recipe's own": None, "`fp32`": "fp32"}
+    written = {
+        "none": None,
+        "the suite's name": "",
+        "`[]`": (),
+        "`{}`": {},
+        "each recipe's own": None,
+        "`fp32`": "fp32",
+    }
     for name, default in fields.items():
         said = shown[name][2]
         if name == "name":

@@ -15,6 +15,7 @@ from sslbench.leaderboard.board.material import Material
 from sslbench.leaderboard.board.members import members_of
 from sslbench.leaderboard.folder import folder as folders
 from sslbench.leaderboard.output.files import files_of
+from sslbench.plan.selection import Selection, whole_suite
 from sslbench.records import loads
 
 
@@ -379,6 +380,31 @@ def test_a_suite_file_says_all_of_its_suite(tmp_path):
     )
     folder = folders.add(tmp_path / "a", suite, [train("moco", 0)])
     assert folder.suite == suite
+
+
+def test_a_title_and_authors_stay_and_unite(tmp_path):
+    leaderboard(tmp_path / "a")
+    named = folders.entitled(folders.read(tmp_path / "a"), title="Moths", authors=("A. Moth",))
+    board = build(folders.read(tmp_path / "a"))
+    assert (board.title, board.authors) == ("Moths", ("A. Moth",))
+    readme = (tmp_path / "a" / "README.md").read_text()
+    assert readme.startswith("# Moths\n\nmade up\n\nBy A. Moth.\n")
+    page = (tmp_path / "a" / "index.html").read_text()
+    assert "<h1>Moths</h1>" in page
+    assert "<li>suite made-up</li>" in page
+    other = replace(named.suite, title="", authors=("B",))
+    for pair in ((named.suite, other), (other, named.suite)):
+        both = folders.united(*pair)
+        assert (both.title, both.authors) == ("Moths", ("A. Moth", "B"))
+
+
+def test_a_suites_summary_is_not_said_of_other_data():
+    options = Selection(suite="quick", datasets=("folder:moths",), epochs=2)
+    assert whole_suite(suite_of(), "made-up+1", options).summary == (
+        "made-up, changed by --datasets folder:moths --epochs 2"
+    )
+    options = Selection(suite="quick", epochs=2)
+    assert whole_suite(suite_of(), "made-up+1", options).summary.endswith("own summary: made up")
 
 
 @pytest.mark.parametrize("name", ["leaderboard.lock.json", "attestations/x.json"])

@@ -104,8 +104,8 @@ c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]
 d: &d [*c,*c,*c,*c,*c,*c,*c]
 """
 FIELDS = (
-    "backbones, baselines, batch, datasets, epochs, evaluators, floor, labels, methods, name, "
-    "normaliser, notes, once, precision, requires, seeds, set, summary, tuning"
+    "authors, backbones, baselines, batch, datasets, epochs, evaluators, floor, labels, methods, name, "
+    "normaliser, notes, once, precision, requires, seeds, set, summary, title, ..."
 )
 
 

@@ -95,11 +95,13 @@ class Suite:
     set: Mapping[str, Any] = field(default_factory=dict)  # METHOD.PARAM -> value
     tuning: Tuning | None = None
     notes: Texts = ()  # what a reader of its tables must know
+    title: str = ""  # of its leaderboards; "": its name
+    authors: Texts = ()  # of its leaderboards
 
     def as_yaml(self) -> str:
         """Writes a complete suite file, which extends no other."""
         fields = dataclasses.asdict(self).items()
-        plain = {k: v for k, v in fields if k in NEEDED or v not in (None, (), {})}
+        plain = {k: v for k, v in fields if k in NEEDED or v not in (None, (), {}, "")}
         if self.tuning:
             settled = plain["tuning"].pop("settled")
             plain["tuning"] |= {"settled": sorted(settled)} if settled else {}

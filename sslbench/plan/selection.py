@@ -174,7 +174,9 @@ def whole_suite(suite: Suite, suite_id: str, options: Selection) -> Suite:
     named = options.methods
     summary = suite.summary
     if suite_id != suite.name:
-        summary = f"{suite.name}, changed by {_changes(options)}; its own summary: {summary}"
+        summary = f"{suite.name}, changed by {_changes(options)}"
+        if not options.datasets:  # what it says of its own data is of no others
+            summary += f"; its own summary: {suite.summary}"
     return dataclasses.replace(
         suite,
         name=suite_id,

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         metavar="DIR",
         help="The folder to write; a leaderboard that is there gets the new records.",
     ),
+    click.option("--title", help="Its heading, instead of the suite's name."),
+    click.option("--summary", help="The line below, instead of the suite's."),
+    click.option("--author", "authors", multiple=True, help="Who made it; may be given again."),
     click.option(
         "--reference",
         is_flag=True,
@@ -39,7 +42,15 @@ if TYPE_CHECKING:
 @of_suite
 @click.pass_context
 def build(
-    ctx: click.Context, /, target: str, out: Path | None, reference: bool, **given: Any
+    ctx: click.Context,
+    /,
+    target: str,
+    out: Path | None,
+    reference: bool,
+    title: str | None,
+    summary: str | None,
+    authors: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Write the tables, data and page of a leaderboard.
 
@@ -52,12 +63,16 @@ def build(
     Examples:
       sslbench leaderboard build quick --out board
       sslbench leaderboard build board
+      sslbench leaderboard build board --title "Moths by night" --author "A. Moth"
     """
-    from ...leaderboard.folder.folder import board_of, read_lock, write
+    from ...leaderboard.folder.folder import board_of, entitled, read_lock, write
     from ...leaderboard.output.files import files_of
 
     with _nothing_collected():
         folder = _folder(ctx, target, out, given)
+        words = {"title": title, "summary": summary, "authors": authors or None}
+        if any(value is not None for value in words.values()):
+            folder = entitled(folder, **{k: v for k, v in words.items() if v is not None})
         before = read_lock(folder.root)
         board = board_of(folder, reference=reference or (before is not None and before.reference))
         written = write(folder, board, files_of(board))

@@ -222,3 +222,5 @@ class Board:
     overall: tuple[Overall, ...] = ()
     references: tuple[Reference, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    title: str = ""  # "": the suite's id
+    authors: tuple[str, ...] = ()

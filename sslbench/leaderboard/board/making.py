@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from .board import Board, LeftOut, Reference
 from .material import Material
 from .members import members_of
+from .printable import printable
 from .table import build
 
 
@@ -33,7 +34,13 @@ def board_of(
         summary=suite.summary,
         command=command,
     )
-    return dataclasses.replace(board, left_out=tuple(left), references=tuple(references))
+    return dataclasses.replace(
+        board,
+        title=printable(suite.title),
+        authors=tuple(map(printable, suite.authors)),
+        left_out=tuple(left),
+        references=tuple(references),
+    )
 
 
 def _said(left: Sequence[LeftOut]) -> Iterator[str]:

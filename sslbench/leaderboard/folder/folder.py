@@ -39,7 +39,7 @@ SUITE, RECORDS, LOCK = "suite.yaml", "records", "leaderboard.lock.json"
 ATTESTATIONS = "attestations"
 NONE: Mapping[str, bytes] = MappingProxyType({})
 FORMAT = 1  # of the lock; a newer one is refused
-UNITED = ("methods", "set", "notes", "summary")  # fields in which suites to unite may differ
+UNITED = ("methods", "set", "notes", "summary", "title", "authors")  # may differ in suites to unite
 RECORD = re.compile(r"[a-z0-9_-]+-[0-9a-f]{24}\.json")
 
 
@@ -346,8 +346,16 @@ def _add_predictions(root: Path, records: Iterable[Record], store: Store) -> Non
             write_atomic(place, packed(found))
 
 
+def entitled(folder: Leaderboard, **words: Any) -> Leaderboard:
+    """The same leaderboard with another title, summary or authors, which its suite keeps."""
+    suite = dataclasses.replace(folder.suite, **words)
+    if suite != folder.suite:
+        write_atomic(folder.root / SUITE, suite.as_yaml().encode())
+    return read(folder.root)
+
+
 def united(one: Suite, other: Suite) -> Suite:
-    """Unites two suites of one protocol: their methods, settings and notes, in either order.
+    """Unites two suites of one protocol: their methods, settings, notes and authors, in either order.
 
     Raises:
         UserError: their protocols differ; the sentence names each difference.
@@ -365,6 +373,8 @@ def united(one: Suite, other: Suite) -> Suite:
         one,
         methods=_added(one.methods, other.methods),
         notes=_added(one.notes, other.notes),
+        title=one.title or other.title,
+        authors=_added(one.authors, other.authors),
         set=dict(sorted({**one.set, **other.set}.items())),
     )
 

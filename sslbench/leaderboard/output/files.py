@@ -27,7 +27,9 @@ def files_of(board: Board) -> dict[str, str]:
 
 
 def _readme(board: Board) -> str:
-    parts = [f"# {markdown_text(board.suite_id)}", markdown_text(board.summary)]
+    parts = [f"# {markdown_text(board.title or board.suite_id)}", markdown_text(board.summary)]
+    if board.authors:
+        parts.append(markdown_text(f"By {', '.join(board.authors)}."))
     parts.append(as_markdown(board).rstrip())
     if board.overall:
         parts += ["## Across data sets", *_overall(board)]

@@ -21,11 +21,12 @@ from .payload import as_script
 
 def as_html(board: Board) -> str:
     """The whole page as HTML."""
-    summary = tag("p", board.summary, class_="summary") if board.summary else ""
+    lines = [board.summary, f"by {', '.join(board.authors)}" if board.authors else ""]
+    summary = (tag("p", line, class_="summary") for line in lines if line)
     slots = {
-        "title": join(f"{board.suite_id} · leaderboard"),
-        "name": tag("h1", board.suite_id),
-        "summary": join(summary),
+        "title": join(f"{board.title or board.suite_id} · leaderboard"),
+        "name": tag("h1", board.title or board.suite_id),
+        "summary": join(*summary),
         "facts": parts.facts(board),
         "tables": parts.tables(board),
         "words": parts.words(board),

@@ -93,6 +93,8 @@ def facts(board: Board) -> Markup:
         (len(seeds), "seed"),
     ]
     texts = [f"{count} {name}{'s' * (count != 1)}" for count, name in counts if count]
+    if board.title:
+        texts.append(f"suite {board.suite_id}")
     return tag("ul", *(tag("li", text) for text in texts), class_="facts")
 
 
