@@ -2,12 +2,11 @@
 
     python benchmarks/ranking.py [--boards 2000]
 
-A board is drawn as rows by seeds: a row's own mean, a seed's shift of all rows, and noise, whose
-log-variance differs from row to row by a standard deviation. Printed are the share of boards with
-any false separation where all means are equal, that with any in the wrong order where means differ
-(by a standard deviation of 1.5 times the noise), and the share of true differences that separate;
-each for a paired t test of every pair under Holm's correction, and for all rows together as
-`sslbench.leaderboard.together` compares them. The last rows have a baseline, three times as noisy.
+A board is drawn as rows by seeds: a row's own mean, a seed's shift of all rows, and noise. Printed
+are the share of boards with any false separation where all means are equal, that with any in the
+wrong order where means differ (by a standard deviation of 1.5 times the noise), and the share of
+true differences that separate; each for a paired t test of every pair under Holm's correction, and
+for all rows together as `sslbench.leaderboard.together` compares them.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -22,19 +22,34 @@ from scipy import stats
 from sslbench.leaderboard.statistics import Floats
 from sslbench.leaderboard.together import together
 
+
+class Case(NamedTuple):
+    """How boards are drawn."""
+
+    rows: int
+    seeds: int
+    spread: float = 0.0  # standard deviation of the rows' log-variances
+    heavy: int | None = None  # degrees of freedom of noise after Student's t; None: normal
+    last: float = 1.0  # times as noisy as the others is the last row
+    baseline: bool = False  # whether the last row is one
+
+
 CASES = (
-    # rows, seeds, sd of log-variances, degrees of freedom of t noise, whether the last is a baseline
-    (18, 3, 0.0, None, False),
-    (18, 3, 0.7, None, False),
-    (18, 3, 1.4, None, False),
-    (18, 3, 0.0, 4, False),
-    (4, 3, 0.0, None, False),
-    (4, 3, 1.4, None, False),
-    (10, 5, 0.0, None, False),
-    (10, 5, 0.7, None, False),
-    (2, 3, 0.0, None, False),
-    (19, 3, 0.0, None, True),
-    (5, 3, 0.0, None, True),
+    Case(18, 3),
+    Case(18, 3, 0.7),
+    Case(18, 3, 1.4),
+    Case(18, 3, last=10),
+    Case(18, 3, heavy=4),
+    Case(4, 3),
+    Case(4, 3, 1.4),
+    Case(10, 5),
+    Case(10, 5, 0.7),
+    Case(10, 5, last=10),
+    Case(2, 3),
+    Case(18, 2),
+    Case(18, 2, 0.7),
+    Case(19, 3, last=3, baseline=True),
+    Case(5, 3, last=3, baseline=True),
 )
 
 
@@ -47,20 +62,17 @@ class Found:
     power: float  # of true differences, those that separate
 
 
-def boards(
-    rows: int, seeds: int, spread: float, heavy: int | None, noisy: bool, count: int, effect: float
-) -> tuple[Floats, Floats]:
+def boards(case: Case, count: int, effect: float) -> tuple[Floats, Floats]:
     """Values [boards, rows, seeds] and true means [boards, rows]."""
     draw = np.random.default_rng(0)
-    scale = np.exp(spread * draw.standard_normal((count, rows, 1)) / 2)
-    if noisy:
-        scale[:, -1] *= 3
-    shape = (count, rows, seeds)
+    shape = (count, case.rows, case.seeds)
+    scale = np.exp(case.spread * draw.standard_normal((*shape[:2], 1)) / 2)
+    scale[:, -1] *= case.last
     noise = draw.standard_normal(shape)
-    if heavy:
-        noise = draw.standard_t(heavy, shape) / np.sqrt(heavy / (heavy - 2))
-    means = effect * draw.standard_normal((count, rows))
-    return means[..., None] + draw.standard_normal((count, 1, seeds)) + scale * noise, means
+    if case.heavy:
+        noise = draw.standard_t(case.heavy, shape) / np.sqrt(case.heavy / (case.heavy - 2))
+    means = effect * draw.standard_normal(shape[:2])
+    return means[..., None] + draw.standard_normal((count, 1, case.seeds)) + scale * noise, means
 
 
 def each_pair(values: Floats, baselines: list[bool]) -> tuple[Floats, Floats]:
@@ -83,15 +95,13 @@ def all_rows(values: Floats, baselines: list[bool]) -> tuple[Floats, Floats]:
 
 
 def tried(
-    compare: Callable[[Floats, list[bool]], tuple[Floats, Floats]],
-    case: tuple[int, int, float, int | None, bool],
-    count: int,
+    compare: Callable[[Floats, list[bool]], tuple[Floats, Floats]], case: Case, count: int
 ) -> Found:
-    baselines = [False] * (case[0] - 1) + [case[4]]
-    equal, _ = boards(*case, count, 0.0)
+    baselines = [False] * (case.rows - 1) + [case.baseline]
+    equal, _ = boards(case, count, 0.0)
     false = sum(bool((compare(each, baselines)[1] < 0.05).any()) for each in equal)
-    apart, true = boards(*case, count, 1.5)
-    wrong = found = 0
+    apart, true = boards(case, count, 1.5)
+    wrong = found = 0.0
     for values, means in zip(apart, true, strict=True):
         differences, ps = compare(values, baselines)
         upper = np.triu_indices(len(means), 1)
@@ -102,20 +112,28 @@ def tried(
     return Found(false / count, wrong / count, found / count)
 
 
+def said(case: Case) -> str:
+    what = [f"{case.rows - case.baseline} x {case.seeds}"]
+    if case.spread:
+        what.append(f"log-variances differ by {case.spread:g}")
+    if case.heavy:
+        what.append(f"noise of t with {case.heavy} degrees")
+    if case.last != 1:
+        whose = "a baseline" if case.baseline else "one row"
+        what.append(f"{whose} {case.last:g} times as noisy")
+    return ", ".join(what)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--boards", type=int, default=2000)
     count = parser.parse_args().boards
-    heads = ("rows x seeds", "log-variance sd", "noise", "pairs: false", "wrong", "found")
-    print(f"| {' | '.join((*heads, 'together: false', 'wrong', 'found'))} |")
-    print(f"|{'---|' * 3}{'---:|' * 6}")
+    heads = ("rows x seeds", "pairs: false", "wrong", "found", "together: false", "wrong", "found")
+    print(f"| {' | '.join(heads)} |\n|---|{'---:|' * 6}")
     for case in CASES:
-        rows, seeds, spread, heavy, noisy = case
-        size = f"{rows - noisy} x {seeds}" + (", a noisy baseline" if noisy else "")
-        kind = f"t, {heavy} degrees" if heavy else "normal"
         shares = [tried(way, case, count) for way in (each_pair, all_rows)]
-        said = [f"{x:.3f}" for each in shares for x in (each.false, each.wrong, each.power)]
-        print(f"| {size} | {spread:g} | {kind} | {' | '.join(said)} |", flush=True)
+        numbers = [f"{x:.3f}" for each in shares for x in (each.false, each.wrong, each.power)]
+        print(f"| {said(case)} | {' | '.join(numbers)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ _HOMES = {
     **dict.fromkeys(_API.split(), "sslbench.api"),
     "hookimpl": "sslbench.hookspecs",
     "load": "sslbench.one_cell.loading",
+    "read": "sslbench.leaderboard",
     "UserError": "sslbench.errors",
 }
 __all__ = sorted(["__version__", *_HOMES])

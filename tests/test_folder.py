@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from made_up import judged, leaderboard, records_of, suite_of, train
 
+import sslbench
 from sslbench.errors import UserError
 from sslbench.leaderboard.board.material import Material
 from sslbench.leaderboard.board.members import members_of
@@ -396,6 +397,20 @@ def test_a_title_and_authors_stay_and_unite(tmp_path):
     for pair in ((named.suite, other), (other, named.suite)):
         both = folders.united(*pair)
         assert (both.title, both.authors) == ("Moths", ("A. Moth", "B"))
+
+
+def test_every_value_is_read_as_columns_and_as_a_frame(tmp_path):
+    folder = leaderboard(tmp_path / "a")
+    columns = sslbench.read(str(tmp_path / "a")).columns()
+    judged_ = [record for record in folder.records if record.kind == "evaluation"]
+    assert len({len(values) for values in columns.values()}) == 1
+    assert len(columns["value"]) == sum(len(record.metrics) for record in judged_)
+    found = set(
+        zip(columns["cell"], columns["protocol"], columns["metric"], columns["value"], strict=True)
+    )
+    assert found == {(r.cell_id, r.protocol, m.name, m.value) for r in judged_ for m in r.metrics}
+    pandas = pytest.importorskip("pandas", reason="pandas is no dependency")
+    pandas.testing.assert_frame_equal(folder.frame(), pandas.DataFrame(columns))
 
 
 def test_a_suites_summary_is_not_said_of_other_data():

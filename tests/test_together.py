@@ -184,7 +184,7 @@ def test_variances_are_drawn_towards_each_other_as_limma_draws_them():
 
     rows = np.array([0.2, 1.0, 1.5, 0.05, 4.0, 9.0])
     freedoms = np.full(6, 3.0)
-    noise = at_once._Noise(float(rows.mean()), 18.0, rows, freedoms)
+    noise = at_once._Noise(float(rows.mean()), 18.0, rows, freedoms, np.zeros(3))
     logs = np.log(rows) - psi(1.5) + np.log(1.5)
     spread = logs.var(ddof=1) - polygamma(1, 1.5)
     prior = brentq(lambda d: polygamma(1, d / 2) - spread, 1e-3, 1e6)
@@ -192,6 +192,15 @@ def test_variances_are_drawn_towards_each_other_as_limma_draws_them():
     found = at_once._moderated(noise)
     assert found.rows == pytest.approx((prior * centre + 3 * rows) / (prior + 3))
     assert found.freedom == pytest.approx(min(prior + 3, 18))
+
+
+def test_a_lone_noisy_row_is_held_against_its_own_spread_too():
+    values = drawn(12, 3, scale=0.01, seed=2)
+    values[5] += [0.4, -0.5, 0.1]
+    found = together(by_seed(values))
+    assert found.uneven
+    own = (values[5] - values[0]).var(ddof=1)
+    assert found.errors[5, 0] >= math.sqrt(own / 3) * (1 - 1e-9)
 
 
 # ---- baselines -----------------------------------------------------------------------------------
@@ -215,6 +224,29 @@ def test_a_baseline_that_no_seed_moves_keeps_what_seeds_add():
     shared = values.mean(0).var(ddof=1)
     assert found.errors[0, 6] == pytest.approx(math.sqrt((found.noise**2 + shared) / 4))
     assert found.separated[:6, 6].tolist() == [1] * 6
+
+
+def test_a_seed_that_a_method_lacks_does_not_blur_the_others():
+    rows = [
+        {0: 0.90, 1: 0.905},
+        {0: 0.55, 1: 0.55, 2: 0.556},
+        {0: 0.501, 1: 0.50, 2: 0.50},
+        {0: 0.40, 1: 0.404, 2: 0.40},
+    ]
+    found = together(rows, [False] * 3 + [True])
+    assert found.separated[:3, 3].tolist() == [1, 1, 1]
+    assert found.ps[1, 3] < 1e-3
+
+
+def test_seeds_that_no_row_ties_together_are_compared_by_themselves():
+    draw = np.random.default_rng(0)
+    rows = [dict(enumerate(draw.normal(size=3).tolist())) for _ in range(3)]
+    rows += [{s + 3: v for s, v in row.items()} for row in rows]
+    rows.append(dict(enumerate(draw.normal(9, 1, 6).tolist())))  # a baseline with all seeds
+    found = together(rows, [False] * 6 + [True])
+    assert np.isfinite(found.ps).all()
+    assert math.isnan(found.means[0, 3])
+    assert np.isfinite(found.means[:6, 6]).all()
 
 
 def test_baselines_among_themselves_are_paired_t_tests():
@@ -260,10 +292,13 @@ def test_the_least_difference_is_that_which_separates():
 
 def test_the_seeds_that_are_needed_are_enough_and_one_less_is_not():
     found = together(by_seed(drawn(5, 3)))
-    needed = found.needed(found.noise)
-    least = [at_once.least(found.noise, 5, n, 0.95) for n in (needed - 1, needed)]
-    assert least[1] < found.noise <= least[0]
-    assert found.needed(1e-6 * found.noise) is None
+    for one, other in ((0, 1), (1, 4), (2, 3)):
+        apart, own = abs(found.means[one, other]), found.errors[one, other] * math.sqrt(3 / 2)
+        needed = found.needed(one, other, 3)
+        least = [at_once.least(own, 5, n, 0.95) for n in (needed - 1, needed)]
+        assert least[1] < apart <= least[0]
+    same = together(by_seed(np.vstack([drawn(4, 3), np.full((2, 3), 0.5)])))
+    assert same.needed(4, 5, 3) is None
 
 
 # ---- how often it errs, and how much it finds ---------------------------------------------------------
@@ -281,19 +316,19 @@ def _ranking():
 @pytest.mark.parametrize(
     ("case", "most"),
     [
-        ((18, 3, 0.0, None, False), 0.06),
-        ((18, 3, 0.7, None, False), 0.10),
-        ((18, 3, 0.0, 4, False), 0.06),
-        ((4, 3, 1.4, None, False), 0.10),
+        ({"rows": 18, "seeds": 3}, 0.06),
+        ({"rows": 18, "seeds": 3, "spread": 0.7}, 0.10),
+        ({"rows": 18, "seeds": 3, "heavy": 4}, 0.06),
+        ({"rows": 4, "seeds": 3, "spread": 1.4}, 0.10),
     ],
 )
 def test_false_separations_are_as_rare_as_said_and_true_ones_five_times_as_many(case, most):
     ranking = _ranking()
-    boards = 500
+    case, boards = ranking.Case(**case), 500
     found = ranking.tried(ranking.all_rows, case, boards)
     assert found.false <= most + 2 * math.sqrt(most * (1 - most) / boards)
     assert found.wrong <= 0.05
-    if case[0] == 18:
+    if case.rows == 18:
         assert found.power > 5 * ranking.tried(ranking.each_pair, case, boards).power
 
 
@@ -302,3 +337,22 @@ def test_many_distances_are_read_between_some():
     alone = np.array([dunnett_p(far[[at]], 30, 0.6, 4.5)[0] for at in range(200)])
     assert dunnett_p(far, 30, 0.6, 4.5) == pytest.approx(alone, rel=0.03, abs=1e-4)
     assert dunnett_p(np.full(200, 1e9), 30, 0.6, 4.5).tolist() == [0.0] * 200
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e-30, 1e30, 1e160])
+def test_numbers_of_any_size_are_compared(scale):
+    values = drawn(6, 3)
+    held = [False] * 5 + [True]
+    found, small = together(by_seed(scale * values), held), together(by_seed(values), held)
+    assert found.ps == pytest.approx(small.ps, rel=1e-6)
+    assert found.reach / scale == pytest.approx(small.reach, rel=1e-6, nan_ok=True)
+    assert found.noise / scale == pytest.approx(small.noise)
+
+
+def test_p_and_interval_agree_where_p_is_read_between_points():
+    values = drawn(70, 8, seed=3) + np.linspace(0, 4, 70)[:, None]
+    rows = by_seed(values)
+    found = together(rows, [False] * 69 + [True])
+    for at in range(69):
+        pair = found.paired(rows, at, 69)
+        assert (pair.p < 0.05) == (not pair.interval[0] <= 0 <= pair.interval[1])

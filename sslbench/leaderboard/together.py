@@ -5,11 +5,12 @@ What is left of a value after the mean of its row and that of its seed is noise.
 methods together estimate its variance; a pair alone has only as many differences as seeds.
 
 - Methods: a difference is held against the range that means of so many rows have by chance (Tukey's
-  studentised range). A pair whose own differences spread more is held against its own spread.
+  studentised range).
 - Methods whose spreads differ (Bartlett's test): each has a variance of its own, drawn towards that
   of the others (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004), and Bonferroni corrects.
+- In both cases a pair whose own differences spread more is held against its own spread.
 - A baseline is no method, and may be noisier, or moved by no seed: it has a variance of its own,
-  that of its distance from the methods' mean by seed. Methods are held against it by Dunnett's test
+  that of its distance from what a seed adds to all methods. Methods are held against it by Dunnett's test
   (J. Am. Stat. Assoc. 50, 1955).
 - What is left, baselines against each other or a method alone, has paired t tests under Bonferroni.
 
@@ -43,6 +44,7 @@ from .statistics import LEVEL, Floats, Interval, mean, steady
 
 UNEVEN = 0.05  # p of Bartlett's test below which each method has a variance of its own
 LEAST = 1e-15  # p that counts as 0
+DIGITS = 9  # of a p that are kept
 MOST = 100  # seeds that are counted up to
 MANY = 64  # distances from a baseline, each with a p of its own
 NODES, FEWER = 120, 60  # of a quadrature, in each of its two directions
@@ -80,18 +82,22 @@ class Together:
         return np.where(apart, np.sign(np.nan_to_num(self.means)), 0).astype(int)
 
     def least(self, seeds: int) -> float | None:
-        """The least difference that separates two methods of so many seeds; None: not one for all."""
+        """A difference below which no two methods of so many seeds separate; None: unknown."""
         if self.noise is None or self.uneven or seeds < 2 or self.methods < 2:
             return None
         far = farthest(self.methods, self.freedom, self.level)
         return steady(far * self.noise / math.sqrt(seeds))
 
-    def needed(self, difference: float) -> int | None:
-        """Fewest seeds with which such a difference of two methods separates; None: more than MOST."""
-        if self.noise is None or self.methods < 2:
+    def needed(self, one: int, other: int, seeds: int) -> int | None:
+        """Fewest seeds with which two methods that have so many would separate, at their difference.
+
+        None where nobody can tell, or it takes more than MOST.
+        """
+        if self.noise is None or self.uneven or not self.means[one, other]:
             return None
-        noise, methods = self.noise, self.methods
-        return fewest(lambda n: least(noise, methods, n, self.level) < abs(difference))
+        noise = float(self.errors[one, other]) * math.sqrt(seeds / 2)
+        apart = abs(float(self.means[one, other]))
+        return fewest(lambda n: least(noise, self.methods, n, self.level) < apart)
 
     def paired(self, rows: Sequence[Mapping[int, float]], one: int, other: int) -> Paired:
         """Row `one` minus row `other` of the rows that were compared."""
@@ -104,7 +110,8 @@ class Together:
         if math.isnan(reach):
             return Paired(differences, centre)
         interval = steady(centre - reach), steady(centre + reach)
-        return Paired(differences, centre, interval, steady(float(self.ps[one, other])))
+        # p is 1 less a sum: its last digits are those of the machine
+        return Paired(differences, centre, interval, round(float(self.ps[one, other]), DIGITS))
 
 
 def together(
@@ -117,6 +124,8 @@ def together(
     values = np.array([[row.get(seed, math.nan) for seed in seeds] for row in rows], dtype=float)
     values = values.reshape(len(rows), len(seeds))  # [k, S]
     values[np.isfinite(values).sum(1) < 2] = math.nan
+    scale = _scale(values)
+    values = values / scale
     differences = values[:, None] - values[None]  # [k, k, S]
     n = np.isfinite(differences).sum(-1)
     np.fill_diagonal(n, 0)
@@ -136,16 +145,15 @@ def together(
         uneven = _bartlett(noise) < UNEVEN
         rest = _moderated(noise) if uneven else _Rest.of(noise)
         pairs.among(methods, rest, uneven)
-        centre = _means(values[methods])  # [S], by seed
         for at in np.flatnonzero(apart & np.isfinite(values).any(1)):
-            pairs.against(int(at), methods, rest, values[at] - centre, uneven)
+            pairs.against(int(at), methods, rest, values[at] - noise.seeds)
     return Together(
-        means,
-        np.where(compared, pairs.errors, math.nan),
-        np.where(compared, pairs.ps, 1.0),
-        np.where(compared, pairs.reach, math.nan),
+        scale * means,
+        np.where(compared, scale * pairs.errors, math.nan),
+        np.where(compared, pairs.told(), 1.0),
+        np.where(compared, scale * pairs.reach, math.nan),
         int(methods.sum()),
-        steady(math.sqrt(noise.variance)) if noise and noise.variance > 0 else None,
+        steady(scale * math.sqrt(noise.variance)) if noise and noise.variance > 0 else None,
         noise.freedom if noise else 0.0,
         uneven,
         level,
@@ -163,6 +171,7 @@ class _Noise:
     freedom: float
     rows: Floats  # [m], variance of each row by itself
     freedoms: Floats  # [m], theirs; they add up to `freedom`
+    seeds: Floats  # [S], what each adds to all rows; NaN: seeds that no two rows tie to the others
 
 
 @dataclass(frozen=True)
@@ -177,52 +186,47 @@ class _Rest:
         return cls(np.full_like(noise.rows, noise.variance), noise.freedom)
 
 
-def _means(values: Floats) -> Floats:
-    """Means of columns, over what is finite; NaN where nothing is."""
-    there = np.isfinite(values)
-    count = there.sum(0)
-    return np.where(count > 0, np.where(there, values, 0).sum(0) / np.maximum(count, 1), math.nan)
+def _scale(values: Floats) -> float:
+    """How far values are apart at most, so that squares of scaled ones neither over- nor underflow."""
+    known = values[np.isfinite(values)]
+    apart = float(np.abs(known - known[0]).max()) if len(known) else 0.0
+    return apart if apart > 0 and math.isfinite(apart) else 1.0
 
 
 def _noise(values: Floats) -> _Noise | None:
     """The noise of rows [m, S], NaN for what is missing; None where nothing is left to chance."""
-    values = values[:, np.isfinite(values).any(0)]
     there = np.isfinite(values)
+    shown = there.any(0)
     if len(values) < 2:
         return None
-    if there.all():
-        return _whole(values - values.mean())
-    row, seed = np.nonzero(there)
-    effects = np.zeros((len(row), sum(values.shape)))  # [N, m + S]: whose row, whose seed
-    effects[np.arange(len(row)), row] = 1
-    effects[np.arange(len(row)), len(values) + seed] = 1
-    y = values[there]
-    left, sizes, _ = np.linalg.svd(effects, full_matrices=False)
-    left = left[:, sizes > 1e-9 * sizes[0]]
-    freedom = len(y) - left.shape[1]
+    y = values - values[there].mean()
+    added = np.full(values.shape[1], math.nan)
+    if there[:, shown].all():
+        y = y[:, shown]
+        m, freedom = len(y), (len(y) - 1) * (y.shape[1] - 1)
+        added[shown] = y.mean(0)
+        rest = y - y.mean(1, keepdims=True) - y.mean(0)
+        squares: Floats = (rest**2).sum(1)
+        freedoms = np.full(m, freedom / m)
+    else:
+        row, seed = np.nonzero(there)
+        own, theirs = np.eye(len(y))[row], np.eye(y.shape[1])[seed]  # [N, m], [N, S]
+        effects = np.hstack([own, theirs])
+        left, sizes, right = np.linalg.svd(effects, full_matrices=False)
+        kept = sizes > 1e-9 * sizes[0]
+        left, sizes, right = left[:, kept], sizes[kept], right[kept]
+        freedom = len(row) - len(sizes)
+        fitted = left.T @ y[there]
+        rest = y[there] - left @ fitted  # [N]
+        squares = rest**2 @ own
+        freedoms = (1 - (left**2).sum(1)) @ own
+        if len(sizes) == len(y) + int(shown.sum()) - 1:  # all seeds are tied by some rows
+            added[shown] = (right.T @ (fitted / sizes))[len(y) :][shown]
     if not freedom:
         return None
-    y = y - y.mean()
-    rest = y - left @ (left.T @ y)  # [N]
-    own = effects[:, : len(values)]
-    squares: Floats = rest**2 @ own
-    squares[squares < 1e-24 * (y @ y)] = 0  # rounding
-    freedoms: Floats = (1 - (left**2).sum(1)) @ own
+    squares[squares < 1e-24 * (y[np.isfinite(y)] ** 2).sum()] = 0  # rounding
     free = np.maximum(freedoms, 1e-9)
-    return _Noise(float(squares.sum() / freedom), float(freedom), squares / free, freedoms)
-
-
-def _whole(values: Floats) -> _Noise | None:
-    """The same where no row lacks a seed."""
-    m, seeds = values.shape
-    freedom = (m - 1) * (seeds - 1)
-    if not freedom:
-        return None
-    rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
-    squares: Floats = (rest**2).sum(1)
-    squares[squares < 1e-24 * (values**2).sum()] = 0  # rounding
-    freedoms = np.full(m, freedom / m)
-    return _Noise(float(squares.sum() / freedom), float(freedom), squares / freedoms, freedoms)
+    return _Noise(float(squares.sum() / freedom), float(freedom), squares / free, freedoms, added)
 
 
 def _bartlett(noise: _Noise) -> float:
@@ -280,17 +284,15 @@ class _Pairs:
         variances = np.zeros(len(methods))
         variances[methods] = rest.rows
         both = variances[:, None] + variances[None]
-        if uneven:
-            self._by_t(which, np.sqrt(both / self.n), rest.freedom)
-            return
         errors = np.sqrt(np.maximum(both, self.own) / self.n)
+        if uneven:
+            self._by_t(which, errors, rest.freedom)
+            return
         rows = int(methods.sum())
         ps = range_p(math.sqrt(2) * _far(self.means, errors), rows, rest.freedom)
         self._put(which, errors, farthest(rows, rest.freedom, self.level) / math.sqrt(2), ps)
 
-    def against(
-        self, at: int, methods: NDArray[np.bool_], rest: _Rest, away: Floats, uneven: bool
-    ) -> None:
+    def against(self, at: int, methods: NDArray[np.bool_], rest: _Rest, away: Floats) -> None:
         """Methods against the baseline in row `at`; `away` [S] is its distance from their mean."""
         away = away[np.isfinite(away)]
         if len(away) < 2:
@@ -301,15 +303,23 @@ class _Pairs:
         errors = np.sqrt(both / self.n[at, methods])
         # Satterthwaite: degrees of freedom of a sum of two variances
         freedom = both**2 / (rest.rows**2 / rest.freedom + its**2 / (len(away) - 1))
-        if uneven:
-            reach = _farthest_t(freedom, count, self.level) * errors
-            ps = np.minimum(1, count * _t(means, errors, freedom))
-        else:  # all have one variance, and so one share of it is the baseline's
-            kind = (count, float(its / both[0]), float(freedom[0]))
-            reach = _passed(lambda far: dunnett_p(far, *kind), self.level) * errors
-            ps = dunnett_p(_far(means, errors), *kind)
+        reach, ps = np.empty_like(errors), np.empty_like(errors)
+        kinds = np.stack([its / both, freedom], 1)  # where spreads do not differ, all of one kind
+        for kind in np.unique(kinds, axis=0):
+            own = (kinds == kind).all(1)
+            shared, free = map(float, kind)
+            ps[own] = dunnett_p(_far(means[own], errors[own]), count, shared, free)
+            far = _passed(lambda x: dunnett_p(x, count, shared, free), self.level)  # noqa: B023
+            reach[own] = far * errors[own]
         for each, found in ((self.errors, errors), (self.reach, reach), (self.ps, ps)):
             each[at, methods] = each[methods, at] = found
+
+    def told(self) -> Floats:
+        """p, on the side of 1 - level where the difference is of its reach; both are rounded."""
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(self.means) > self.reach
+        error = 1 - self.level
+        return np.where(apart, np.minimum(self.ps, error - 1e-9), np.maximum(self.ps, error))
 
     def _by_t(self, which: NDArray[np.bool_], errors: Floats, freedom: Floats | float) -> None:
         """t tests of these pairs, corrected for those that can be compared."""

@@ -65,6 +65,47 @@ class Leaderboard:
     def records(self) -> list[Record]:
         return [kept.record for kept in self.kept]
 
+    def columns(self) -> dict[str, list[Any]]:
+        """Every value as lists of equal length: an entry for each row, metric and seed.
+
+        `value` is a fraction where `unit` is empty. A seed without a value has no entry.
+        """
+        entries = [
+            {
+                "dataset": block.setting.dataset,
+                "backbone": block.setting.backbone,
+                "epochs": block.setting.epochs,
+                "budget": block.setting.budget,
+                "row": row.label,
+                "method": row.method,
+                "baseline": row.baseline,
+                "protocol": column.protocol,
+                "metric": column.metric,
+                "split": column.split,
+                "unit": column.unit,
+                "higher_is_better": column.higher_is_better,
+                "ranks": column.ranks,
+                "seed": seed,
+                "cell": row.cells[seed],
+                "value": value,
+            }
+            for block in board_of(self).blocks
+            for row in block.rows
+            for column, score in zip(block.columns, row.scores, strict=True)
+            for seed, value in score.values.items()
+        ]
+        return {name: [entry[name] for entry in entries] for name in entries[0]} if entries else {}
+
+    def frame(self) -> Any:
+        """The same as a pandas.DataFrame; UserError where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise UserError(
+                "frame() needs pandas: pip install pandas; columns() gives the same as lists"
+            ) from error
+        return pandas.DataFrame(self.columns())
+
 
 class Lock(Document):
     """What the folder was when it was last built."""
@@ -87,12 +128,13 @@ def is_leaderboard(root: Path) -> bool:
     return (root / SUITE).is_file() and (root / RECORDS).is_dir()
 
 
-def read(root: Path) -> Leaderboard:
+def read(root: Path | str) -> Leaderboard:
     """Reads the leaderboard in a folder.
 
     Raises:
         UserError: it is not a leaderboard, or a file in it cannot be used.
     """
+    root = Path(root)
     if not is_leaderboard(root):
         raise UserError(
             f"{root} is not a leaderboard: it has no {SUITE} beside {RECORDS}/; "

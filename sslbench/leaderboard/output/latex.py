@@ -172,8 +172,9 @@ def _score(score: Score, row: Row, unit: str) -> str:
 
 
 def _unprinted(texts: Sequence[str]) -> str:
-    """Comments: what an author should know, and a paper need not print."""
-    return "".join(f"% {' '.join(cut(text, 2 * SENTENCE).split())}\n" for text in texts)
+    """Comments in ASCII: what an author should know, and a paper need not print."""
+    plain = (" ".join(text.split()).encode("ascii", "backslashreplace").decode() for text in texts)
+    return "".join(f"% {text}\n" for text in plain)
 
 
 # ---- text ------------------------------------------------------------------------------------
