@@ -161,7 +161,8 @@ mae              -         -           -            -            -
 pixels        20.5      1400      0.37 M      12.30 M      512 MiB
 untrained     20.5      1400      0.37 M      12.30 M      512 MiB
 
-knn-1 acc: moco is better than swav; none is better than untrained; none is better than pixels; byol has one seed and no rank.
+knn-1 acc: moco is better than swav; none is better than untrained; none is better than pixels; \
+byol has one seed and no rank.
 
 byol: failed (nan), 1 of 2 (seed 1): loss is nan, last was 0.3
 byol: below-untrained (seed 0): knn-1 acc is 70.0 %, untrained has 81.0 %
@@ -187,7 +188,8 @@ MARKDOWN = """\
 | pixels (baseline) | 2 | 88.0 ± 0.0 | 40.0 ± 0.0 | - |
 | untrained (baseline) | 2 | 81.0 ± 12.7 | 32.5 ± 31.8 | - |
 
-knn-1 acc: moco is better than swav; none is better than untrained; none is better than pixels; byol has one seed and no rank.
+knn-1 acc: moco is better than swav; none is better than untrained; none is better than pixels; \
+byol has one seed and no rank.
 
 - **byol**: failed (nan), 1 of 2 (seed 1): loss is nan, last was 0.3
 - **byol**: below-untrained (seed 0): knn-1 acc is 70.0 %, untrained has 81.0 %
