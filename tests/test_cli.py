@@ -306,7 +306,7 @@ def test_every_option_is_listed_here() -> None:
         "--resize-positions --mean --std --device --jobs --no-predictions --track --quiet --verbose --json",
         "plan": f"{selection} --time --mde --device --json",
         "list": "--verbose --json",
-        "show": "--store --json",
+        "show": "--sheet --dataset --suite --data --download --store --json",
         "leaderboard show": f"{selection} --format --json",
         "leaderboard agreement": f"{selection} --json --markdown",
         "leaderboard build": "--out --title --summary --author --reference "

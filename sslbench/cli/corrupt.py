@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..disk import replacing
 from ..errors import EmptySelection, UnknownName, UserError
 from . import completion
 from .app import Command, State, quiet_libraries
-from .options import Names, data_option, device_option, download_option, json_option, names, split
+from .options import (
+    Names,
+    data_option,
+    device_option,
+    download_option,
+    json_option,
+    names,
+    png,
+    split,
+)
 from .text import count, duration, one_line, say, say_json, size
 
 if TYPE_CHECKING:
@@ -48,6 +56,7 @@ def _severities(
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
+    callback=png,
     metavar="FILE.png",
     help="Draw a picture of examples: rows are corruptions, columns severities.",
 )
@@ -97,8 +106,6 @@ def corrupt(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
         raise click.UsageError(
             "--severities are columns of a --sheet; files always hold all five severities"
         )
-    if given["sheet"] is not None and given["sheet"].suffix.lower() != ".png":
-        raise click.UsageError(f"--sheet {given['sheet']}: the sheet is a PNG; name it FILE.png")
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
         chosen = _chosen(given["corruptions"])
@@ -268,15 +275,10 @@ def _sheet(
     given: dict[str, Any],
 ) -> dict[str, Any]:
     from ..data.corrupted import Rendered
-    from .sheet import draw
+    from .sheet import draw, saved
 
     path, severities = given["sheet"], given["severities"] or (1, 2, 3, 4, 5)
     rendered = Rendered(data, device, making=making)
     drawn = draw(data.test, rendered, corruptions=chosen, severities=severities)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            drawn.save(part, "PNG")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    saved(drawn, path)
     return {"sheet": str(path), "width": drawn.width, "height": drawn.height}

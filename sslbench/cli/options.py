@@ -128,6 +128,12 @@ def under(group: str, *options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+def png(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() != ".png":
+        raise click.UsageError(f"--sheet {value}: the sheet is a PNG; name it FILE.png")
+    return value
+
+
 store_option: Callable[[Any], Any] = click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),

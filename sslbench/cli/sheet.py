@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from ..api import Corrupted, Split
 from ..corruptions import EXTRA, GROUPS, VERSION
+from ..disk import replacing
+from ..errors import UserError
 
 SHOWN = 2  # images in a field of the sheet
 LARGE = 72  # pixels that the side of a small image is enlarged to, at least
@@ -49,6 +52,16 @@ def draw(
                 sheet.paste(strip, (place, y))
             y += clean.height + GAP
     return sheet
+
+
+def saved(sheet: Image.Image, path: Path) -> None:
+    """Writes a sheet as a PNG, whole or not at all; UserError where the disk does not let it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            sheet.save(part, "PNG")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _examples(labels: Tensor) -> Tensor:

@@ -16,10 +16,11 @@ from . import completion
 from .app import Command, State, quiet_libraries
 from .card import as_lines, evaluator
 from .describe import meaning, method, setting
-from .options import json_option, store_option
+from .options import data_option, download_option, json_option, png, store_option
 from .text import duration, one_line, say, say_json, say_table, size, terminal_width
 
 if TYPE_CHECKING:
+    from ..api import Place
     from ..plugins import Entry, Registry
     from ..records import Record
     from ..store import CellFolder
@@ -32,17 +33,48 @@ WIDE = 24  # characters of a value that a table shows
 
 @click.command(cls=Command)
 @click.argument("what", metavar="CELL|NAME", shell_complete=completion.cells_and_names)
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=png,
+    metavar="FILE.png",
+    help="Draw a picture: images of each class of a dataset, or a method's views of some images.",
+)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    shell_complete=completion.names("datasets"),
+    help="Whose images a method's views are drawn of.  [default: the suite's]",
+)
+@click.option(
+    "--suite", default="quick", show_default=True, help="By whose settings views are drawn."
+)
+@data_option
+@download_option
 @store_option
 @json_option
 @click.pass_context
-def show(ctx: click.Context, what: str, store: Path, as_json: bool) -> None:
+def show(ctx: click.Context, /, what: str, store: Path, as_json: bool, **given: Any) -> None:
     """Show one cell, or one method, dataset, evaluator or suite.
 
-    A cell is named by the beginning of its id.
+    A cell is named by the beginning of its id. A dataset with a bracket or a path is opened and
+    counted: its classes, the smallest of them, chance, and pictures that are there twice.
+
+    \b
+    Examples:
+      sslbench show moco
+      sslbench show folder:photos --sheet photos.png
+      sslbench show moco --dataset folder:photos --sheet views.png
     """
     state = ctx.ensure_object(State)
     with quiet_libraries(verbose=state.verbose):
         entry = _named(what, state.registry)
+        if dataset := _to_open(what, entry, state.registry, given["sheet"]):
+            _show_data(state, dataset, given, as_json=as_json)
+            return
+        if given["sheet"] is not None:
+            _show_views(state, what, entry, store, given, as_json=as_json)
+            return
         if entry is not None:
             described = _described(entry, state.registry)
             say_json(described) if as_json else _say_entry(entry, described)
@@ -60,6 +92,81 @@ def _named(what: str, registry: Registry) -> Entry | None:
         except UnknownName:
             continue
     return None
+
+
+# ---- pictures --------------------------------------------------------------------------------
+
+
+def _to_open(what: str, entry: Entry | None, registry: Registry, sheet: Path | None) -> str:
+    """The name of the dataset that is to be opened; "": none is."""
+    from ..names import parse
+
+    if entry is not None:
+        return what if entry.kind == "datasets" and sheet is not None else ""
+    if not (":" in what or "[" in what):
+        return ""
+    registry.find("datasets", parse(what).base)  # UnknownName says which there are
+    return what
+
+
+def _place(given: Mapping[str, Any]) -> Place:
+    from ..api import Place
+    from ..data import default_roots
+
+    return Place(default_roots(given["data"]), download=given["download"])
+
+
+def _show_data(state: State, name: str, given: Mapping[str, Any], *, as_json: bool) -> None:
+    from ..data import open_data
+    from .examples import counted, lines_of, of_dataset
+    from .sheet import saved
+
+    data = open_data(name, state.registry, _place(given))
+    found = counted(data)
+    if given["sheet"] is not None:
+        saved(of_dataset(data), given["sheet"])
+        found["sheet"] = str(given["sheet"])
+    if as_json:
+        say_json(found)
+        return
+    say(data.name, bold=True)
+    for line in lines_of(found):
+        say(line)
+    for note in data.notes:
+        say(f"note: {one_line(note)}")
+    rows = [(one_line(k), v["train"], v["test"]) for k, v in found["classes"].items()]
+    if rows:
+        say()
+        say_table(("class", "train", "test"), rows)
+    if given["sheet"] is not None:
+        say(f"drawn: {given['sheet']}")
+
+
+def _show_views(
+    state: State,
+    what: str,
+    entry: Entry | None,
+    store: Path,
+    given: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    if entry is None or entry.kind != "methods":
+        raise UserError(
+            f"--sheet draws a dataset or a method, and {what} is neither; the sheets of a cell are "
+            "at the paths that `sslbench show CELL` prints"
+        )
+    from .examples import of_views, views_of
+    from .sheet import saved
+
+    data, views = views_of(
+        what, given["dataset"], state.registry, _place(given), store, suite=given["suite"]
+    )
+    saved(of_views(what, data, views), given["sheet"])
+    if as_json:
+        say_json({"method": what, "dataset": data.name, "sheet": str(given["sheet"])})
+    else:
+        say(f"drawn: {given['sheet']}, views of {data.name} by the settings of {given['suite']}")
 
 
 def _cell(what: str, root: Path, registry: Registry) -> CellFolder:
