@@ -394,9 +394,28 @@ def test_completion_knows_every_kind(monkeypatch: pytest.MonkeyPatch, store: Pat
     assert completed(monkeypatch, "sslbench run --suite qu") == ["quick"]
     assert completed(monkeypatch, "sslbench plan --evaluators knn,clu") == ["knn,clustering"]
     assert completed(monkeypatch, "sslbench run --set superv") == ["supervised."]
+    assert completed(monkeypatch, "sslbench run --set moco.te") == ["moco.temperature="]
+    assert completed(monkeypatch, "sslbench run --set simsiam.war") == ["simsiam.warmup="]
+    assert completed(monkeypatch, "sslbench run --set nobody.te") == []
     assert completed(monkeypatch, "sslbench list back") == ["backbones"]
     cell = cell_of(store, "simclr").id
     assert completed(monkeypatch, f"sslbench show {cell[:8]}") == [cell[:12]]
+
+
+def test_completion_goes_on_with_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("photos/moths", "photos/owls", "phones", ".hidden"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "phone.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    line = "sslbench run --datasets digits,folder:"
+    assert completed(monkeypatch, f"{line}ph") == ["digits,folder:phones", "digits,folder:photos"]
+    assert [each.partition(":")[2] for each in completed(monkeypatch, f"{line}photos/")] == [
+        "photos/moths",
+        "photos/owls",
+    ]
+    assert completed(monkeypatch, f"{line}nowhere/x") == []
+    whole = f"sslbench run --datasets folder:{tmp_path}/photos/m"
+    assert completed(monkeypatch, whole) == [f"folder:{tmp_path}/photos/moths"]
 
 
 def test_completion_is_silent_about_broken_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
