@@ -31,8 +31,17 @@ if TYPE_CHECKING:
     from ..data import Data
 
 
-def make_plan(options: Selection, registry: Registry, *, preflight: bool = True) -> Plan:
-    """Finds every cell that the options select, and how it stands in the store. Trains nothing."""
+def make_plan(
+    options: Selection,
+    registry: Registry,
+    *,
+    preflight: bool = True,
+    read_only: bool = False,
+) -> Plan:
+    """Finds every cell that the options select, and how it stands in the store. Trains nothing.
+
+    `read_only` leaves the store's damaged files where they are.
+    """
     suite, suite_id = suite_of(options, registry)
     options = dataclasses.replace(options, only=_recorded(options.only, registry))
     settings = settings_of(suite, options)
@@ -45,7 +54,7 @@ def make_plan(options: Selection, registry: Registry, *, preflight: bool = True)
     judges = [_judge(name, registry, options) for name in suite.evaluators]
     once = [_judge(name, registry, options) for name in suite.once]
     once = [judge for judge in once if judge not in judges]
-    store = Store(options.store)
+    store = Store(options.store, read_only=read_only)
     asked_for = _recorded(options.methods or (), registry)
     baselines = {*_recorded(suite.baselines, registry)} - {*asked_for}
     planner = _Planner(store, judges, baselines, {suite.seeds[0]: once})

@@ -19,7 +19,7 @@ from ..disk import cannot_write, make_folder, names_in, read_file, sha256, write
 from ..errors import UserError
 from ..names import parse as parse_name
 from ..records import Document, NewerSchema, Record, canonical, digest, loads, parsed
-from .lease import leased
+from .lease import is_leased, leased
 from .predictions import Answers, packed, read_predictions
 from .sheets import check_sheet
 from .tensors import Damaged, digest_of, read_tensors
@@ -35,8 +35,9 @@ RECORD = re.compile(r"[^.].*\.json", re.DOTALL)
 class Store:
     """The cells of a store, by id. File names never contain names that users or plugins choose."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, read_only: bool = False) -> None:
+        """`read_only` leaves damaged files where they are. They are not used all the same."""
+        self.root, self.read_only = root, read_only
         self.notices: list[str] = []  # what was set aside, for the user to read
         marker = root / "store.json"
         try:
@@ -62,7 +63,7 @@ class Store:
     def cell(self, cell_id: str) -> CellFolder:
         if not CELL_ID.fullmatch(cell_id):
             raise ValueError(f"{cell_id!r} is not a cell id")
-        return CellFolder(self.root / "cells" / cell_id[:2] / cell_id, self.notices)
+        return self._folder(self.root / "cells" / cell_id[:2] / cell_id)
 
     def cells(self) -> Iterator[CellFolder]:
         """Every cell that has a folder. DiskError where one cannot be looked into."""
@@ -70,7 +71,10 @@ class Store:
         for two in names_in(root):
             for name in names_in(root / two):
                 if CELL_ID.fullmatch(name) and name.startswith(two):
-                    yield CellFolder(root / two / name, self.notices)
+                    yield self._folder(root / two / name)
+
+    def _folder(self, path: Path) -> CellFolder:
+        return CellFolder(path, self.notices, read_only=self.read_only)
 
     def find(self, prefix: str) -> CellFolder:
         """Finds the one cell whose id begins with `prefix`."""
@@ -88,8 +92,8 @@ class Store:
 class CellFolder:
     """The folder of one cell: identity, log, checkpoint, model, encoder, features, records."""
 
-    def __init__(self, path: Path, notices: list[str]) -> None:
-        self.path = path
+    def __init__(self, path: Path, notices: list[str], *, read_only: bool = False) -> None:
+        self.path, self.read_only = path, read_only
         self.id = path.name
         self.notices = notices
 
@@ -290,6 +294,10 @@ class CellFolder:
                 self._sweep()
             yield held
 
+    def held(self) -> bool | None:
+        """Whether a process of this machine works on the cell; None where that cannot be told."""
+        return is_leased(self.path / ".lock")
+
     def _sweep(self) -> None:
         """Removes temporary files of dead writers; the holder of the lock is the only writer."""
         for path in [*self.path.glob(".*.tmp"), *(self.path / "records").glob(".*.tmp")]:
@@ -297,8 +305,9 @@ class CellFolder:
 
     def set_aside(self, path: Path, why: str) -> None:
         aside = path.with_name(f"{path.name}.damaged-{secrets.token_hex(3)}")
-        with contextlib.suppress(OSError):  # a read-only store keeps the file; it is not used
-            path.replace(aside)
+        with contextlib.suppress(OSError):  # a store that cannot be written keeps the file
+            if not self.read_only:
+                path.replace(aside)
         self._notice(f"damaged, not used: {path} ({why})")
 
     def _notice(self, text: str) -> None:

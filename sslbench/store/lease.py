@@ -12,6 +12,7 @@ from typing import Any
 from ..disk import DiskError, cannot_write
 
 PATIENCE = 0.2  # seconds between two tries
+HELD = Path("/proc/locks")  # the system's list of them, on Linux
 
 
 @contextlib.contextmanager
@@ -31,6 +32,22 @@ def leased(path: Path, waiting: Callable[[], bool] = lambda: True) -> Iterator[b
             time.sleep(PATIENCE)
             held = _taken(file, path)
         yield held
+
+
+def is_leased(path: Path) -> bool | None:
+    """Whether a process of this machine holds the lock of a file; None where the system does not tell.
+
+    It reads the system's list, for to try the lock would be to hold it for a moment. Files are
+    known by their inode: of their device, overlays and btrfs tell two different numbers.
+    """
+    try:
+        inode = str(path.stat().st_ino)
+        found = (line.split() for line in HELD.read_text().splitlines())
+        return any(each[1] == "FLOCK" and each[5].endswith(f":{inode}") for each in found)
+    except FileNotFoundError:
+        return False if HELD.exists() else None
+    except OSError:
+        return None
 
 
 def _taken(file: Any, path: Path) -> bool:
