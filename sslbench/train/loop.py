@@ -351,9 +351,11 @@ class Loop:
             if not curve or curve[-1][0] < number:
                 curve.append((float(number), value))
         watched = self._watch(number)
+        speed = self._speed()
+        logged = {**means, **watched, **({} if speed is None else {"images/s": speed})}
         self.session.folder.log(
             f"{self.path} epoch {number}/{self.recipe.epochs} "
-            + " ".join(f"{k} {v:.6g}" for k, v in {**means, **watched}.items())
+            + " ".join(f"{k} {v:.6g}" for k, v in logged.items())
         )
         self.session.listener(
             EpochDone(
@@ -362,7 +364,7 @@ class Loop:
                 number,
                 self.recipe.epochs,
                 means.get("loss"),
-                self._speed(),
+                speed,
                 tuple(watched.items()),
             )
         )
