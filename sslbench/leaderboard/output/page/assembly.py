@@ -38,11 +38,11 @@ _SLOT = re.compile(r"<!-- (\w+) -->")
 
 
 def assemble(slots: Mapping[str, str]) -> str:
-    """Fills each `<!-- name -->` of page.html; inserted text is not searched for more."""
-    vega, code, style = _read(VEGA), _scripts(), _style()
+    """Fills the slots of page.html, and those of its policy, styles and scripts."""
+    vega, code, style = read(ASSETS / VEGA), _scripts(), _style()
     policy = (
-        f"default-src 'none'; script-src '{_hash(vega)}' '{_hash(code)}'; "
-        f"style-src '{_hash(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src '{digest_of(vega)}' '{digest_of(code)}'; "
+        f"style-src '{digest_of(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
     )
     own = {
         "policy": tag("meta", http_equiv="Content-Security-Policy", content=policy),
@@ -50,24 +50,29 @@ def assemble(slots: Mapping[str, str]) -> str:
         "vega": tag("script", Markup(vega)),
         "code": tag("script", Markup(code)),
     }
-    known = {**slots, **own}
-    return _SLOT.sub(lambda found: known[found[1]], _read("page.html"))
+    return fill(read(ASSETS / "page.html"), {**slots, **own})
+
+
+def fill(text: str, slots: Mapping[str, str]) -> str:
+    """Fills each `<!-- name -->`; inserted text is not searched for more."""
+    return _SLOT.sub(lambda found: slots[found[1]], text)
 
 
 def _scripts() -> str:
-    parts = "\n".join(_read(name) for name in SCRIPTS)
+    parts = "\n".join(read(ASSETS / name) for name in SCRIPTS)
     return f'"use strict";\n(() => {{\n{parts}\n}})();\n'
 
 
 def _style() -> str:
-    return "\n".join(_read(name) for name in STYLES)
+    return "\n".join(read(ASSETS / name) for name in STYLES)
 
 
 @functools.cache
-def _read(name: str) -> str:
-    # bytes: text mode could change line ends, and so the hash
-    return (ASSETS / name).read_bytes().decode()
+def read(path: Path) -> str:
+    """The text of a file of the page, byte for byte, since its hash counts."""
+    return path.read_bytes().decode()
 
 
-def _hash(text: str) -> str:
+def digest_of(text: str) -> str:
+    """What a policy calls a script or a style by."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
