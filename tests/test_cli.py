@@ -172,6 +172,7 @@ def test_help_is_whole() -> None:
           run          Run what is missing and print the leaderboard.
           evaluate     Judge the trained cells of a suite; train nothing.
           plan         Print every cell and its state.
+          watch        Show a suite while it runs, on a page of this machine.
           list         List methods, datasets, evaluators and so on, a line each.
           show         Show one cell, or one method, dataset, evaluator or suite.
           leaderboard  Show, build, check, compare and publish leaderboards.
@@ -263,7 +264,8 @@ def groups_of(help: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    "line", ["plan", "evaluate", "leaderboard build", "leaderboard show", "leaderboard agreement"]
+    "line",
+    ["plan", "watch", "evaluate", "leaderboard build", "leaderboard show", "leaderboard agreement"],
 )
 def test_an_option_stands_in_the_group_and_words_that_it_has_in_run(line: str) -> None:
     """The lines of a group that all these commands share are the same lines."""
@@ -305,6 +307,7 @@ def test_every_option_is_listed_here() -> None:
         "evaluate": f"{selection.removeprefix('--suite ')} --encoder --backbone --name --keys "
         "--resize-positions --mean --std --device --jobs --no-predictions --track --quiet --verbose --json",
         "plan": f"{selection} --time --mde --device --json",
+        "watch": f"{selection} --port --no-browser",
         "list": "--verbose --json",
         "show": "--sheet --dataset --suite --data --download --store --json",
         "leaderboard show": f"{selection} --format --json",

@@ -27,6 +27,7 @@ COMMANDS = {
     "run": "run:run",
     "evaluate": "evaluate:evaluate",
     "plan": "plan:plan",
+    "watch": "watch:watch",
     "list": "listing:list_",
     "show": "show:show",
     "leaderboard": "leaderboard:leaderboard",
