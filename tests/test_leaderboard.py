@@ -285,6 +285,14 @@ def test_json_holds_everything_and_no_nan():
     assert byol["flags"][0]["code"] == "below-untrained"
 
 
+def test_what_is_said_of_several_rows_is_said_once():
+    why = "the loss is nan"
+    found = board([failed("a", 0, why)], [failed("b", 0, why)], [failed("c", 0, "another")])
+    assert f"\na, b: failed (nan), 1 of 1: {why}\n" in as_text(found)
+    assert f"- **a**, **b**: failed (nan), 1 of 1: {why}\n" in as_markdown(found)
+    assert "- **c**: failed (nan), 1 of 1: another\n" in as_markdown(found)
+
+
 def test_no_cells_make_an_empty_board():
     assert as_text(board()).startswith("no cells\nSuite quick")
     assert as_markdown(board()).startswith("No cells.\n\nSuite quick")

@@ -21,7 +21,7 @@ from .text import (
     health_said,
     metric_said,
     rank_said,
-    remarks,
+    remarked,
     seeds_said,
     title,
     value_said,
@@ -62,10 +62,8 @@ def _block(board: Board, block: Block, number: int) -> Iterator[str]:
         head = f"{_sentence(title(block.setting))} Continued." if part else words
         grid = _grid(block, rows, columns, health=part % len(wide) == 0)
         yield table(grid, caption=head, label=label)
-    said = [
-        *block.findings,
-        *(f"{row.label}: {text}" for row in block.rows for text in remarks(row)),
-    ]
+    about = (f"{', '.join(labels)}: {text}" for text, labels in remarked(block).items())
+    said = [*block.findings, *about]
     if said:
         yield _unprinted(said)
 

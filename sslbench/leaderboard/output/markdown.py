@@ -17,7 +17,7 @@ from .text import (
     health_said,
     metric_said,
     rank_said,
-    remarks,
+    remarked,
     seeds_said,
     title,
     value_said,
@@ -43,9 +43,8 @@ def _markdown_block(block: Block) -> Iterator[str]:
         yield _markdown_scores(block, shown[start : start + WIDE], names, first=start == 0)
     yield from map(markdown_text, block.findings)
     said = [
-        f"- **{markdown_text(row.label)}**: {markdown_text(text)}"
-        for row in block.rows
-        for text in remarks(row)
+        f"- {', '.join(f'**{markdown_text(label)}**' for label in labels)}: {markdown_text(text)}"
+        for text, labels in remarked(block).items()
     ]
     if said:
         yield "\n".join(said)

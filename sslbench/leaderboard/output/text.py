@@ -82,9 +82,9 @@ def _lines(board: Board, width: int | None) -> Iterator[Line]:
             yield from _folded(sentence, width)
         if block.findings:
             yield []
-        said = [f"{cut(row.label)}: {text}" for row in block.rows for text in remarks(row)]
-        for remark in said:
-            yield from _folded(remark, width, "yellow")
+        said = remarked(block)
+        for text, labels in said.items():
+            yield from _folded(f"{', '.join(map(cut, labels))}: {text}", width, "yellow")
         if said:
             yield []
     for note in board.notes:
@@ -298,6 +298,15 @@ def si(value: float | None) -> str:
     if value and abs(value) < 100:
         return f"{value:.3g}"
     return f"{value:.4g}"
+
+
+def remarked(block: Block) -> dict[str, list[str]]:
+    """Each sentence below a table once, with the labels of the rows that it is about."""
+    found: dict[str, list[str]] = {}
+    for row in block.rows:
+        for text in remarks(row):
+            found.setdefault(text, []).append(row.label)
+    return found
 
 
 def remarks(row: Row) -> Iterator[str]:
