@@ -16,9 +16,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 from made_up import judged, records_of, suite_of, train
+from sklearn.metrics import confusion_matrix
 
 from sslbench.api import Predictions
 from sslbench.cli.app import program
+from sslbench.cli.show import _confused
 from sslbench.disk import sha256_of, write_atomic
 from sslbench.errors import CheckFailed, UserError
 from sslbench.leaderboard import predictions, read
@@ -504,3 +506,26 @@ def test_a_run_keeps_them_and_without_them_everything_else_is_the_same(
     call("leaderboard", "build", "tiny.yaml", "--store", "with", "--out", "board")
     assert len(beside(Path("board"))) == 4
     call("leaderboard", "validate", "board")
+
+
+# ---- who is taken for whom -----------------------------------------------------------------------
+
+
+def test_the_confusion_matrix_is_scikit_learns():
+    draw = np.random.default_rng(0)
+    found = Answers(draw.integers(0, 5, 300), draw.integers(0, 4, 300))
+    expected = confusion_matrix(found.truth, found.predicted, labels=range(5))
+    assert found.confusion().tolist() == expected.tolist()
+    assert Answers(np.array([], int), np.array([], int)).confusion().shape == (0, 0)
+
+
+def test_show_says_who_is_taken_for_whom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    truth = np.array([0] * 8 + [1] * 2 + [3] * 2)  # no image of class 2
+    predicted = np.array([0] * 8 + [0, 1] + [3, 3])
+    assert _confused(Answers(predicted, truth)) == (
+        "balanced accuracy 83.3 %, weakest class 1 (50.0 %), most often 1 is taken for 0 (50.0 %)"
+    )
+    assert (
+        _confused(Answers(truth, truth)) == "balanced accuracy 100.0 %, weakest class 0 (100.0 %)"
+    )

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from ..api import Place
     from ..plugins import Entry, Registry
     from ..records import Record
-    from ..store import CellFolder
+    from ..store import Answers, CellFolder
 
 KINDS = ("methods", "datasets", "evaluators", "suites")
 LOG = 20  # lines of the log that are printed
 SAID = 12  # metrics of a record that are printed
+CLASSES = 1000  # of a table of who is taken for whom, at most
 WIDE = 24  # characters of a value that a table shows
 
 
@@ -199,6 +200,8 @@ def _say_cell(cell: CellFolder) -> None:
         _section("health", [(k, f"{v:.4g}") for k, v in train.health.items()])
         _section("environment", _flat(train.environment))
     _say_records(records)
+    for protocol, answers in _answers(cell, records).items():
+        say(f"{one_line(protocol)}: {_confused(answers)}")
     for protocol, path in _sheets(cell, records).items():
         say(f"sheet of {one_line(protocol)}: {path}")
     for record in records:
@@ -277,6 +280,36 @@ def _sheets(cell: CellFolder, records: list[Record]) -> dict[str, Path]:
     return {protocol: path for protocol, path in found.items() if path is not None}
 
 
+def _answers(cell: CellFolder, records: list[Record]) -> dict[str, Answers]:
+    """The newest predictions of each protocol, where a table of CLASSES can hold them."""
+    found = {record.protocol or "": cell.predictions(record) for record in records}
+    return {
+        protocol: answers
+        for protocol, answers in found.items()
+        if answers and len(answers.truth) and max(map(max, answers)) < CLASSES
+    }
+
+
+def _confused(answers: Answers) -> str:
+    """Balanced accuracy, the weakest class, and which class is taken for which most often."""
+    import numpy as np
+
+    counts = answers.confusion()
+    there = counts.sum(1) > 0
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    right = np.where(there, shares.diagonal(), np.inf)
+    weakest = int(right.argmin())
+    said = (
+        f"balanced accuracy {100 * right[there].mean():.1f} %, "
+        f"weakest class {weakest} ({100 * right[weakest]:.1f} %)"
+    )
+    np.fill_diagonal(shares, 0)
+    truth, other = np.unravel_index(shares.argmax(), shares.shape)
+    if shares[truth, other]:
+        said += f", most often {truth} is taken for {other} ({100 * shares[truth, other]:.1f} %)"
+    return said
+
+
 def _said(record: Record) -> str:
     if record.status != "ok":
         return record.sentence
@@ -340,6 +373,9 @@ def _cell_plain(cell: CellFolder) -> dict[str, Any]:
         "path": str(cell.path),
         "identity": identity.plain if (identity := cell.identity()) else None,
         "records": [r.model_dump(mode="json", by_alias=True) for r in cell.records()],
+        "confusion": {
+            k: found.confusion().tolist() for k, found in _answers(cell, cell.records()).items()
+        },
         "sheets": {k: str(path) for k, path in _sheets(cell, cell.records()).items()},
         "files": {p.name: p.stat().st_size for p in sorted(cell.path.iterdir()) if p.is_file()},
         "log": _log(cell),

@@ -45,6 +45,15 @@ class Answers(NamedTuple):
             total.update(array.astype("<i4").tobytes())
         return total.hexdigest()
 
+    def confusion(self) -> np.ndarray:
+        """How many images of each class were taken for which: int64 [K, K], a row for each truth."""
+        import numpy as np
+
+        classes = int(max(self.truth.max(initial=-1), self.predicted.max(initial=-1))) + 1
+        found = np.zeros((classes, classes), dtype="<i8")
+        np.add.at(found, (self.truth, self.predicted), 1)
+        return found
+
 
 def answers(predictions: Predictions) -> Answers:
     """ValueError where it is not one class for each truth."""
