@@ -622,3 +622,50 @@ def test_a_limit_that_is_none_is_a_sentence(text: str, monkeypatch: pytest.Monke
     assert f"SSLBENCH_PLUGIN_SECONDS is {text!r}, and must be the seconds" in str(
         said(found, "prints_at_import")[0]
     )
+
+
+SAME = '''
+from torch import nn
+from sslbench.api import Method, Recipe
+from sslbench.hookspecs import hookimpl
+from sslbench.views import plain
+
+SSLBENCH_API = (1, 2)
+
+
+class Bad(Method):
+    """Multiplies what does not fit. Nobody, arXiv 0000.00000. Departures: none known."""
+
+    recipe = Recipe(epochs=1, batch=32, lr=0.05)
+
+    def __init__(self, backbone, data):
+        super().__init__()
+        self.backbone, self.head = backbone, nn.Linear(backbone.dim + 1, 8)
+        self.view = plain
+
+    def step(self, batch):
+        yield self.head(self.backbone(batch.views)).square().mean()
+
+
+@hookimpl
+def methods():
+    return {"bad": Bad}
+'''
+
+
+def test_what_fails_for_one_cause_is_told_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.py").write_text(SAME)
+    asked = ["--no-plugins", "plugins", "check", "bad.py", "--store", "store"]
+    result = CliRunner().invoke(program, asked)
+    assert result.exit_code == 5
+    failed = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
+    told = [line for line in failed if "cannot be multiplied" in line]
+    assert len(told) == 1
+    assert len(failed) > 5
+    assert all(
+        line.endswith(": as encodes_each_image_alone") for line in failed if line not in told
+    )
+    assert re.search(
+        r"\d+ of \d+ checks of file:bad \w+ failed in .*, all for one cause", result.stderr
+    )

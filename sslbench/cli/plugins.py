@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -190,7 +191,12 @@ def check(
     checks = count(len(results), "check")
     named = f"{one_line(kit.dist)} {one_line(kit.version)}"
     if failed:
-        raise CheckFailed(f"{len(failed)} of {checks} of {named} failed in {duration(seconds)}")
+        causes = len({_cause(each) for each in failed})
+        why = f", {'all for one cause' if causes == 1 else f'for {causes} causes'}"
+        raise CheckFailed(
+            f"{len(failed)} of {checks} of {named} failed in {duration(seconds)}"
+            + (why if causes < len(failed) else "")
+        )
     if not as_json:
         say(f"{checks} of {named} passed in {duration(seconds)}; noted as kit {KIT} in {store}")
 
@@ -203,13 +209,23 @@ def _with_file(plugin: str, state: State) -> Registry:
     return registry(installed=state.installed, files=files, block=state.block)
 
 
+def _cause(result: Result) -> str:
+    """What failures of one cause share: the error, without the numbers that a check brings in."""
+    error = re.search(r"\b\w*(?:Error|Exception|Interrupt)\b.*", result.sentence, re.DOTALL)
+    return f"{result.check.of} " + re.sub(r"\d+", "#", error[0] if error else result.sentence)
+
+
 def _checked(kit: Kit, *, aloud: bool) -> Iterator[Result]:
-    """Runs the checks and prints each result at once."""
+    """Runs the checks and prints each result at once; what failed for the same cause, in short."""
+    known: dict[str, str] = {}  # cause -> check that failed of it first
     for check in kit.checks():
         result = kit.run(check)
         if aloud:
             mark, text = "FAILED" if result.sentence else "ok", result.sentence
             text = text or (result.note and f"note: {result.note}")
+            if result.sentence:
+                first = known.setdefault(_cause(result), check.name)
+                text = text if first == check.name else f"as {first}"
             line = f"{result.check.of}: {result.check.name}{text and f': {text}'}"
             say(f"{mark:6}  {one_line(line)}", fg="red" if result.sentence else None)
         yield result
