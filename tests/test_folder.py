@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 
+import pandas
 import pytest
 from made_up import judged, leaderboard, records_of, suite_of, train
 
@@ -409,7 +410,6 @@ def test_every_value_is_read_as_columns_and_as_a_frame(tmp_path):
         zip(columns["cell"], columns["protocol"], columns["metric"], columns["value"], strict=True)
     )
     assert found == {(r.cell_id, r.protocol, m.name, m.value) for r in judged_ for m in r.metrics}
-    pandas = pytest.importorskip("pandas", reason="pandas is no dependency")
     pandas.testing.assert_frame_equal(folder.frame(), pandas.DataFrame(columns))
 
 
