@@ -14,7 +14,8 @@ from test_leaderboard import baseline, board, cells
 
 from sslbench.cli.app import program
 from sslbench.leaderboard.board.power import POINT, detectable, smallest
-from sslbench.leaderboard.together import MOST, together
+from sslbench.leaderboard.chance import MOST
+from sslbench.leaderboard.together import together
 
 CHOSEN = {f"m{i}" for i in range(20)}
 

@@ -12,7 +12,9 @@ import pytest
 from scipy import stats
 
 from sslbench.leaderboard import together as at_once
-from sslbench.leaderboard.together import dunnett_p, farthest, range_p, together
+from sslbench.leaderboard.chance import dunnett_p, farthest, range_p
+from sslbench.leaderboard.chance import least as least_of
+from sslbench.leaderboard.together import together
 
 LEVEL = 0.95
 
@@ -295,7 +297,7 @@ def test_the_seeds_that_are_needed_are_enough_and_one_less_is_not():
     for one, other in ((0, 1), (1, 4), (2, 3)):
         apart, own = abs(found.means[one, other]), found.errors[one, other] * math.sqrt(3 / 2)
         needed = found.needed(one, other, 3)
-        least = [at_once.least(own, 5, n, 0.95) for n in (needed - 1, needed)]
+        least = [least_of(own, 5, n, 0.95) for n in (needed - 1, needed)]
         assert least[1] < apart <= least[0]
     same = together(by_seed(np.vstack([drawn(4, 3), np.full((2, 3), 0.5)])))
     assert same.needed(4, 5, 3) is None

@@ -277,7 +277,7 @@ def _say_detectable(found: Sequence[Detectable]) -> None:
 
 
 def _row(each: Detectable) -> tuple[object, ...]:
-    from ..leaderboard.together import MOST
+    from ..leaderboard.chance import MOST
 
     aim = "half an SD" if each.noise is None else _difference(each.aim, each)
     needed = f"more than {MOST}" if each.needed is None else str(each.needed)

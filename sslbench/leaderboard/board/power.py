@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from ..together import detected, fewest, together
+from ..chance import detected, fewest
+from ..together import together
 from .board import Block, Board
 
 POWER = 0.8
