@@ -20,7 +20,7 @@ from sklearn.metrics import confusion_matrix
 
 from sslbench.api import Predictions
 from sslbench.cli.app import program
-from sslbench.cli.show import _confused
+from sslbench.cli.show_cell import confused
 from sslbench.disk import sha256_of, write_atomic
 from sslbench.errors import CheckFailed, UserError
 from sslbench.leaderboard import predictions, read
@@ -523,9 +523,7 @@ def test_show_says_who_is_taken_for_whom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     truth = np.array([0] * 8 + [1] * 2 + [3] * 2)  # no image of class 2
     predicted = np.array([0] * 8 + [0, 1] + [3, 3])
-    assert _confused(Answers(predicted, truth)) == (
+    assert confused(Answers(predicted, truth)) == (
         "balanced accuracy 83.3 %, weakest class 1 (50.0 %), most often 1 is taken for 0 (50.0 %)"
     )
-    assert (
-        _confused(Answers(truth, truth)) == "balanced accuracy 100.0 %, weakest class 0 (100.0 %)"
-    )
+    assert confused(Answers(truth, truth)) == "balanced accuracy 100.0 %, weakest class 0 (100.0 %)"
